@@ -1,0 +1,89 @@
+# middleway: `make` lists the targets. They need Go, make and a POSIX shell, nothing else.
+
+GO        ?= go
+BENCH     ?= .
+FUZZTIME  ?= 30s
+PACKAGES  ?= ./...
+TESTFLAGS ?=
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# -trimpath: the same bytes from every checkout, and one build cache for all checkouts and users.
+# -buildvcs=false: main.version says it, and no build fails because git distrusts the owner of the checkout.
+# The caller's GOFLAGS stay in force; what is given here comes after them.
+FLAGS    := -trimpath -buildvcs=false
+STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
+# -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
+GOTEST   := $(GO) test $(FLAGS) -count=1
+PROGRAMS := ./cmd/middleway
+
+# We ship without cgo, so we test without it.
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := help
+.PHONY: help build cross demo demo-asuser test test-asuser race bench fuzz soak lint tidy clean asuser
+
+help:
+	@echo 'make TARGET, one of:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | while read -r target text; do printf '  %-13s %s\n' "$$target" "$$text"; done
+
+build: ## static binaries into bin/
+	$(STATIC) -o bin/ $(PROGRAMS)
+
+demo: build ## a small cluster on this machine, and what it can do
+	bin/middleway demo
+
+test: ## all tests, at most 10 minutes (PACKAGES=./stack/... TESTFLAGS='-run Name -v' for some)
+	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PACKAGES)
+
+demo-asuser: asuser ## make demo as an ordinary user (needs root to become one)
+	bin/asuser -- make demo
+
+test-asuser: asuser ## make test as an ordinary user (needs root to become one)
+	bin/asuser -- make test
+
+race: export CGO_ENABLED = 1
+race: ## all tests under the race detector (needs cgo and a C compiler)
+	$(GOTEST) -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+
+bench: ## benchmarks, printed for benchstat (BENCH=regexp picks)
+	$(GOTEST) -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(TESTFLAGS) ./bench
+
+fuzz: ## each fuzz target for FUZZTIME (30s), one after another, up to the first finding
+	@set -e; \
+	for file in $$(grep -rl --include='*_test.go' '^func Fuzz' . | sort); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "== $$target in $${file%/*}, $(FUZZTIME)"; \
+			$(GOTEST) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) "$${file%/*}"; \
+		done; \
+	done
+
+soak: ## the long tests (names with Soak) and the big sizes, up to an hour per package
+	MIDDLEWAY_SOAK=1 $(GOTEST) -run Soak -timeout 60m -v $(TESTFLAGS) $(PACKAGES)
+
+lint: ## gofmt, go vet, staticcheck, go.mod is tidy and its modules are what go.sum says
+	@files="$$("$$($(GO) env GOROOT)/bin/gofmt" -l .)"; test -z "$$files" || { echo "gofmt -w these: $$files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+cross: ## build everything and the binaries for linux/amd64 and linux/arm64, vet for arm64
+	set -e; for arch in amd64 arm64; do \
+		export GOOS=linux GOARCH=$$arch; \
+		$(GO) build $(FLAGS) ./...; \
+		mkdir -p bin/linux_$$arch; \
+		$(STATIC) -o bin/linux_$$arch/ $(PROGRAMS); \
+	done
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+
+tidy: ## format, and bring go.mod and go.sum in line with the code
+	"$$($(GO) env GOROOT)/bin/gofmt" -w .
+	$(GO) mod tidy
+
+clean: ## remove bin/ and left-over test binaries and profiles
+	rm -rf bin
+	find . -name .git -prune -o \( -name '*.test' -o -name '*.prof' \) -type f -exec rm -f {} +
+
+asuser:
+	@test "$$(id -u)" = 0 || { echo 'make *-asuser becomes an ordinary user by itself and needs root for that; as an ordinary user call make test or make demo' >&2; exit 1; }
+	$(GO) build $(FLAGS) -o bin/ ./test/asuser

@@ -1,0 +1,148 @@
+package flow
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// layoutVersion is the format of the file. A daemon that knows another one starts with an empty table.
+const layoutVersion = 1
+
+// headerSize keeps the entries page-aligned.
+const headerSize = 4096
+
+var magic = [8]byte{'m', 'w', 'f', 'l', 'o', 'w', 's', 0}
+
+// header starts the file. bootID ties it to this run of the kernel: the clock, the devices and the peers' connections
+// do not outlive it.
+type header struct {
+	magic      [8]byte
+	layout     uint32
+	entrySize  uint32
+	entries    uint64
+	seed       uint64
+	bootID     [40]byte
+	generation atomic.Uint32
+}
+
+var _ [headerSize - int(unsafe.Sizeof(header{}))]byte // the header fits its page
+
+func (h *header) init(entries int) {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails (crypto/rand)
+	h.magic, h.layout, h.entrySize, h.entries = magic, layoutVersion, entrySize, uint64(entries)
+	h.seed = binary.NativeEndian.Uint64(seed[:])
+	h.bootID = bootID()
+}
+
+func (h *header) fits(entries int) bool {
+	return h.magic == magic && h.layout == layoutVersion && h.entrySize == entrySize &&
+		h.entries == uint64(entries) && h.bootID == bootID()
+}
+
+func bootID() (id [40]byte) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id
+	}
+	copy(id[:], b)
+	return id
+}
+
+// ErrInUse says that another process has the table's file open.
+var ErrInUse = errors.New("flow table is in use by another process")
+
+// Open maps the table in the given file, which should lie in a tmpfs, and creates it if there is none. A file of another
+// layout, size or boot is replaced by an empty table. The file is locked: two daemons on it are an error (ErrInUse). The
+// flows found are kept; what was torn in the middle of a write is freed.
+func Open(path string, entries int) (*Table, error) {
+	n := roundEntries(entries)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open flow table: directory %s does not exist", filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open flow table: %w", err)
+	}
+	size := headerSize + n*entrySize
+	if err := prepareFile(f, n, size); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open flow table %s: %w", path, err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("map flow table %s: %w", path, err)
+	}
+	t := &Table{
+		head:    (*header)(unsafe.Pointer(&mem[0])),
+		entries: unsafe.Slice((*entry)(unsafe.Pointer(&mem[headerSize])), n),
+	}
+	t.unmap = func() error { return errors.Join(unix.Munmap(mem), f.Close()) } // the lock ends with the file
+	t.finish()
+	t.recover()
+	return t, nil
+}
+
+// prepareFile locks the file and makes sure that it holds a header that fits.
+func prepareFile(f *os.File, entries, size int) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrInUse
+	} else if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	var page [headerSize]byte
+	h := (*header)(unsafe.Pointer(&page[0]))
+	_, err := io.ReadFull(f, page[:])
+	if err == nil && h.fits(entries) {
+		return f.Truncate(int64(size))
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(size)); err != nil {
+		return err
+	}
+	page = [headerSize]byte{}
+	h.init(entries)
+	_, err = f.WriteAt(page[:], 0)
+	return err
+}
+
+// recover counts the flows found and frees torn entries and twins that point nowhere.
+func (t *Table) recover() {
+	for i := range t.entries {
+		e := &t.entries[i]
+		if e.version.Load()&1 == 1 {
+			e.state.Store(0)
+			e.version.Add(1)
+		}
+		if int(e.twin.Load()) >= len(t.entries) {
+			e.twin.Store(uint32(i))
+		}
+		if e.is(used) {
+			t.restored++
+		}
+	}
+	t.flows.Store(int64(t.restored))
+}
+
+// bootClock returns a clock in seconds since boot; unlike the wall clock it neither jumps nor goes back, and a restarted
+// daemon reads the same one.
+func bootClock() func() uint32 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	base, start := time.Duration(ts.Nano()), time.Now()
+	return func() uint32 { return uint32((base+time.Since(start))/time.Second) + 1 }
+}

@@ -1,0 +1,65 @@
+// Package flow holds what the node has decided about each conversation: its verdict, and how long it lives.
+//
+// The truth is one Table for the whole node, in shards, of fixed-size entries without pointers that lie in a file mapped
+// from the run directory: a daemon that is killed and started again finds its flows where they were. Creating a flow
+// writes both directions, since they often reach different workers.
+//
+// A worker asks its own Cache first: copies of entries, each with the version that the entry had. An entry that changes
+// gets a new version, and the copy is stale. So a packet of a known flow costs one hash, one compare and one atomic load;
+// locks are taken only on a miss, an insert, the end of a TCP connection, and expiry.
+package flow
+
+import (
+	"net/netip"
+
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// Action says where packets of a flow go. The zero Action drops them.
+type Action uint8
+
+// Actions.
+const (
+	Drop         Action = iota
+	ToAttachment        // to a pod on this node
+	ToPeer              // to another node
+	ToNode              // to the node's own netstack
+)
+
+// String returns the action as logs and traces name it.
+func (a Action) String() string {
+	switch a {
+	case ToAttachment:
+		return "attachment"
+	case ToPeer:
+		return "peer"
+	case ToNode:
+		return "node"
+	}
+	return "drop"
+}
+
+// Verdict is what was decided about one direction of a flow. The zero Verdict drops.
+type Verdict struct {
+	Action Action
+	// Reason is why packets are dropped; valid iff Action is Drop.
+	Reason packet.DropReason
+	// Attachment is the pod's attachment; valid iff Action is ToAttachment.
+	Attachment uint32
+	// Peer is the peer's underlay address; valid iff Action is ToPeer.
+	Peer netip.Addr
+}
+
+// Ref names an entry of a Table.
+type Ref uint32
+
+// Copy is a worker's copy of an entry.
+type Copy struct {
+	Flow    packet.Flow
+	Verdict Verdict
+	// Generation is that of the tables by which the verdict was made.
+	Generation uint32
+	ref        Ref
+	version    uint32
+	seen       uint32
+}

@@ -1,0 +1,315 @@
+package flow
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// Shape of the table.
+const (
+	// ways is how many entries a hash can choose from: a bucket.
+	ways = 8
+	// numShards is how many locks there are. Two workers on the same shard at once are rare, and an insert is short.
+	numShards = 64
+	// DefaultEntries is the size of a table by default: 32,768 flows of two directions, 8 MiB.
+	DefaultEntries = 65536
+)
+
+// Table is the node's flow table. All methods may be called by any goroutine.
+type Table struct {
+	head    *header
+	entries []entry
+	mask    uint32 // of bucket numbers
+	now     func() uint32
+	unmap   func() error
+
+	restored int
+	flows    atomic.Int64 // directions in use
+	evicted  atomic.Uint64
+
+	shards [numShards]shard
+}
+
+type shard struct {
+	mu sync.Mutex
+	_  [56]byte // a cache line each
+}
+
+// New returns a table in memory, which ends with the process. entries is rounded up to a power of two; 0 means
+// DefaultEntries.
+func New(entries int) *Table {
+	n := roundEntries(entries)
+	t := &Table{head: &header{}, entries: make([]entry, n), unmap: func() error { return nil }}
+	t.head.init(n)
+	t.finish()
+	return t
+}
+
+func (t *Table) finish() {
+	t.mask = uint32(len(t.entries)/ways - 1)
+	t.now = bootClock()
+}
+
+func roundEntries(n int) int {
+	if n <= 0 {
+		n = DefaultEntries
+	}
+	n = max(n, ways*numShards)
+	return 1 << bits.Len(uint(n-1))
+}
+
+// Close unmaps the table. No method may be called after it.
+func (t *Table) Close() error { return t.unmap() }
+
+// Seed returns the secret seed by which flows are hashed (Flow.Hash).
+func (t *Table) Seed() uint64 { return t.head.seed }
+
+// Restored returns how many directions of flows were found when the table was opened.
+func (t *Table) Restored() int { return t.restored }
+
+// Len returns how many directions of flows the table holds; a flow has two.
+func (t *Table) Len() int { return int(t.flows.Load()) }
+
+// Evicted returns how many directions were given up for newer flows because a bucket was full.
+func (t *Table) Evicted() uint64 { return t.evicted.Load() }
+
+// NextGeneration returns a generation of the tables that no entry was judged by, also across restarts.
+func (t *Table) NextGeneration() uint32 { return t.head.generation.Add(1) }
+
+func (t *Table) bucket(hash uint64) uint32    { return uint32(hash>>20) & t.mask }
+func (t *Table) lockOf(bucket uint32) *shard  { return &t.shards[bucket%numShards] }
+func (t *Table) bucketOf(ref Ref) uint32      { return uint32(ref) / ways }
+func (t *Table) slots(bucket uint32) []entry  { return t.entries[bucket*ways : (bucket+1)*ways] }
+func (t *Table) ref(bucket uint32, i int) Ref { return Ref(bucket*ways + uint32(i)) }
+func (t *Table) hash(f packet.Flow) uint64    { return f.Hash(t.head.seed) }
+func (t *Table) find(f packet.Flow) (Ref, bool) { // needs the bucket's shard locked
+	bucket := t.bucket(t.hash(f))
+	for i := range t.slots(bucket) {
+		if e := &t.entries[t.ref(bucket, i)]; e.is(used) && e.flow == f {
+			return t.ref(bucket, i), true
+		}
+	}
+	return 0, false
+}
+
+// Lookup returns a copy of the entry of f, and notes that a packet came in this direction.
+func (t *Table) Lookup(f packet.Flow) (Copy, bool) {
+	s := t.lockOf(t.bucket(t.hash(f)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ref, ok := t.find(f)
+	if !ok {
+		return Copy{}, false
+	}
+	e := &t.entries[ref]
+	e.state.Or(seenOne)
+	e.seen.Store(t.now())
+	return e.copy(ref), true
+}
+
+// Create enters flow f, judged v by tables of the given generation, and its reply direction, judged reply, and returns a
+// copy of f's entry. Where another worker was faster its entry stands and is returned. A full bucket gives up an entry:
+// an expired one, else one that is not an established TCP connection, else the one idle longest.
+func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy {
+	back := f.Reverse()
+	b0, b1 := t.bucket(t.hash(f)), t.bucket(t.hash(back))
+	unlock := t.lockBoth(b0, b1)
+	defer unlock()
+	if ref, ok := t.find(f); ok {
+		t.entries[ref].state.Or(seenOne)
+		return t.entries[ref].copy(ref)
+	}
+	now := t.now()
+	ref := t.claim(b0, now)
+	t.put(ref, f, v, generation, now)
+	t.entries[ref].state.Or(seenOne)
+	if back == f { // a packet to its own address and port
+		return t.entries[ref].copy(ref)
+	}
+	twin, ok := t.find(back)
+	if !ok {
+		twin = t.claimBut(b1, now, ref)
+		t.put(twin, back, reply, generation, now)
+	}
+	t.entries[ref].twin.Store(uint32(twin))
+	t.entries[twin].twin.Store(uint32(ref))
+	return t.entries[ref].copy(ref)
+}
+
+func (t *Table) lockBoth(b0, b1 uint32) (unlock func()) {
+	s0, s1 := b0%numShards, b1%numShards
+	if s0 > s1 {
+		s0, s1 = s1, s0
+	}
+	t.shards[s0].mu.Lock()
+	if s0 == s1 {
+		return t.shards[s0].mu.Unlock
+	}
+	t.shards[s1].mu.Lock()
+	return func() {
+		t.shards[s1].mu.Unlock()
+		t.shards[s0].mu.Unlock()
+	}
+}
+
+func (t *Table) put(ref Ref, f packet.Flow, v Verdict, generation, now uint32) {
+	e := &t.entries[ref]
+	e.write(func() {
+		e.flow, e.generation, e.created = f, generation, now
+		e.twin.Store(uint32(ref))
+		e.state.Store(used)
+		e.setVerdict(v)
+		e.seen.Store(now)
+	})
+	t.flows.Add(1)
+}
+
+const noRef = ^Ref(0)
+
+func (t *Table) claim(bucket, now uint32) Ref { return t.claimBut(bucket, now, noRef) }
+
+// claimBut returns a free entry of the bucket, freeing one if it must, but not keep.
+func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
+	victim, victimClass, victimIdle := noRef, -1, uint32(0)
+	for i := range t.slots(bucket) {
+		ref := t.ref(bucket, i)
+		e := &t.entries[ref]
+		if !e.is(used) {
+			return ref
+		}
+		if ref == keep {
+			continue
+		}
+		idle := now - e.seen.Load()
+		class := 1
+		// The twin's fields are hints here: its shard may not be locked.
+		switch life := lifetime(e, t.twinOf(ref)); {
+		case time.Duration(idle)*time.Second > life:
+			class = 2
+		case life == tcpEstablished:
+			class = 0
+		}
+		if class > victimClass || class == victimClass && idle > victimIdle {
+			victim, victimClass, victimIdle = ref, class, idle
+		}
+	}
+	t.free(victim)
+	t.evicted.Add(1)
+	return victim
+}
+
+// twinOf returns the other direction of the entry's flow, or nil if it is gone.
+func (t *Table) twinOf(ref Ref) *entry {
+	e := &t.entries[ref]
+	other := Ref(e.twin.Load())
+	twin := &t.entries[other]
+	if other == ref || !twin.is(used) || Ref(twin.twin.Load()) != ref {
+		return nil
+	}
+	return twin
+}
+
+func (t *Table) free(ref Ref) {
+	e := &t.entries[ref]
+	e.write(func() { e.state.Store(0) })
+	t.flows.Add(-1)
+}
+
+// Rejudge gives the entry that c was copied from a new verdict, by tables of a newer generation, and returns the new copy.
+// ok is false if the entry is gone.
+func (t *Table) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
+	s := t.lockOf(t.bucketOf(c.ref))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := &t.entries[c.ref]
+	if !e.is(used) || e.flow != c.Flow {
+		return Copy{}, false
+	}
+	e.write(func() {
+		e.setVerdict(v)
+		e.generation = generation
+	})
+	return e.copy(c.ref), true
+}
+
+// Closing notes a TCP packet with FIN or RST.
+func (t *Table) Closing(c *Copy, flags uint8) {
+	s := t.lockOf(t.bucketOf(c.ref))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := &t.entries[c.ref]
+	if !e.is(used) || e.flow != c.Flow {
+		return
+	}
+	if flags&packet.FIN != 0 {
+		e.state.Or(fin)
+	}
+	if flags&packet.RST != 0 {
+		e.state.Or(reset)
+	}
+}
+
+// Opening notes a TCP packet with SYN: a flow that was closed lives again.
+func (t *Table) Opening(c *Copy) {
+	s := t.lockOf(t.bucketOf(c.ref))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := &t.entries[c.ref]; e.is(used) && e.flow == c.Flow {
+		e.state.And(^uint32(fin | reset))
+	}
+}
+
+// sweepSeconds is how long one pass over the table takes.
+const sweepSeconds = 10
+
+// Run frees expired flows until ctx ends.
+func (t *Table) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	buckets := uint32(len(t.entries) / ways)
+	for next := uint32(0); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for range (buckets + sweepSeconds - 1) / sweepSeconds {
+			t.expire(next)
+			next = (next + 1) & t.mask
+		}
+	}
+}
+
+// expire frees what is past its lifetime in one bucket. Each direction is judged by the later packet of the two, so that a
+// one-way download keeps the quiet direction alive.
+func (t *Table) expire(bucket uint32) {
+	s := t.lockOf(bucket)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := t.now()
+	for i := range t.slots(bucket) {
+		ref := t.ref(bucket, i)
+		e := &t.entries[ref]
+		if !e.is(used) {
+			continue
+		}
+		seen, twin := e.seen.Load(), t.twinOf(ref)
+		if twin != nil {
+			seen = max(seen, twin.seen.Load())
+		}
+		if time.Duration(now-seen)*time.Second > lifetime(e, twin) {
+			t.free(ref)
+		}
+	}
+}
+
+// String describes the table for people.
+func (t *Table) String() string {
+	return fmt.Sprintf("%d of %d entries", t.Len(), len(t.entries))
+}

@@ -1,0 +1,77 @@
+package packet
+
+import "sync/atomic"
+
+// DropReason says why a packet was dropped. Every drop increments one counter by its reason. The zero value means that
+// the packet was not dropped.
+type DropReason uint8
+
+// The reasons, in the order in which a packet meets them.
+const (
+	Kept DropReason = iota
+
+	// DropMalformed: a header is cut off, contradicts itself or its length, or holds an address that may not be on a wire.
+	DropMalformed
+	// DropOffload: the device's own description of the packet (virtio_net_hdr) contradicts the packet.
+	DropOffload
+	// DropNotVXLAN: a datagram on the tunnel's port without a valid VXLAN header and inner Ethernet frame.
+	DropNotVXLAN
+	// DropVNI: a datagram for another virtual network.
+	DropVNI
+	// DropUnknownPeer: a datagram whose sender is no peer.
+	DropUnknownPeer
+	// DropVTEP: an inner Ethernet frame for another VTEP.
+	DropVTEP
+	// DropPeerSource: an inner source outside the sender's range.
+	DropPeerSource
+	// DropSource: a pod sent from an address that is not its own.
+	DropSource
+	// DropScope: a multicast, broadcast, link-local or unspecified address that is not routed.
+	DropScope
+	// DropChecksum: a wrong checksum, found where one had to be verified.
+	DropChecksum
+	// DropTTL: the time to live (hop limit) is used up.
+	DropTTL
+	// DropNoRoute: no pod, peer or local address has the destination.
+	DropNoRoute
+	// DropTransit: a peer sent a packet that would leave through the tunnel again.
+	DropTransit
+	// DropTooBig: larger than what the next hop takes, and not to be segmented.
+	DropTooBig
+	// DropDevice: the pod's device did not take the packet (down, gone, or its memory is exhausted).
+	DropDevice
+	// DropSend: the tunnel's socket did not take the datagram.
+	DropSend
+
+	numDropReasons
+)
+
+var dropNames = [numDropReasons]string{
+	Kept: "kept", DropMalformed: "malformed", DropOffload: "offload", DropNotVXLAN: "not-vxlan", DropVNI: "vni",
+	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropSource: "source",
+	DropScope: "scope", DropChecksum: "checksum", DropTTL: "ttl", DropNoRoute: "no-route", DropTransit: "transit",
+	DropTooBig: "too-big", DropDevice: "device", DropSend: "send",
+}
+
+// String returns the stable name under which the reason is counted and logged.
+func (r DropReason) String() string {
+	if r < numDropReasons {
+		return dropNames[r]
+	}
+	return "unknown"
+}
+
+// Drops counts dropped packets by reason. One goroutine writes, any may read.
+type Drops [numDropReasons]atomic.Uint64
+
+// Add counts n packets dropped for reason r.
+func (d *Drops) Add(r DropReason, n int) { d[r].Store(d[r].Load() + uint64(n)) }
+
+// AddTo adds every counter that is not zero to sum, under its reason's name.
+func (d *Drops) AddTo(sum map[string]uint64) {
+	for r := DropMalformed; r < numDropReasons; r++ {
+		if n := d[r].Load(); n > 0 {
+			sum[r.String()] += n
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package packet
+
+import "encoding/binary"
+
+// Parsed is what the node's decisions need of a packet's headers. It is filled by Parse and holds no reference to the
+// packet; it stays true while only TTL and checksums are edited.
+type Parsed struct {
+	// Version is 4 or 6.
+	Version uint8
+	// Proto is the transport protocol, after any IPv6 extension headers.
+	Proto Proto
+	// TTL is the time to live or hop limit.
+	TTL uint8
+	// Flags are the TCP flags; valid iff Proto is TCP and Fragment is false.
+	Flags uint8
+	// Fragment is true for every piece of a fragmented packet, the first included: its ports and payload are not read.
+	Fragment bool
+	// HasFlow is true iff Flow names a conversation: not for fragments, nor for ICMP other than echo.
+	HasFlow bool
+	// L4 is where the transport header starts, in bytes from the start of the packet.
+	L4 int
+	// Payload is where the transport payload starts. Valid iff Proto is TCP or UDP and Fragment is false.
+	Payload int
+	// Len is the length of the packet by its IP header, in bytes; bytes after it are padding.
+	Len int
+	// Flow holds addresses and protocol of every packet; its ports are 0 unless HasFlow.
+	Flow Flow
+}
+
+// Header lengths in bytes.
+const (
+	ipv4MinLen = 20
+	ipv6Len    = 40
+	tcpMinLen  = 20
+	udpLen     = 8
+	icmpLen    = 8
+)
+
+// maxExtensions bounds the IPv6 extension headers of a packet: more than a handful is an attack (RFC 9098).
+const maxExtensions = 8
+
+// Parse reads the headers of the IP packet that starts b into p. It never allocates and fails closed: whatever is cut
+// off, contradicts itself, or cannot be walked to its transport header is not kept. Sources: RFC 791, RFC 8200, RFC 9293,
+// RFC 768, RFC 792, RFC 4443, RFC 9260.
+func Parse(b []byte, p *Parsed) DropReason {
+	*p = Parsed{}
+	if len(b) == 0 {
+		return DropMalformed
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return parse4(b, p)
+	case 6:
+		return parse6(b, p)
+	}
+	return DropMalformed
+}
+
+// mappedHi and mappedLo are the constant bits of an IPv4-mapped IPv6 address, ::ffff:0:0/96.
+const (
+	mappedHi = 0
+	mappedLo = 0xffff << 32
+)
+
+func parse4(b []byte, p *Parsed) DropReason {
+	if len(b) < ipv4MinLen {
+		return DropMalformed
+	}
+	head, total := int(b[0]&0xf)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if head < ipv4MinLen || total < head || total > len(b) {
+		return DropMalformed
+	}
+	if Checksum(b[:head], 0) != 0xffff {
+		return DropChecksum // RFC 1812, section 5.2.2
+	}
+	p.Version, p.TTL, p.Proto = 4, b[8], Proto(b[9])
+	p.L4, p.Len = head, total
+	p.Flow.src = [2]uint64{mappedHi, mappedLo | uint64(binary.BigEndian.Uint32(b[12:]))}
+	p.Flow.dst = [2]uint64{mappedHi, mappedLo | uint64(binary.BigEndian.Uint32(b[16:]))}
+	p.Flow.ports = uint64(p.Proto)
+	// More-fragments flag or an offset: a piece of a packet.
+	if p.Fragment = binary.BigEndian.Uint16(b[6:])&0x3fff != 0; p.Fragment {
+		return Kept
+	}
+	return parseTransport(b, p)
+}
+
+func parse6(b []byte, p *Parsed) DropReason {
+	if len(b) < ipv6Len {
+		return DropMalformed
+	}
+	total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	if total > len(b) {
+		return DropMalformed // also a jumbogram (RFC 2675), whose payload length is zero
+	}
+	p.Version, p.TTL, p.Len = 6, b[7], total
+	p.Flow.src = [2]uint64{binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}
+	p.Flow.dst = [2]uint64{binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])}
+	if mapped(p.Flow.src) || mapped(p.Flow.dst) {
+		return DropMalformed // would name an IPv4 flow (RFC 4942, section 2.2)
+	}
+	if !walkExtensions(b, p) {
+		return DropMalformed
+	}
+	p.Flow.ports = uint64(p.Proto)
+	if p.Fragment {
+		return Kept
+	}
+	return parseTransport(b, p)
+}
+
+func mapped(a [2]uint64) bool { return a[0] == mappedHi && a[1]&^0xffffffff == mappedLo }
+
+// walkExtensions finds the transport header of an IPv6 packet (RFC 8200, section 4). Behind a fragment header it stops:
+// Proto is then the next header named there.
+func walkExtensions(b []byte, p *Parsed) bool {
+	next, at := Proto(b[6]), ipv6Len
+	for range maxExtensions {
+		switch next {
+		case HopByHop, Routing, DestOptions:
+			if at+8 > p.Len {
+				return false
+			}
+			next, at = Proto(b[at]), at+8+int(b[at+1])*8
+		case AH:
+			if at+8 > p.Len {
+				return false
+			}
+			next, at = Proto(b[at]), at+8+int(b[at+1])*4 // RFC 4302: in 4-byte units, minus 2
+		case FragmentHdr:
+			if at+8 > p.Len {
+				return false
+			}
+			p.Proto, p.L4 = Proto(b[at]), at+8
+			// An atomic fragment (RFC 6946: no offset, nothing follows) is still treated as a piece: its ports come behind a
+			// header that translation would have to keep.
+			p.Fragment = true
+			return true
+		default:
+			p.Proto, p.L4 = next, at
+			return at <= p.Len
+		}
+	}
+	return false
+}
+
+// parseTransport reads ports and flags of an unfragmented packet. Preconditions: p.L4 and p.Len are set, p.L4 ≤ p.Len.
+func parseTransport(b []byte, p *Parsed) DropReason {
+	seg := b[p.L4:p.Len]
+	switch p.Proto {
+	case TCP:
+		if len(seg) < tcpMinLen {
+			return DropMalformed
+		}
+		head := int(seg[12]>>4) * 4
+		if head < tcpMinLen || head > len(seg) {
+			return DropMalformed
+		}
+		p.Flags, p.Payload = seg[13], p.L4+head
+	case UDP:
+		if len(seg) < udpLen {
+			return DropMalformed
+		}
+		// The length may be below the IP payload's (RFC 9868, UDP options), never above it.
+		if n := int(binary.BigEndian.Uint16(seg[4:])); n < udpLen || n > len(seg) {
+			return DropMalformed
+		}
+		p.Payload = p.L4 + udpLen
+	case SCTP:
+		if len(seg) < 12 {
+			return DropMalformed
+		}
+	case ICMP, ICMPv6:
+		return parseICMP(seg, p)
+	default:
+		p.HasFlow = true
+		return Kept
+	}
+	p.HasFlow = true
+	p.Flow.ports |= uint64(binary.BigEndian.Uint16(seg))<<32 | uint64(binary.BigEndian.Uint16(seg[2:]))<<16
+	return Kept
+}
+
+func parseICMP(seg []byte, p *Parsed) DropReason {
+	if (p.Proto == ICMP) != (p.Version == 4) || len(seg) < icmpLen {
+		return DropMalformed
+	}
+	echo4 := p.Proto == ICMP && (seg[0] == 8 || seg[0] == 0)
+	echo6 := p.Proto == ICMPv6 && (seg[0] == 128 || seg[0] == 129)
+	if echo4 || echo6 {
+		id := uint64(binary.BigEndian.Uint16(seg[4:]))
+		p.HasFlow = true
+		p.Flow.ports |= id<<32 | id<<16
+	}
+	return Kept
+}
+
+// Scope of an address that is not forwarded between pods.
+func (p *Parsed) unroutable(a [2]uint64) bool {
+	if p.Version == 4 {
+		ip := uint32(a[1])
+		return ip>>28 >= 0xe || ip>>24 == 127 || ip>>24 == 0 || ip>>16 == 0xa9fe // 224/4, 240/4, 127/8, 0/8, 169.254/16
+	}
+	return a[0]>>56 == 0xff || a[0]>>54 == 0xfe80>>6 || (a[0] == 0 && a[1] <= 1) // ff00::/8, fe80::/10, ::, ::1
+}
+
+// Routable reports whether both addresses may be forwarded: neither is multicast, broadcast, link-local, loopback or
+// unspecified (RFC 1812, section 5.3.7; RFC 4291, section 2.5).
+func (p *Parsed) Routable() bool { return !p.unroutable(p.Flow.src) && !p.unroutable(p.Flow.dst) }
+
+// DecrementTTL takes one from the packet's time to live and keeps the IPv4 header checksum right (RFC 1141). It reports
+// false, and leaves the packet as it is, if none would be left.
+func DecrementTTL(b []byte, p *Parsed) bool {
+	if p.TTL <= 1 {
+		return false
+	}
+	p.TTL--
+	if p.Version == 6 {
+		b[7] = p.TTL
+		return true
+	}
+	b[8] = p.TTL
+	sum := uint32(binary.BigEndian.Uint16(b[10:])) + 0x100
+	binary.BigEndian.PutUint16(b[10:], uint16(sum+sum>>16))
+	return true
+}

@@ -1,0 +1,52 @@
+package stack
+
+import "sync/atomic"
+
+// counters count what was forwarded. One goroutine writes, any may read.
+type counters struct {
+	packets, bytes atomic.Uint64
+}
+
+// add counts n packets (as they would be on a wire) or one super-packet, and their bytes.
+func (c *counters) add(n, bytes int) {
+	c.packets.Store(c.packets.Load() + uint64(n))
+	c.bytes.Store(c.bytes.Load() + uint64(bytes))
+}
+
+// Stats are the stack's counters since it was made.
+type Stats struct {
+	// Packets forwarded, delivered to the node and sent by it; a super-packet that stays whole counts once.
+	Packets uint64 `json:"packets"`
+	// Bytes of these packets, IP headers included.
+	Bytes uint64 `json:"bytes"`
+	// Drops are packets dropped, by the name of the reason; those of the tunnel's ports are among them.
+	Drops map[string]uint64 `json:"drops"`
+	// Flows is how many directions of flows are known; RestoredFlows how many were found at the start.
+	Flows         int `json:"flows"`
+	RestoredFlows int `json:"restoredFlows"`
+	// Attachments is how many pods are attached.
+	Attachments int `json:"attachments"`
+}
+
+// Stats returns the counters.
+func (s *Stack) Stats() Stats {
+	st := Stats{Drops: map[string]uint64{}, Flows: s.flows.Len(), RestoredFlows: s.flows.Restored()}
+	add := func(f *forwarder) {
+		st.Packets += f.moved.packets.Load()
+		st.Bytes += f.moved.bytes.Load()
+		f.drops.AddTo(st.Drops)
+		if f.port != nil {
+			f.port.Drops().AddTo(st.Drops)
+		}
+	}
+	for _, w := range s.workers {
+		add(&w.forwarder)
+	}
+	add(&s.local.forwarder)
+	for _, a := range s.tables.Load().attachments {
+		if a != nil {
+			st.Attachments++
+		}
+	}
+	return st
+}

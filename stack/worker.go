@@ -1,0 +1,246 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// drainBudget is how many frames of one device a worker takes before it looks at the next: 16 super-packets are a
+// megabyte, enough to fill a batch toward peers and little enough to be fair.
+const drainBudget = 16
+
+// Tokens of descriptors in a worker's poller; others are numbers of attachments.
+const (
+	tokenPort int32 = -1 - iota
+	tokenWake
+)
+
+// worker owns a queue of every device and a port of the tunnel, and runs each packet to its end.
+type worker struct {
+	forwarder
+	id    int
+	poll  poller
+	queue [][]watched // by number of the attachment: what this worker reads
+
+	mu      sync.Mutex // guards calls, running and stopping
+	calls   []func()
+	running bool
+	stopped bool
+}
+
+// watched is a queue that the worker reads.
+type watched struct {
+	att   *attachment
+	queue Queue
+}
+
+func newWorker(s *Stack, id int, c Config) (*worker, error) {
+	poll, err := newPoller(c.Spin)
+	if err != nil {
+		return nil, fmt.Errorf("make worker %d: %w", id, err)
+	}
+	w := &worker{id: id, poll: poll}
+	w.forwarder.init(s, id, c.Ports)
+	if w.port == nil || w.port.FD() < 0 {
+		return w, nil
+	}
+	if err := w.poll.add(w.port.FD(), tokenPort); err != nil {
+		poll.close()
+		return nil, fmt.Errorf("watch the tunnel in worker %d: %w", id, err)
+	}
+	return w, nil
+}
+
+// run waits for packets and forwards them until stop is called.
+func (w *worker) run() error {
+	w.mu.Lock()
+	w.running = true
+	w.mu.Unlock()
+	defer w.end()
+	for {
+		events, err := w.poll.wait()
+		if err != nil {
+			return fmt.Errorf("wait in worker %d: %w", w.id, err)
+		}
+		w.begin()
+		for i := range events {
+			switch token := events[i].token(); token {
+			case tokenWake:
+				if w.answerCalls() {
+					return nil
+				}
+				w.begin() // a call may have swapped the tables
+			case tokenPort:
+				w.receive()
+			default:
+				w.drain(token)
+			}
+		}
+		w.flush()
+	}
+}
+
+// drain reads what the pod has sent, up to the budget.
+func (w *worker) drain(token int32) {
+	if int(token) >= len(w.queue) {
+		return
+	}
+	for i := range w.queue[token] {
+		r := &w.queue[token][i]
+		for range drainBudget {
+			b := w.pool.Get()
+			n, err := r.queue.Read(b.Space())
+			if err != nil {
+				b.Release()
+				if !errors.Is(err, unix.EAGAIN) {
+					w.lost(r, err)
+				}
+				break
+			}
+			if n <= packet.VnetLen {
+				w.refuse(b, packet.DropMalformed)
+				continue
+			}
+			b.SetFrame(n)
+			w.fromPod(r.att, b)
+		}
+	}
+}
+
+// lost stops watching a device that fails to be read: it is gone, with its pod's namespace or by somebody's hand.
+func (w *worker) lost(r *watched, err error) {
+	w.poll.remove(r.queue.FD())
+	w.s.log.Warn("device is gone", "pod", r.att.name, "worker", w.id, "err", err)
+}
+
+// watch makes the worker read its queues of an attachment: queue i belongs to worker i, where there are fewer queues than
+// workers shifted by the attachment's number, so that single queues spread over the workers.
+func (w *worker) watch(att *attachment) error {
+	for len(w.queue) <= int(att.id) {
+		w.queue = append(w.queue, nil)
+	}
+	shift := 0
+	if len(att.queues) < len(w.s.workers) {
+		shift = int(att.id)
+	}
+	for i, q := range att.queues {
+		if (i+shift)%len(w.s.workers) != w.id {
+			continue
+		}
+		if err := w.poll.add(q.FD(), int32(att.id)); err != nil {
+			return err
+		}
+		w.queue[att.id] = append(w.queue[att.id], watched{att, q})
+	}
+	return nil
+}
+
+func (w *worker) unwatch(att *attachment) {
+	if int(att.id) >= len(w.queue) {
+		return
+	}
+	for _, r := range w.queue[att.id] {
+		w.poll.remove(r.queue.FD())
+	}
+	w.queue[att.id] = nil
+}
+
+// call runs f between two batches of the worker, or at once while the worker does not run, and returns what f returns.
+func (w *worker) call(f func() error) (err error) {
+	w.mu.Lock()
+	if !w.running {
+		defer w.mu.Unlock()
+		return f()
+	}
+	done := make(chan struct{})
+	w.calls = append(w.calls, func() {
+		err = f()
+		close(done)
+	})
+	w.mu.Unlock()
+	w.poll.wake()
+	<-done
+	return err
+}
+
+// stop ends run.
+func (w *worker) stop() {
+	w.mu.Lock()
+	w.stopped = true
+	w.mu.Unlock()
+	w.poll.wake()
+}
+
+func (w *worker) answerCalls() (stopped bool) {
+	w.poll.clearWake()
+	w.mu.Lock()
+	calls := w.calls
+	w.calls = nil
+	stopped = w.stopped
+	w.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	return stopped
+}
+
+// end leaves the worker in a state in which calls are answered by their callers.
+func (w *worker) end() {
+	w.flush()
+	w.mu.Lock()
+	w.running, w.stopped = false, false
+	calls := w.calls
+	w.calls = nil
+	w.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+}
+
+// forwarder is what forwards packets for one goroutine: a worker, or the node's netstack under a lock.
+type forwarder struct {
+	s     *Stack
+	port  Port // nil without a tunnel
+	queue int  // which queue of a device it writes
+	pool  packet.Pool
+	cache *flow.Cache
+	train packet.Train
+	to    *attachment // of the train
+	drops packet.Drops
+	moved counters
+
+	// Of the current batch:
+	tables *tables
+	now    uint32
+	parsed packet.Parsed
+
+	deliver func(frame []byte, p *packet.Parsed, o packet.Offload)
+}
+
+func (f *forwarder) init(s *Stack, id int, ports []Port) {
+	f.s, f.queue, f.cache = s, id, flow.NewCache(s.flows)
+	if ports != nil {
+		f.port = ports[id]
+	}
+	f.deliver = f.fromPeer
+}
+
+// begin starts a batch.
+func (f *forwarder) begin() {
+	f.tables, f.now = f.s.tables.Load(), f.cache.Now()
+}
+
+// flush ends a batch.
+func (f *forwarder) flush() {
+	if f.port != nil {
+		f.port.Flush()
+	}
+}
+
+func (f *forwarder) drop(r packet.DropReason, n int) { f.drops.Add(r, n) }

@@ -1,0 +1,83 @@
+package tunnel
+
+import (
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// Receive receives one batch without blocking and hands over each inner packet of a known peer, parsed. The frame's first
+// packet.VnetLen bytes are free to be overwritten; frame and p are borrowed, the frame until the next Receive, p until
+// deliver returns. It returns how many datagrams came.
+func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packet.Offload)) (datagrams int) {
+	for _, m := range p.receive.Receive() {
+		from := p.peerAt(m.From)
+		for data := m.Data; len(data) > 0; datagrams++ {
+			n := min(m.Segment, len(data))
+			var reason packet.DropReason
+			var o packet.Offload
+			if from == nil {
+				reason = packet.DropUnknownPeer
+			} else {
+				o, reason = p.open(data[:n], from)
+			}
+			if reason == packet.Kept {
+				deliver(data[vxlan.Overhead-packet.VnetLen:n], &p.parsed, o)
+			} else {
+				p.drops.Add(reason, 1)
+			}
+			data = data[n:]
+		}
+	}
+	return datagrams
+}
+
+// open reads the headers of a datagram from a peer and decides whether its inner packet may come in. The packet's headers
+// are then in p.parsed.
+func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.DropReason) {
+	h := &p.header
+	if vxlan.Decode(data, h) != nil {
+		return o, packet.DropNotVXLAN
+	}
+	if h.VNI != p.t.config.VNI {
+		return o, packet.DropVNI
+	}
+	if h.Dst != p.t.config.MAC {
+		return o, packet.DropVTEP
+	}
+	inner := data[vxlan.Overhead:]
+	if reason = packet.Parse(inner, &p.parsed); reason != packet.Kept {
+		return o, reason
+	}
+	if vxlan.EtherType(p.parsed.Version) != h.Type {
+		return o, packet.DropMalformed
+	}
+	if !from.owns(p.parsed.Flow.Src()) {
+		return o, packet.DropPeerSource
+	}
+	return p.unfinished(inner, from)
+}
+
+// unfinished returns what the sender left open in an inner packet: a checksum by its request, or, where a kernel on this
+// machine handed the packet over, checksum and segmentation (a veth or virtio device takes encapsulated packets as they
+// are: the field then holds the pseudo-header's sum, and a super-packet comes in one datagram).
+func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason packet.DropReason) {
+	parsed := &p.parsed
+	switch remote := p.header.Remote; {
+	case remote.Start != 0:
+		if !from.RemoteChecksum || !fits(remote, parsed) {
+			return o, packet.DropOffload
+		}
+		o = packet.PartialOffload(parsed)
+	case from.Unfinished && packet.ChecksumIsPartial(inner, parsed):
+		o = packet.PartialOffload(parsed)
+	}
+	if parsed.Len <= p.t.config.MTU {
+		return o, packet.Kept
+	}
+	size := p.t.config.MTU - parsed.Payload
+	if !from.Unfinished || !o.NeedsChecksum || size <= 0 {
+		return o, packet.DropTooBig
+	}
+	o = o.Segmented(parsed, size)
+	return o, o.Check(inner, parsed)
+}

@@ -1,0 +1,122 @@
+package tunnel
+
+import (
+	"net/netip"
+
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/tunnel/udp"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// Send sends the packet in b to a peer, at the latest with the next Flush. It takes ownership of b.
+func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to netip.Addr) {
+	peer := p.peerAt(to)
+	if peer == nil {
+		p.drops.Add(packet.DropSend, 1)
+		b.Release()
+		return
+	}
+	h := peer.header
+	h.Type = vxlan.EtherType(parsed.Version)
+	if remote, ok := remoteChecksum(parsed, o); ok && peer.RemoteChecksum {
+		h.Remote = remote
+	}
+	l := &p.lanes[parsed.Flow.Hash(0)>>32%uint64(len(p.lanes))]
+	reason := packet.Kept
+	if o.GSO == packet.GSONone {
+		reason = p.sendPacket(l, b, parsed, o, peer, &h)
+	} else {
+		reason = p.sendTrain(l, b, parsed, o, peer, &h)
+	}
+	if reason != packet.Kept {
+		p.drops.Add(reason, 1)
+		b.Release()
+		return
+	}
+	if p.pending = append(p.pending, b); len(p.pending) >= maxPending {
+		p.Flush()
+	}
+}
+
+// sendPacket sends a packet as one datagram, its headers written into the headroom.
+func (p *Port) sendPacket(l *lane, b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to *peer, h *vxlan.Header) packet.DropReason {
+	if parsed.Len > p.t.config.MTU {
+		return packet.DropTooBig
+	}
+	if h.Remote.Start == 0 {
+		packet.FinishChecksum(b.Packet(), &o)
+	}
+	if !l.batch.Fits(1) {
+		p.flushLane(l)
+	}
+	data := b.Prepend(vxlan.Overhead)
+	h.Encode(data)
+	l.batch.Begin(to.to)
+	l.batch.Part(data)
+	l.batch.End(0)
+	return packet.Kept
+}
+
+// sendTrain sends the segments of a super-packet: in trains where the peer takes them, else each as a message of its own.
+func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to *peer, h *vxlan.Header) packet.DropReason {
+	segments, ok := packet.Split(b.Packet(), parsed, o, h.Remote.Start != 0)
+	if !ok || segments.HeaderLen()+segments.Size() > p.t.config.MTU {
+		return packet.DropTooBig
+	}
+	headLen := vxlan.Overhead + segments.HeaderLen()
+	wire := headLen + segments.Size()
+	train := 1
+	if to.Trains {
+		train = min(udp.MaxTrain, udp.MaxTrainLen/wire)
+	}
+	for segments.Left() {
+		if !l.batch.Fits(2*train) || l.used+train > laneHeads {
+			p.flushLane(l)
+		}
+		l.batch.Begin(to.to)
+		n := 0
+		for ; n < train && segments.Left(); n++ {
+			head := l.heads[l.used*headSize:][:headLen]
+			l.used++
+			h.Encode(head)
+			payload, _ := segments.Next(head[vxlan.Overhead:])
+			l.batch.Part(head)
+			l.batch.Part(payload)
+		}
+		segment := 0
+		if n > 1 {
+			segment = wire
+		}
+		l.batch.End(segment)
+	}
+	return packet.Kept
+}
+
+// Flush sends what is pending and releases its buffers.
+func (p *Port) Flush() {
+	if len(p.pending) == 0 {
+		return
+	}
+	for i := range p.lanes {
+		if l := &p.lanes[i]; !l.batch.Empty() {
+			p.flushLane(l)
+		}
+	}
+	for _, b := range p.pending {
+		b.Release()
+	}
+	p.pending = p.pending[:0]
+}
+
+func (p *Port) flushLane(l *lane) {
+	l.batch.Flush(p.failed)
+	l.used = 0
+}
+
+func (p *Port) sendFailed(datagrams int, err error) {
+	if udp.IsTooBig(err) {
+		p.drops.Add(packet.DropTooBig, datagrams)
+	} else {
+		p.drops.Add(packet.DropSend, datagrams)
+	}
+}
