@@ -100,8 +100,11 @@ func TransportChecksumOK(b []byte, p *Parsed) bool {
 	if !ok || len(seg) < at+2 {
 		return true
 	}
-	if p.Proto == UDP && binary.BigEndian.Uint16(seg[at:]) == 0 {
-		return p.Version == 4
+	if p.Proto == UDP {
+		if binary.BigEndian.Uint16(seg[at:]) == 0 {
+			return p.Version == 4
+		}
+		seg = seg[:binary.BigEndian.Uint16(seg[4:])] // options behind the datagram have a sum of their own (RFC 9868)
 	}
 	return Checksum(seg, PseudoSum(b, p, len(seg))) == 0xffff
 }
@@ -114,10 +117,14 @@ func ChecksumIsPartial(b []byte, p *Parsed) bool {
 	}
 	at, _ := checksumOffset(p.Proto)
 	seg := b[p.L4:p.Len]
+	if p.Proto == UDP && int(binary.BigEndian.Uint16(seg[4:])) != len(seg) {
+		return false // who finishes it sums to the packet's end
+	}
 	return binary.BigEndian.Uint16(seg[at:]) == PseudoSum(b, p, len(seg))
 }
 
-// FinishChecksum completes the checksum that o leaves open in packet b, and clears it in o. Precondition: o.Check passed.
+// FinishChecksum completes the checksum that o leaves open in packet b, and clears it in o. Preconditions: o.Check kept b,
+// o.GSO is GSONone, and b ends with the packet (p.Len): all of it is summed.
 func FinishChecksum(b []byte, o *Offload) {
 	if !o.NeedsChecksum {
 		return

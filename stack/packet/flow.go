@@ -67,11 +67,15 @@ func KeyOf(ip netip.Addr) AddrKey {
 	return AddrKey{[2]uint64{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}}
 }
 
-// Hash returns 64 well-mixed bits of the flow. With a secret seed a sender cannot choose colliding flows.
+// Hash returns 64 well-mixed bits of the flow. With a secret seed a sender cannot choose colliding flows. It is part of the
+// format of the flow table's file.
 func (f *Flow) Hash(seed uint64) uint64 {
-	h := mum(f.src[0]^seed, f.src[1]^0xa0761d6478bd642f)
-	h = mum(h^f.dst[0], f.dst[1]^0xe7037ed1a0b428db)
-	return mum(h^f.ports, 0x8ebc6af09c88c6e3^seed)
+	// A factor of zero would swallow the other one. So each has the seed in it, which no sender can cancel, and a constant,
+	// for a seed of zero and the zero half of an IPv4 address.
+	half := bits.RotateLeft64(seed, 32)
+	h := mum(f.src[0]^seed^0x2d358dccaa6c78a5, f.src[1]^half^0xa0761d6478bd642f)
+	h = mum(h^f.dst[0], f.dst[1]^half^0xe7037ed1a0b428db)
+	return mum(h^f.ports, h^seed^f.ports<<13^0x8ebc6af09c88c6e3)
 }
 
 // mum multiplies to 128 bits and folds them, the step of the wyhash family.

@@ -115,7 +115,7 @@ func mapped(a [2]uint64) bool { return a[0] == mappedHi && a[1]&^0xffffffff == m
 // Proto is then the next header named there.
 func walkExtensions(b []byte, p *Parsed) bool {
 	next, at := Proto(b[6]), ipv6Len
-	for range maxExtensions {
+	for range maxExtensions + 1 { // the last time for what follows them
 		switch next {
 		case HopByHop, Routing, DestOptions:
 			if at+8 > p.Len {
@@ -208,8 +208,9 @@ func (p *Parsed) unroutable(a [2]uint64) bool {
 // unspecified (RFC 1812, section 5.3.7; RFC 4291, section 2.5).
 func (p *Parsed) Routable() bool { return !p.unroutable(p.Flow.src) && !p.unroutable(p.Flow.dst) }
 
-// DecrementTTL takes one from the packet's time to live and keeps the IPv4 header checksum right (RFC 1141). It reports
-// false, and leaves the packet as it is, if none would be left.
+// DecrementTTL takes one from the packet's time to live and keeps the IPv4 header checksum right, bit for bit as if it were
+// summed anew (RFC 1141, but never 0xffff: RFC 1624, section 3). It reports false, and leaves the packet as it is, if none
+// would be left.
 func DecrementTTL(b []byte, p *Parsed) bool {
 	if p.TTL <= 1 {
 		return false
@@ -221,6 +222,6 @@ func DecrementTTL(b []byte, p *Parsed) bool {
 	}
 	b[8] = p.TTL
 	sum := uint32(binary.BigEndian.Uint16(b[10:])) + 0x100
-	binary.BigEndian.PutUint16(b[10:], uint16(sum+sum>>16))
+	binary.BigEndian.PutUint16(b[10:], uint16(sum+(sum+1)>>16))
 	return true
 }

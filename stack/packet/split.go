@@ -67,6 +67,9 @@ func (s *Segments) HeaderLen() int { return len(s.head) }
 // Size returns the payload of a full segment in bytes.
 func (s *Segments) Size() int { return s.size }
 
+// NextLen returns the length of the segment that Next will return, headers included, in bytes.
+func (s *Segments) NextLen() int { return len(s.head) + min(s.size, len(s.payload)) }
+
 // Next writes the headers of the next segment into dst, which has at least HeaderLen bytes, and returns its payload, a
 // part of the super-packet. ok is false when there is none left. The rules are the kernel's (inet_gso_segment,
 // tcp_gso_segment): IDs count up, FIN and PSH stand only in the last segment, CWR only in the first.

@@ -9,11 +9,15 @@ import (
 // takes 1024.
 const MaxTrain = 128
 
+// maxUDPTrain is MaxTrain for UDP: a device refuses more (UDP_MAX_SEGMENTS, 64 before Linux 6.9, checked since 6.7).
+const maxUDPTrain = 64
+
 // Train merges packets of one flow that follow each other without a gap into one super-packet, whose first packet lends
 // its headers and whose further payloads are gathered by the kernel in one writev. Nothing is copied.
 //
 // A packet joins only if the kernel, splitting the result, would make exactly the packets that came in (the rules of
-// tcp_gro_receive and udp_gro_receive). Packets are borrowed until Reset.
+// tcp_gro_receive and udp_gro_receive), but that a checksum of 0xffff may come back as the equal 0. Packets are borrowed
+// until Reset.
 type Train struct {
 	frame   []byte // first packet, VnetLen bytes in front of it
 	more    [][]byte
@@ -56,7 +60,7 @@ func (t *Train) Start(frame []byte, p *Parsed, o Offload) {
 	t.total = p.Len
 	t.size = p.Len - p.Payload
 	t.verified = o.NeedsChecksum
-	t.open = o.GSO == GSONone && mergeable(frame[VnetLen:], p)
+	t.open = mergeable(frame[VnetLen:], p, o)
 	if !t.open {
 		return
 	}
@@ -71,12 +75,16 @@ func (t *Train) Start(frame []byte, p *Parsed, o Offload) {
 }
 
 // mergeable reports whether a packet can be part of a super-packet: TCP data with no flag but ACK, PSH or ECE, or a UDP
-// datagram with a checksum and no options behind it; no IPv4 options.
-func mergeable(b []byte, p *Parsed) bool {
+// datagram with a checksum and no options behind it; no IPv4 options; nothing left open but the transport checksum.
+func mergeable(b []byte, p *Parsed, o Offload) bool {
 	if !p.HasFlow || p.Payload == 0 || p.Len == p.Payload || p.Payload > MaxSegmentHeader {
 		return false
 	}
 	if p.Version == 4 && p.L4 != ipv4MinLen || p.Version == 6 && p.L4 != ipv6Len {
+		return false
+	}
+	if at, _ := checksumOffset(p.Proto); o.GSO != GSONone ||
+		o.NeedsChecksum && (int(o.ChecksumStart) != p.L4 || int(o.ChecksumOffset) != at) {
 		return false
 	}
 	switch p.Proto {
@@ -93,7 +101,7 @@ func mergeable(b []byte, p *Parsed) bool {
 // not to verify checksums, so they are verified here, unless o says that an outer checksum vouches for them: the first
 // packet's when a second one joins. A packet with a wrong checksum does not join; alone it meets its end at the receiver.
 func (t *Train) Append(b []byte, p *Parsed, o Offload) bool {
-	if !t.joins(b, p) || o.GSO != GSONone {
+	if !t.joins(b, p, o) {
 		return false
 	}
 	if !t.verified {
@@ -117,10 +125,13 @@ func (t *Train) Append(b []byte, p *Parsed, o Offload) bool {
 	return true
 }
 
-func (t *Train) joins(b []byte, p *Parsed) bool {
+func (t *Train) joins(b []byte, p *Parsed, o Offload) bool {
 	n := p.Len - p.Payload
 	if !t.open || len(t.more) == cap(t.more) || p.Flow != t.p.Flow || n > t.size ||
-		p.Payload != t.p.Payload || t.total+n > MaxSize || !mergeable(b, p) {
+		p.Payload != t.p.Payload || t.total+n > MaxSize || !mergeable(b, p, o) {
+		return false
+	}
+	if p.Proto == UDP && t.Count() == maxUDPTrain {
 		return false
 	}
 	return t.sameIP(b) && (p.Proto == UDP || t.sameTCP(b, p))

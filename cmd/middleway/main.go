@@ -1,0 +1,48 @@
+// Command middleway is a Kubernetes network in one process per node: the node daemon, and what shows it at work.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	lab.RunRole()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errSilent) {
+			fmt.Fprintln(os.Stderr, "middleway:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+// errSilent ends the program with exit code 1 where everything was said already.
+var errSilent = errors.New("failed")
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "middleway",
+		Short:         "A Kubernetes network in one ordinary process per node",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(nodeCommand(), statusCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
+	})
+	return root
+}

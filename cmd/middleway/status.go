@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/node"
+)
+
+func statusCommand() *cobra.Command {
+	var runDir, output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running node daemon counts",
+		Example: `  middleway status
+  middleway status --run-dir /run/middleway -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("status: -o %q: want text or json", output)
+			}
+			st, err := node.ReadStatus(cmd.Context(), runDir)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(st)
+			}
+			printStatus(cmd.OutOrStdout(), st)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&runDir, "run-dir", node.DefaultRunDir(), "run directory of the daemon")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printStatus(w io.Writer, st node.Status) {
+	fmt.Fprintf(w, "node      %s, pid %d, up %v\n", st.Name, st.PID, time.Since(st.Started).Round(time.Second))
+	fmt.Fprintf(w, "address   %v\npodCIDRs  %v\nmtu       %d bytes\nworkers   %d\n", st.Address, st.PodCIDRs, st.MTU, st.Workers)
+	fmt.Fprintf(w, "pods      %d\npeers     %d\n", st.Stack.Attachments, st.Peers)
+	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
+	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)
+	for _, reason := range slices.Sorted(maps.Keys(st.Stack.Drops)) {
+		fmt.Fprintf(w, "dropped   %d %s\n", st.Stack.Drops[reason], reason)
+	}
+}

@@ -1,0 +1,153 @@
+// Package link is the pod's side of its attachment: the TUN device in the pod's network namespace, with its addresses and
+// routes. Whoever attaches pods (the node daemon now, the CNI plugin for kubelet) opens it and hands the device to the
+// stack.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/cni/netns"
+	"github.com/middleway-net/middleway/stack/tun"
+)
+
+// Config describes a pod's interface.
+type Config struct {
+	// Netns is the path of the pod's network namespace. Required.
+	Netns string
+	// Name is the interface's name. Default "eth0".
+	Name string
+	// Addrs are the pod's addresses, at most one of each family. At least one is required.
+	Addrs []netip.Addr
+	// Gateways are the next hops, one for each family of Addrs: the node's netstack answers for them.
+	Gateways []netip.Addr
+	// MTU is in bytes, IP header included. Required.
+	MTU int
+	// Queues is how many queues the device gets. Default 1.
+	Queues int
+	// MaxSegments bounds the segments of a super-packet, so that one fits one send to a peer. 0: the kernel's bound.
+	MaxSegments int
+}
+
+// queueLength is the device's transmit queue in packets. Each may be a super-packet: with the default of 500 a slow node
+// would let 30 MB wait.
+const queueLength = 200
+
+// addrGenModeNone keeps the kernel from giving the device a link-local address, and from sending multicast from it.
+const addrGenModeNone = 1
+
+// Open makes the device in the pod's namespace, or takes up the one that a former daemon left there, and sets its
+// addresses and routes. The device is not made persistent here: a start that fails later leaves nothing behind, and what
+// was persistent before stays.
+func Open(c Config) (*tun.Device, error) {
+	if c.Name == "" {
+		c.Name = "eth0"
+	}
+	var dev *tun.Device
+	err := netns.Do(c.Netns, func() (err error) {
+		if dev, err = tun.Open(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU}); err != nil {
+			return err
+		}
+		if err = configure(c); err != nil {
+			return errors.Join(err, dev.Close())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return dev, nil
+}
+
+// configure sets up the device in the namespace of the calling thread. What is set already stays as it is.
+func configure(c Config) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	dev, err := h.LinkByName(c.Name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", c.Name, err)
+	}
+	_ = h.LinkSetIP6AddrGenMode(dev, addrGenModeNone) // fails without IPv6 in the kernel
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"set MTU", func() error { return h.LinkSetMTU(dev, c.MTU) }},
+		{"set queue length", func() error { return h.LinkSetTxQLen(dev, queueLength) }},
+		{"limit segments", func() error { return limitSegments(h, dev, c.MaxSegments) }},
+		{"set up", func() error { return h.LinkSetUp(dev) }},
+		{"set up lo", func() error { return setUpLoopback(h) }},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s of %s: %w", s.what, c.Name, err)
+		}
+	}
+	for _, a := range c.Addrs {
+		if err := address(h, dev, a); err != nil {
+			return err
+		}
+	}
+	for _, g := range c.Gateways {
+		if err := gateway(h, dev, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func limitSegments(h *netlink.Handle, dev netlink.Link, n int) error {
+	if n == 0 {
+		return nil
+	}
+	return h.LinkSetGSOMaxSegs(dev, n)
+}
+
+func setUpLoopback(h *netlink.Handle) error {
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return h.LinkSetUp(lo)
+}
+
+func address(h *netlink.Handle, dev netlink.Link, a netip.Addr) error {
+	addr := &netlink.Addr{IPNet: hostNet(a)}
+	if a.Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.AddrReplace(dev, addr); err != nil {
+		return fmt.Errorf("give address %v to %s: %w", a, dev.Attrs().Name, err)
+	}
+	return nil
+}
+
+// gateway routes everything of the gateway's family to it, and the gateway itself to the device.
+func gateway(h *netlink.Handle, dev netlink.Link, g netip.Addr) error {
+	index := dev.Attrs().Index
+	direct := &netlink.Route{LinkIndex: index, Dst: hostNet(g), Scope: netlink.SCOPE_LINK}
+	rest := &netlink.Route{LinkIndex: index, Dst: anyNet(g), Gw: g.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	for _, r := range []*netlink.Route{direct, rest} {
+		if err := h.RouteReplace(r); err != nil {
+			return fmt.Errorf("route %v through %v: %w", r.Dst, dev.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func hostNet(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+func anyNet(family netip.Addr) *net.IPNet {
+	zero := make(net.IP, family.BitLen()/8)
+	return &net.IPNet{IP: zero, Mask: net.CIDRMask(0, family.BitLen())}
+}

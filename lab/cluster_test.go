@@ -1,0 +1,41 @@
+package lab
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func newCluster(t testing.TB, c ClusterConfig) *Cluster {
+	t.Helper()
+	cl, err := NewCluster(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range cl.Nodes {
+				st, err := n.Status()
+				t.Logf("%s: %+v %v\n%s", n.Name(), st.Stack, err, n.Daemon().Tail())
+			}
+		}
+		if err := cl.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cl
+}
+
+func TestCluster(t *testing.T) {
+	cl := newCluster(t, ClusterConfig{})
+	a, b := cl.Nodes[0].Pods[0], cl.Nodes[0].Pods[1]
+	far := cl.Nodes[1].Pods[0]
+	for name, to := range map[string]netip.Addr{
+		"same node": b.Addr4, "same node IPv6": b.Addr6, "other node": far.Addr4, "other node IPv6": far.Addr6,
+		"gateway": host(PodCIDR4(1), 1).Addr(), "gateway IPv6": host(PodCIDR6(1), 1).Addr(), "other node's gateway": host(PodCIDR4(2), 1).Addr(),
+	} {
+		t.Logf("%s: %v", name, mustPing(t, a.Namespace, to, 56))
+	}
+	transfer(t, a.Namespace, b.Namespace, b.Addr4, 64<<20)
+	transfer(t, a.Namespace, far.Namespace, far.Addr4, 64<<20)
+	transfer(t, far.Namespace, a.Namespace, a.Addr6, 64<<20)
+}

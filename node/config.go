@@ -1,0 +1,283 @@
+package node
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// Config configures a node. It is read from YAML; every field that is not named there has the default told here.
+type Config struct {
+	// Name of the node, for logs. Required.
+	Name string `json:"name"`
+	// Address of the node on the underlay, by which peers know it. Required.
+	Address netip.Addr `json:"address"`
+	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
+	// the gateway of the pods. Required.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	// MTU of the pods, in bytes, IP header included. Default: that of the interface with Address, less what the tunnel adds
+	// (50 with IPv4 outside, 70 with IPv6).
+	MTU int `json:"mtu,omitempty"`
+	// Workers is how many threads of control move packets. Default: the number of processors, at most 8.
+	Workers int `json:"workers,omitempty"`
+	// Spin is how long a worker polls before it sleeps, for example "50us". Default 50us; a negative one: not at all.
+	Spin Duration `json:"spin,omitempty"`
+	// FlowEntries is the size of the flow table; a flow takes two entries of 128 bytes. Default 65536.
+	FlowEntries int `json:"flowEntries,omitempty"`
+	// RunDir holds what a restarted daemon takes up again, and the status socket. It should lie in a tmpfs. Default
+	// /run/middleway, or middleway in $XDG_RUNTIME_DIR for an ordinary user.
+	RunDir string `json:"runDir,omitempty"`
+	// EchoPort is where the gateway addresses serve echo over UDP and TCP (RFC 862). Default 7; -1: not at all.
+	EchoPort int `json:"echoPort,omitempty"`
+	// VXLAN configures the tunnel.
+	VXLAN VXLAN `json:"vxlan,omitempty"`
+	// Peers are the other nodes.
+	Peers []Peer `json:"peers,omitempty"`
+	// Pods are the pods of this node.
+	Pods []Pod `json:"pods,omitempty"`
+}
+
+// VXLAN configures the tunnel between nodes.
+type VXLAN struct {
+	// VNI is the network identifier, 1 to 16777215. Default 1.
+	VNI vxlan.VNI `json:"vni,omitempty"`
+	// Port is the UDP port. Default 8472.
+	Port uint16 `json:"port,omitempty"`
+	// MAC is the address of this node's VTEP. Default: made from Address.
+	MAC string `json:"mac,omitempty"`
+}
+
+// Peer is another node.
+type Peer struct {
+	// Name is for messages.
+	Name string `json:"name,omitempty"`
+	// Address on the underlay. Required.
+	Address netip.Addr `json:"address"`
+	// PodCIDRs are the ranges of its pods. Required.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	// MAC is the address of its VTEP. Default: made from Address, as the peer does.
+	MAC string `json:"mac,omitempty"`
+	// Kernel: the peer is a kernel's VXLAN device, for example flannel's. It gets one datagram a packet, complete checksums,
+	// and may send packets that its kernel left unfinished. Default false: the peer is a middleway node.
+	Kernel bool `json:"kernel,omitempty"`
+}
+
+// Pod is a pod of this node.
+type Pod struct {
+	// Name is for messages, for example "default/web". Required.
+	Name string `json:"name"`
+	// Netns is the path of its network namespace, for example /proc/4711/ns/net. Required.
+	Netns string `json:"netns"`
+	// Addresses are the pod's, at most one of each family, inside the node's PodCIDRs. Required.
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// Duration is a time.Duration that is written like "50us" or "1m30s".
+type Duration time.Duration
+
+// UnmarshalText reads "50us".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration like 50us or 1m30s", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes the duration as it is read.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// ReadConfig reads and checks a configuration file. An unknown field is an error.
+func ReadConfig(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := ParseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ParseConfig reads and checks a configuration.
+func ParseConfig(b []byte) (c Config, err error) {
+	if err := yaml.UnmarshalStrict(b, &c); err != nil {
+		return Config{}, errors.New(plain(err))
+	}
+	c.setDefaults()
+	return c, c.check()
+}
+
+// plain says in one line what the YAML library found wrong.
+func plain(err error) string {
+	s := err.Error()
+	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: unmarshal errors:\n", "yaml: "} {
+		s = strings.ReplaceAll(s, noise, "")
+	}
+	s = strings.Join(strings.Fields(s), " ")
+	if strings.Contains(s, "unknown field") {
+		s += "; `middleway node --help` lists the fields"
+	}
+	return s
+}
+
+func (c *Config) setDefaults() {
+	if c.RunDir == "" {
+		c.RunDir = DefaultRunDir()
+	}
+	if c.EchoPort == 0 {
+		c.EchoPort = 7
+	}
+	if c.VXLAN.MAC == "" && c.Address.IsValid() {
+		c.VXLAN.MAC = DefaultMAC(c.Address).String()
+	}
+	for i := range c.Peers {
+		if p := &c.Peers[i]; p.MAC == "" && p.Address.IsValid() {
+			p.MAC = DefaultMAC(p.Address).String()
+		}
+	}
+}
+
+// DefaultRunDir returns where a daemon keeps its state by default.
+func DefaultRunDir() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "middleway")
+	}
+	return "/run/middleway"
+}
+
+// DefaultMAC returns the VTEP address of the node with the given underlay address: locally administered, and the same
+// wherever it is made.
+func DefaultMAC(node netip.Addr) vxlan.MAC {
+	sum := sha256.Sum256([]byte("middleway vtep " + node.String()))
+	mac := vxlan.MAC(sum[:6])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// Gateway returns the address of a podCIDR that the node answers: the first after the network's own.
+func Gateway(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr().Next() }
+
+// Limits of the configuration.
+const (
+	minMTU  = 1280 // the least that IPv6 takes (RFC 8200, section 5)
+	maxMTU  = 65535
+	maxName = 253
+)
+
+// check finds the first thing that cannot work, and says which field it is and what it should be.
+func (c *Config) check() error {
+	switch {
+	case c.Name == "" || len(c.Name) > maxName:
+		return errors.New("name: a name for the node is needed")
+	case !c.Address.IsValid() || c.Address.IsUnspecified() || c.Address.IsMulticast():
+		return errors.New("address: the node's own address on the underlay is needed, for example 192.168.254.11")
+	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
+		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, minMTU, maxMTU)
+	case c.Workers < 0 || c.Workers > 256:
+		return fmt.Errorf("workers: %d is not between 1 and 256", c.Workers)
+	case c.FlowEntries < 0 || c.FlowEntries > 1<<26:
+		return fmt.Errorf("flowEntries: %d is not between 1 and %d", c.FlowEntries, 1<<26)
+	case c.EchoPort < -1 || c.EchoPort > 65535:
+		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
+	case c.VXLAN.VNI > vxlan.MaxVNI:
+		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
+	}
+	if _, err := vxlan.ParseMAC(c.VXLAN.MAC); err != nil {
+		return fmt.Errorf("vxlan.mac: %w", err)
+	}
+	if err := checkCIDRs(c.PodCIDRs); err != nil {
+		return fmt.Errorf("podCIDRs: %w", err)
+	}
+	if err := c.checkPeers(); err != nil {
+		return err
+	}
+	return c.checkPods()
+}
+
+func checkCIDRs(cidrs []netip.Prefix) error {
+	if len(cidrs) == 0 {
+		return errors.New("at least one range is needed, for example 10.244.1.0/24")
+	}
+	for i, p := range cidrs {
+		switch {
+		case !p.IsValid() || p.Addr().Is4In6() || p != p.Masked():
+			return fmt.Errorf("%v is not a range like 10.244.1.0/24 or fd00:10:244:1::/64", p)
+		case p.Bits() > p.Addr().BitLen()-2:
+			return fmt.Errorf("%v is too small for a gateway and a pod", p)
+		case i > 1 || i == 1 && p.Addr().Is4() == cidrs[0].Addr().Is4():
+			return errors.New("at most one range of each family")
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkPeers() error {
+	ranges := slices.Clone(c.PodCIDRs)
+	for i, p := range c.Peers {
+		where := fmt.Sprintf("peers[%d]", i)
+		if !p.Address.IsValid() || p.Address.Is4() != c.Address.Is4() {
+			return fmt.Errorf("%s.address: an address of the family of this node's (%v) is needed", where, c.Address)
+		}
+		if p.Address == c.Address {
+			return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)
+		}
+		if _, err := vxlan.ParseMAC(p.MAC); err != nil {
+			return fmt.Errorf("%s.mac: %w", where, err)
+		}
+		if err := checkCIDRs(p.PodCIDRs); err != nil {
+			return fmt.Errorf("%s.podCIDRs: %w", where, err)
+		}
+		for _, r := range p.PodCIDRs {
+			for _, other := range ranges {
+				if r.Overlaps(other) {
+					return fmt.Errorf("%s.podCIDRs: %v overlaps %v of another node; every node needs a range of its own", where, r, other)
+				}
+			}
+		}
+		ranges = append(ranges, p.PodCIDRs...)
+	}
+	return nil
+}
+
+func (c *Config) checkPods() error {
+	names, owners := map[string]bool{}, map[netip.Addr]string{}
+	for _, cidr := range c.PodCIDRs {
+		owners[Gateway(cidr)] = "the node (gateway)"
+		owners[cidr.Addr()] = "the node (network address)"
+	}
+	for i, p := range c.Pods {
+		where := fmt.Sprintf("pods[%d]", i)
+		switch {
+		case p.Name == "" || names[p.Name]:
+			return fmt.Errorf("%s.name: a name that no other pod has is needed", where)
+		case p.Netns == "":
+			return fmt.Errorf("%s.netns: the path of the pod's network namespace is needed", where)
+		case len(p.Addresses) == 0 || len(p.Addresses) > 2 || len(p.Addresses) == 2 && p.Addresses[0].Is4() == p.Addresses[1].Is4():
+			return fmt.Errorf("%s.addresses: one address of each family, or of one, is needed", where)
+		}
+		names[p.Name] = true
+		for _, a := range p.Addresses {
+			if !slices.ContainsFunc(c.PodCIDRs, func(r netip.Prefix) bool { return r.Contains(a) }) {
+				return fmt.Errorf("%s.addresses: %v lies outside podCIDRs %v", where, a, c.PodCIDRs)
+			}
+			if other := owners[a]; other != "" {
+				return fmt.Errorf("%s.addresses: %v belongs to %s", where, a, other)
+			}
+			owners[a] = p.Name
+		}
+	}
+	return nil
+}

@@ -1,0 +1,257 @@
+// Package node builds one node from a Config and runs it: devices of the pods, the stack between them, the tunnel to the
+// other nodes, the netstack behind the gateway addresses, and the state that a restarted daemon takes up again.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/middleway-net/middleway/cni/link"
+	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/stack/fib"
+	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/netstack"
+	"github.com/middleway-net/middleway/stack/tun"
+	"github.com/middleway-net/middleway/tunnel"
+	"github.com/middleway-net/middleway/tunnel/udp"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// The tunnel and the netstack are handed to the stack as its small interfaces.
+var (
+	_ stack.Port  = (*tunnel.Port)(nil)
+	_ stack.Node  = (*netstack.Netstack)(nil)
+	_ stack.Queue = (*tun.Queue)(nil)
+)
+
+// spareThreads is how many goroutines beside the workers may run at once: workers poll without telling the scheduler, so
+// that the netstack and the status socket need processors of the runtime's own.
+const spareThreads = 2
+
+// Node is one node.
+type Node struct {
+	config   Config
+	log      *slog.Logger
+	mtu      int
+	flows    *flow.Table
+	tunnel   *tunnel.Tunnel
+	netstack *netstack.Netstack
+	stack    *stack.Stack
+	devices  []*tun.Device
+	status   statusServer
+	started  time.Time
+}
+
+// Run builds a node and runs it until ctx ends or a part of it fails. What it could not build in whole it takes down
+// again before it returns; devices of pods stay, so that the next daemon takes them up.
+func Run(ctx context.Context, c Config, log *slog.Logger) error {
+	n, err := New(c, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.Run(ctx), n.Close())
+}
+
+// New builds a node. Nothing runs before Run.
+func New(c Config, log *slog.Logger) (*Node, error) {
+	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
+	for _, step := range []func() error{
+		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.listenStatus, n.keepDevices,
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
+	return n, nil
+}
+
+// Run moves packets until ctx ends or a part fails. Order of shutdown: the workers stop first, so that no packet meets a
+// part that has gone; the netstack's connections end; the status socket answers to the last.
+func (n *Node) Run(ctx context.Context) error {
+	if want := stack.Workers(n.config.Workers) + spareThreads; runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
+	n.log.Info("node is up", "address", n.config.Address, "podCIDRs", n.config.PodCIDRs, "mtu", n.mtu,
+		"pods", len(n.config.Pods), "peers", len(n.config.Peers), "restoredFlows", n.flows.Restored())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.stack.Run(ctx) })
+	g.Go(func() error { return n.netstack.Run(ctx) })
+	g.Go(func() error { return n.status.run(ctx) })
+	if n.config.EchoPort > 0 {
+		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
+	}
+	err := g.Wait()
+	n.log.Info("node is down", "err", err)
+	return err
+}
+
+// Close closes what New opened. Devices that were made persistent stay in the pods' namespaces.
+func (n *Node) Close() error {
+	var errs []error
+	errs = append(errs, n.status.close())
+	if n.stack != nil {
+		errs = append(errs, n.stack.Close())
+	}
+	if n.netstack != nil {
+		n.netstack.Close()
+	}
+	if n.tunnel != nil {
+		errs = append(errs, n.tunnel.Close())
+	}
+	if n.flows != nil {
+		errs = append(errs, n.flows.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// openState makes the run directory and opens the flow table there; its lock keeps a second daemon out.
+func (n *Node) openState() error {
+	if err := os.MkdirAll(n.config.RunDir, 0o700); err != nil {
+		return fmt.Errorf("make run directory: %w; choose another one by runDir", err)
+	}
+	flows, err := flow.Open(filepath.Join(n.config.RunDir, "flows"), n.config.FlowEntries)
+	if errors.Is(err, flow.ErrInUse) {
+		return fmt.Errorf("another middleway node runs on %s; end it, or choose another runDir", n.config.RunDir)
+	}
+	n.flows = flows
+	return err
+}
+
+func (n *Node) openTunnel() error {
+	n.mtu = n.config.MTU
+	if n.mtu == 0 {
+		underlay, err := underlayMTU(n.config.Address)
+		if err != nil {
+			return err
+		}
+		n.mtu = min(underlay-tunnel.Overhead(n.config.Address), maxMTU)
+	}
+	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
+	if err != nil {
+		return err
+	}
+	t, err := tunnel.New(tunnel.Config{
+		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
+		MTU: n.mtu, Workers: stack.Workers(n.config.Workers),
+	})
+	if err != nil {
+		return err
+	}
+	n.tunnel = t
+	return n.setPeers()
+}
+
+func (n *Node) setPeers() error {
+	peers := make([]tunnel.Peer, len(n.config.Peers))
+	for i, p := range n.config.Peers {
+		mac, err := vxlan.ParseMAC(p.MAC)
+		if err != nil {
+			return err
+		}
+		peers[i] = tunnel.Peer{
+			Addr: p.Address, MAC: mac, Sources: append([]netip.Prefix{netip.PrefixFrom(p.Address, p.Address.BitLen())}, p.PodCIDRs...),
+			Trains: !p.Kernel, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
+		}
+	}
+	return n.tunnel.SetPeers(peers)
+}
+
+// gateways are the addresses that the node itself answers.
+func (n *Node) gateways() (addrs []netip.Addr) {
+	for _, cidr := range n.config.PodCIDRs {
+		addrs = append(addrs, Gateway(cidr))
+	}
+	return addrs
+}
+
+func (n *Node) openNetstack() (err error) {
+	n.netstack, err = netstack.New(netstack.Config{Addrs: n.gateways(), MTU: n.mtu, Logger: n.log})
+	return err
+}
+
+func (n *Node) buildStack() error {
+	workers := stack.Workers(n.config.Workers)
+	ports := make([]stack.Port, workers+1)
+	for i := range ports {
+		ports[i] = n.tunnel.Port(i)
+	}
+	s, err := stack.New(stack.Config{
+		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
+		Node: n.netstack, NodeAddrs: n.gateways(), Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.stack = s
+	n.netstack.Connect(s.Inject)
+	var routes []fib.Route
+	for _, p := range n.config.Peers {
+		for _, cidr := range p.PodCIDRs {
+			routes = append(routes, fib.Route{Prefix: cidr, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
+		}
+	}
+	return s.SetRoutes(routes)
+}
+
+func (n *Node) attachPods() error {
+	for _, p := range n.config.Pods {
+		if err := n.attach(p); err != nil {
+			return fmt.Errorf("attach pod %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) attach(p Pod) error {
+	dev, err := link.Open(link.Config{
+		Netns: p.Netns, Addrs: p.Addresses, Gateways: n.gatewaysOf(p.Addresses), MTU: n.mtu,
+		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
+	})
+	if err != nil {
+		return err
+	}
+	queues := make([]stack.Queue, 0, len(dev.Queues()))
+	for _, q := range dev.Queues() {
+		queues = append(queues, q)
+	}
+	if _, err := n.stack.Attach(stack.Attachment{Name: p.Name, Addrs: p.Addresses, Queues: queues, Device: dev}); err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	n.devices = append(n.devices, dev)
+	return nil
+}
+
+// gatewaysOf returns the gateways of the families that a pod has.
+func (n *Node) gatewaysOf(addrs []netip.Addr) (gateways []netip.Addr) {
+	for _, g := range n.gateways() {
+		for _, a := range addrs {
+			if a.Is4() == g.Is4() {
+				gateways = append(gateways, g)
+			}
+		}
+	}
+	return gateways
+}
+
+// maxSegments is how many segments of a super-packet fit one train.
+func maxSegments(mtu int) int { return max(1, min(udp.MaxTrain, udp.MaxTrainLen/(mtu+vxlan.Overhead))) }
+
+// keepDevices makes the pods' devices outlive the daemon. It is the last step of New: a start that failed before leaves no
+// device behind that was not there.
+func (n *Node) keepDevices() error {
+	for _, dev := range n.devices {
+		if err := dev.SetPersist(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}

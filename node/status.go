@@ -1,0 +1,118 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/middleway-net/middleway/stack"
+)
+
+// Status is what a running daemon tells of itself.
+type Status struct {
+	Name     string         `json:"name"`
+	Address  netip.Addr     `json:"address"`
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	MTU      int            `json:"mtu"`     // bytes
+	Workers  int            `json:"workers"` // count
+	PID      int            `json:"pid"`
+	Started  time.Time      `json:"started"`
+	Peers    int            `json:"peers"`
+	Stack    stack.Stats    `json:"stack"`
+}
+
+// statusServer answers on a unix socket in the run directory.
+type statusServer struct {
+	listener net.Listener
+	server   http.Server
+}
+
+// socketName is the status socket's name in the run directory.
+const socketName = "node.sock"
+
+// maxSocketPath is the kernel's bound (sockaddr_un.sun_path), in bytes.
+const maxSocketPath = 107
+
+func (n *Node) listenStatus() error {
+	path := filepath.Join(n.config.RunDir, socketName)
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("runDir: the path of the status socket, %s, is longer than %d bytes; choose a shorter runDir", path, maxSocketPath)
+	}
+	// The flow table's lock is ours, so a socket that lies here belongs to a daemon that has gone.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the former status socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen for status: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(n.Status())
+	})
+	n.status.listener = l
+	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return nil
+}
+
+// Status returns the node's present state.
+func (n *Node) Status() Status {
+	return Status{
+		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
+		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
+		Peers: len(n.config.Peers), Stack: n.stack.Stats(),
+	}
+}
+
+func (s *statusServer) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.server.Close() })
+	defer stop()
+	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve status: %w", err)
+	}
+	return nil
+}
+
+func (s *statusServer) close() error {
+	if s.listener == nil {
+		return nil
+	}
+	if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// ReadStatus asks the daemon of a run directory.
+func ReadStatus(ctx context.Context, runDir string) (Status, error) {
+	path := filepath.Join(runDir, socketName)
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/status", nil)
+	if err != nil {
+		return Status{}, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return Status{}, fmt.Errorf("no middleway node answers on %s; is it running, and is this its run directory?: %w", path, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	var st Status
+	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
+		return Status{}, fmt.Errorf("read status of %s: %w", path, err)
+	}
+	return st, nil
+}
