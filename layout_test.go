@@ -52,6 +52,7 @@ var arrows = []arrow{
 	{"cni", "cni/*", "cni reaches the node over a small interface of its own"},
 	{"cni/ipam", "", "leases know nothing but addresses"},
 	{"cni/netns", "", "a thread in a namespace is a tool for many"},
+	{"cni/link", "cni/netns stack/tun", "the pod's side of an attachment: its device, addresses and routes (ADR 0002)"},
 
 	{"stack", "stack/*", "stack never imports tunnel: it declares Overlay, and node passes the tunnel in"},
 	{"stack/packet", "", "everything on a packet's way stands on it"},
