@@ -1,0 +1,268 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/stack/fib"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tun/tuntest"
+)
+
+// Addresses of the plan: two pods of this node, one of a peer.
+var (
+	podA    = netip.MustParseAddr("10.244.1.2")
+	podA6   = netip.MustParseAddr("fd00:10:244:1::2")
+	podB    = netip.MustParseAddr("10.244.1.3")
+	podB6   = netip.MustParseAddr("fd00:10:244:1::3")
+	farPod  = netip.MustParseAddr("10.244.2.2")
+	gateway = netip.MustParseAddr("10.244.1.1")
+	peer2   = netip.MustParseAddr("192.168.254.12")
+	peer3   = netip.MustParseAddr("192.168.254.13")
+)
+
+var peerRoutes = []fib.Route{
+	{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
+	{Prefix: netip.MustParsePrefix("fd00:10:244:2::/64"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
+	{Prefix: netip.MustParsePrefix("10.244.3.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer3}},
+}
+
+// segment describes a packet; frame makes it with all checksums complete, behind an empty vnet header.
+type segment struct {
+	src, dst     netip.Addr
+	proto        packet.Proto // default UDP
+	sport, dport uint16
+	flags        byte // TCP
+	ttl          byte // default 64
+	seq          uint32
+	payload      []byte
+}
+
+func (s segment) frame() []byte {
+	if s.proto == 0 {
+		s.proto = packet.UDP
+	}
+	if s.ttl == 0 {
+		s.ttl = 64
+	}
+	l4 := s.transport()
+	b := make([]byte, packet.VnetLen, packet.VnetLen+60+len(l4))
+	if s.src.Is4() {
+		b = append(b, 0x45, 0)
+		b = binary.BigEndian.AppendUint16(b, uint16(20+len(l4)))
+		b = append(b, 0, 1, 0x40, 0, s.ttl, byte(s.proto), 0, 0)
+	} else {
+		b = binary.BigEndian.AppendUint32(b, 6<<28)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(l4)))
+		b = append(b, byte(s.proto), s.ttl)
+	}
+	b = append(append(append(b, s.src.AsSlice()...), s.dst.AsSlice()...), l4...)
+	ip := b[packet.VnetLen:]
+	if s.src.Is4() {
+		binary.BigEndian.PutUint16(ip[10:], ^packet.Checksum(ip[:20], 0))
+	}
+	var p packet.Parsed
+	if packet.Parse(ip, &p) != packet.Kept {
+		panic("segment does not parse")
+	}
+	if p.Proto == packet.UDP || p.Proto == packet.TCP {
+		o := packet.PartialOffload(&p)
+		binary.BigEndian.PutUint16(ip[o.ChecksumStart+o.ChecksumOffset:], packet.PseudoSum(ip, &p, len(l4)))
+		packet.FinishChecksum(ip, &o)
+	}
+	return b
+}
+
+func (s segment) transport() []byte {
+	b := binary.BigEndian.AppendUint16(nil, s.sport)
+	b = binary.BigEndian.AppendUint16(b, s.dport)
+	switch s.proto {
+	case packet.TCP:
+		b = binary.BigEndian.AppendUint32(b, s.seq)
+		b = append(b, 0, 0, 0, 1, 5<<4, s.flags, 1, 0, 0, 0, 0, 0)
+	case packet.UDP:
+		b = binary.BigEndian.AppendUint16(b, uint16(8+len(s.payload)))
+		b = append(b, 0, 0)
+	case packet.ICMP: // echo request, id sport
+		b = []byte{8, 0, 0, 0, byte(s.sport >> 8), byte(s.sport), 0, 1}
+		binary.BigEndian.PutUint16(b[2:], ^packet.Checksum(b, packet.Checksum(s.payload, 0)))
+	}
+	return append(b, s.payload...)
+}
+
+// sent is a packet that a fake port was given.
+type sent struct {
+	peer   netip.Addr
+	packet []byte
+}
+
+// fakePort is a port in memory, whose descriptor is that of a device's queue: a test injects what peers send.
+type fakePort struct {
+	queue   *tuntest.Queue // nil: sends only
+	drops   packet.Drops
+	parsed  packet.Parsed
+	pending []*packet.Buffer
+
+	mu   sync.Mutex
+	sent []sent
+}
+
+func (p *fakePort) FD() int {
+	if p.queue == nil {
+		return -1
+	}
+	return p.queue.FD()
+}
+
+func (p *fakePort) Receive(deliver func([]byte, *packet.Parsed, packet.Offload)) (n int) {
+	buf := make([]byte, 1<<16)
+	for {
+		size, err := p.queue.Read(buf)
+		if err != nil {
+			return n
+		}
+		n++
+		frame := append([]byte(nil), buf[:size]...)
+		if r := packet.Parse(frame[packet.VnetLen:], &p.parsed); r != packet.Kept {
+			p.drops.Add(r, 1)
+			continue
+		}
+		deliver(frame, &p.parsed, packet.Offload{})
+	}
+}
+
+func (p *fakePort) Send(b *packet.Buffer, _ *packet.Parsed, _ packet.Offload, to netip.Addr) {
+	p.mu.Lock()
+	p.sent = append(p.sent, sent{to, append([]byte(nil), b.Packet()...)})
+	p.mu.Unlock()
+	p.pending = append(p.pending, b)
+}
+
+func (p *fakePort) Flush() {
+	for _, b := range p.pending {
+		b.Release()
+	}
+	p.pending = p.pending[:0]
+}
+
+func (p *fakePort) Drops() *packet.Drops { return &p.drops }
+
+// fakeNode keeps what is delivered to the node.
+type fakeNode struct {
+	mu  sync.Mutex
+	got [][]byte
+}
+
+func (n *fakeNode) Deliver(b []byte, _ *packet.Parsed, _ packet.Offload) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.got = append(n.got, append([]byte(nil), b...))
+}
+
+// bed is a stack between two pods in memory and two peers.
+type bed struct {
+	*Stack
+	a, b  *tuntest.Device
+	wire  *tuntest.Device // queue w is what port w receives
+	ports []*fakePort
+	node  *fakeNode
+	idA   uint32
+
+	dropped map[string]uint64 // counted when outcome looked last
+}
+
+func newBed(t testing.TB, workers int) *bed {
+	t.Helper()
+	d := &bed{a: device(t, workers), b: device(t, workers), wire: device(t, workers), node: &fakeNode{}, dropped: map[string]uint64{}}
+	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway}}
+	for i := range workers + 1 {
+		p := &fakePort{}
+		if i < workers {
+			p.queue = d.wire.Queues()[i]
+		}
+		d.ports = append(d.ports, p)
+		c.Ports = append(c.Ports, p)
+	}
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Stack = s
+	if err := s.SetRoutes(peerRoutes); err != nil {
+		t.Fatal(err)
+	}
+	d.idA = d.attach(t, "a", d.a, podA, podA6)
+	d.attach(t, "b", d.b, podB, podB6)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func device(t testing.TB, queues int) *tuntest.Device {
+	t.Helper()
+	d, err := tuntest.New(queues)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *bed) attach(t testing.TB, name string, dev *tuntest.Device, addrs ...netip.Addr) uint32 {
+	t.Helper()
+	var queues []Queue
+	for _, q := range dev.Queues() {
+		queues = append(queues, q)
+	}
+	id, err := d.Attach(Attachment{Name: name, Addrs: addrs, Queues: queues, Device: dev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// run runs the stack until the end of the test, which fails if it does not end cleanly.
+func (d *bed) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("Run does not end")
+		}
+	})
+}
+
+// sentTo returns what was sent to peers since the last call.
+func (d *bed) sentTo() (all []sent) {
+	for _, p := range d.ports {
+		p.mu.Lock()
+		all = append(all, p.sent...)
+		p.sent = nil
+		p.mu.Unlock()
+	}
+	return all
+}
+
+// eventually waits up to five seconds for ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(200 * time.Microsecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
