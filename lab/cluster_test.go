@@ -3,6 +3,8 @@ package lab
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/middleway-net/middleway/node"
 )
 
 func newCluster(t testing.TB, c ClusterConfig) *Cluster {
@@ -25,8 +27,15 @@ func newCluster(t testing.TB, c ClusterConfig) *Cluster {
 	return cl
 }
 
-func TestCluster(t *testing.T) {
-	cl := newCluster(t, ClusterConfig{})
+func TestCluster(t *testing.T) { testCluster(t, ClusterConfig{}) }
+
+// TestClusterPortable is TestCluster on the portable back end.
+func TestClusterPortable(t *testing.T) {
+	testCluster(t, ClusterConfig{Change: func(_ int, c *node.Config) { c.PortableDevices = true }})
+}
+
+func testCluster(t *testing.T, c ClusterConfig) {
+	cl := newCluster(t, c)
 	a, b := cl.Nodes[0].Pods[0], cl.Nodes[0].Pods[1]
 	far := cl.Nodes[1].Pods[0]
 	for name, to := range map[string]netip.Addr{

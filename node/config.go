@@ -37,6 +37,10 @@ type Config struct {
 	// RunDir holds what a restarted daemon takes up again, and the status socket. It should lie in a tmpfs. Default
 	// /run/middleway, or middleway in $XDG_RUNTIME_DIR for an ordinary user.
 	RunDir string `json:"runDir,omitempty"`
+	// PortableDevices drives the pods' devices through golang.zx2c4.com/wireguard/tun, with one queue each and super-packets
+	// split and merged: slower, for comparison and for kernels whose offloads are in doubt. Pods attached before must have
+	// been attached the same way. Default false.
+	PortableDevices bool `json:"portableDevices,omitempty"`
 	// EchoPort is where the gateway addresses serve echo over UDP and TCP (RFC 862). Default 7; -1: not at all.
 	EchoPort int `json:"echoPort,omitempty"`
 	// VXLAN configures the tunnel.

@@ -31,6 +31,7 @@ var (
 	_ stack.Port  = (*tunnel.Port)(nil)
 	_ stack.Node  = (*netstack.Netstack)(nil)
 	_ stack.Queue = (*tun.Queue)(nil)
+	_ stack.Queue = (*tun.Portable)(nil)
 )
 
 // spareThreads is how many goroutines beside the workers may run at once: workers poll without telling the scheduler, so
@@ -46,7 +47,7 @@ type Node struct {
 	tunnel   *tunnel.Tunnel
 	netstack *netstack.Netstack
 	stack    *stack.Stack
-	devices  []*tun.Device
+	devices  []device
 	status   statusServer
 	started  time.Time
 }
@@ -212,22 +213,40 @@ func (n *Node) attachPods() error {
 }
 
 func (n *Node) attach(p Pod) error {
-	dev, err := link.Open(link.Config{
+	dev, queues, err := n.openDevice(link.Config{
 		Netns: p.Netns, Addrs: p.Addresses, Gateways: n.gatewaysOf(p.Addresses), MTU: n.mtu,
 		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
 	})
 	if err != nil {
 		return err
 	}
-	queues := make([]stack.Queue, 0, len(dev.Queues()))
-	for _, q := range dev.Queues() {
-		queues = append(queues, q)
-	}
 	if _, err := n.stack.Attach(stack.Attachment{Name: p.Name, Addrs: p.Addresses, Queues: queues, Device: dev}); err != nil {
 		return errors.Join(err, dev.Close())
 	}
 	n.devices = append(n.devices, dev)
 	return nil
+}
+
+// device is a pod's device of either kind.
+type device interface {
+	SetPersist(on bool) error
+	Close() error
+}
+
+func (n *Node) openDevice(c link.Config) (device, []stack.Queue, error) {
+	if n.config.PortableDevices {
+		dev, err := link.OpenPortable(c)
+		return dev, []stack.Queue{dev}, err
+	}
+	dev, err := link.Open(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	queues := make([]stack.Queue, 0, len(dev.Queues()))
+	for _, q := range dev.Queues() {
+		queues = append(queues, q)
+	}
+	return dev, queues, nil
 }
 
 // gatewaysOf returns the gateways of the families that a pod has.

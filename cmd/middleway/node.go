@@ -23,6 +23,7 @@ The configuration is a YAML file:
   spin: 50us                      how long a worker polls before it sleeps; negative: not at all
   flowEntries: 65536              size of the flow table, two entries a flow, 128 bytes each
   runDir: /run/middleway          state that a restarted daemon takes up again
+  portableDevices: false          true: devices with one queue and without super-packets, slower
   echoPort: 7                     echo service on the gateway addresses; -1 turns it off
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
   peers:

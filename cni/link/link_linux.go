@@ -6,6 +6,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 
@@ -44,24 +45,27 @@ const addrGenModeNone = 1
 // Open makes the device in the pod's namespace, or takes up the one that a former daemon left there, and sets its
 // addresses and routes. The device is not made persistent here: a start that fails later leaves nothing behind, and what
 // was persistent before stays.
-func Open(c Config) (*tun.Device, error) {
+func Open(c Config) (*tun.Device, error) { return open(c, tun.Open) }
+
+// OpenPortable is Open for a device with a single queue that golang.zx2c4.com/wireguard/tun drives.
+func OpenPortable(c Config) (*tun.Portable, error) { return open(c, tun.OpenPortable) }
+
+func open[D io.Closer](c Config, opener func(tun.Config) (D, error)) (dev D, err error) {
 	if c.Name == "" {
 		c.Name = "eth0"
 	}
-	var dev *tun.Device
-	err := netns.Do(c.Netns, func() (err error) {
-		if dev, err = tun.Open(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU}); err != nil {
+	err = netns.Do(c.Netns, func() error {
+		opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU})
+		if err != nil {
 			return err
 		}
-		if err = configure(c); err != nil {
-			return errors.Join(err, dev.Close())
+		if err := configure(c); err != nil {
+			return errors.Join(err, opened.Close())
 		}
+		dev = opened
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return dev, nil
+	return dev, err
 }
 
 // configure sets up the device in the namespace of the calling thread. What is set already stays as it is.

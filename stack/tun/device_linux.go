@@ -34,7 +34,8 @@ type Config struct {
 	Queues int
 	// MTU is the interface's MTU in bytes, IP header included; it is not set here, only told by Device.MTU. Required.
 	MTU int
-	// Persist keeps the interface when its last queue closes, so that a restarted daemon can take it up again.
+	// Persist keeps the interface when its last queue closes, so that a restarted daemon can take it up again. Without it
+	// an interface that was persistent before stays so (SetPersist ends that).
 	Persist bool
 }
 
@@ -66,7 +67,7 @@ func Open(c Config) (*Device, error) {
 		}
 		d.uso = uso
 	}
-	if err := d.SetPersist(c.Persist); err != nil {
+	if err := c.persist(d.queues[0].fd); err != nil {
 		_ = d.Close()
 		return nil, err
 	}
@@ -124,15 +125,25 @@ func setOffload(fd int) (uso bool, err error) {
 }
 
 // SetPersist says whether the interface outlives its queues.
-func (d *Device) SetPersist(on bool) error {
+func (d *Device) SetPersist(on bool) error { return setPersist(d.queues[0].fd, on) }
+
+func setPersist(fd int, on bool) error {
 	v := 0
 	if on {
 		v = 1
 	}
-	if err := unix.IoctlSetInt(d.queues[0].fd, unix.TUNSETPERSIST, v); err != nil {
-		return fmt.Errorf("make tun %q persistent: %w", d.name, err)
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, v); err != nil {
+		return fmt.Errorf("make tun device persistent: %w", err)
 	}
 	return nil
+}
+
+// persist makes a device persistent if that is asked for; one that was so before stays so.
+func (c *Config) persist(fd int) error {
+	if !c.Persist {
+		return nil
+	}
+	return setPersist(fd, true)
 }
 
 // Queues returns the device's queues.

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
@@ -22,8 +23,10 @@ type Portable struct {
 	size []int
 	next int // bufs[next:n] were read and not handed out
 	n    int
-	flat []byte   // for assembling what is written
-	out  [][]byte // for the segments of one write
+
+	mu   sync.Mutex // guards what follows
+	flat []byte     // for assembling what is written
+	out  [][]byte   // for the segments of one write
 }
 
 // OpenPortable opens the device named in c like Open, with a single queue.
@@ -32,11 +35,9 @@ func OpenPortable(c Config) (*Portable, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Persist {
-		if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
-			_ = unix.Close(fd)
-			return nil, fmt.Errorf("make tun %q persistent: %w", c.Name, err)
-		}
+	if err := c.persist(fd); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
 	}
 	dev, _, err := wgtun.CreateUnmonitoredTUNFromFD(fd)
 	if err != nil {
@@ -56,6 +57,9 @@ func (p *Portable) FD() int { return p.fd }
 
 // MTU returns the MTU that the device was opened with.
 func (p *Portable) MTU() int { return p.mtu }
+
+// SetPersist says whether the interface outlives its queue.
+func (p *Portable) SetPersist(on bool) error { return setPersist(p.fd, on) }
 
 // Close closes the queue. No Read or Write may be under way.
 func (p *Portable) Close() error { return p.dev.Close() }
@@ -82,8 +86,10 @@ func (p *Portable) Read(frame []byte) (int, error) {
 	return copy(frame, b), nil
 }
 
-// Write is Queue.Write, for one goroutine at a time: what is unfinished in the frame is finished before it is written.
+// Write is Queue.Write: what is unfinished in the frame is finished before it is written.
 func (p *Portable) Write(frame []byte, more [][]byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	flat := append(p.flat[:0], frame...)
 	for _, m := range more {
 		flat = append(flat, m...)
@@ -109,6 +115,7 @@ func (p *Portable) Write(frame []byte, more [][]byte) error {
 	return p.writeSegments(split)
 }
 
+// writeSegments needs p.mu held.
 func (p *Portable) writeSegments(split packet.Segments) error {
 	batch := make([][]byte, 0, len(p.out))
 	for split.Left() {
