@@ -89,11 +89,11 @@ type Pod struct {
 // Duration is a time.Duration that is written like "50us" or "1m30s".
 type Duration time.Duration
 
-// UnmarshalText reads "50us".
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
+// UnmarshalJSON reads "50us". A bare number is refused, since it does not say its unit.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration like 50us or 1m30s", b)
+		return fmt.Errorf("%s is not a duration like 50us or 1m30s", b)
 	}
 	*d = Duration(v)
 	return nil

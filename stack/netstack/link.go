@@ -20,6 +20,7 @@ type linkEndpoint struct {
 
 	mu     sync.RWMutex // held for reading while inject runs, so that disconnect waits for the last
 	inject Inject       // nil: what is sent is dropped
+	joined bool         // connect was called; stays true after disconnect
 }
 
 var (
@@ -31,15 +32,20 @@ var (
 func (e *linkEndpoint) connect(inject Inject) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.inject = inject
+	e.inject, e.joined = inject, true
 }
 
-func (e *linkEndpoint) disconnect() { e.connect(nil) }
+// disconnect returns after the last call of inject has returned.
+func (e *linkEndpoint) disconnect() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.inject = nil
+}
 
-func (e *linkEndpoint) connected() bool {
+func (e *linkEndpoint) wasConnected() bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.inject != nil
+	return e.joined
 }
 
 // WritePackets sends packets; gVisor owns them.

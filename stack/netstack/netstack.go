@@ -204,9 +204,10 @@ func (n *Netstack) tune() error {
 func (n *Netstack) Connect(inject Inject) { n.link.connect(inject) }
 
 // Run runs the stack until ctx ends. It then resets the connections that are left, and returns after gVisor's goroutines
-// have ended and the last call of Inject has returned. Deliver drops what comes later.
+// have ended and the last call of Inject has returned. Deliver drops what comes later. After Close it only waits for
+// ctx.
 func (n *Netstack) Run(ctx context.Context) error {
-	if !n.link.connected() {
+	if !n.link.wasConnected() {
 		return errors.New("run netstack: Connect was not called")
 	}
 	n.log.Info("netstack runs", "addrs", n.addrs, "mtu", n.link.MTU())

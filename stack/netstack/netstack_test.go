@@ -84,7 +84,7 @@ func newCaptured(t *testing.T) (*Netstack, *captured) {
 
 func TestSendsNothingUnasked(t *testing.T) {
 	checkLeaks(t)
-	// Connected before there is an interface, which New does not allow others.
+	// The interface came up in New, before Connect: bring it up again where it is heard.
 	c := &captured{}
 	n := newNetstack(t, gateway4, gateway6)
 	n.Connect(c.inject)
@@ -121,7 +121,7 @@ func packet6(proto packet.Proto, src, dst netip.Addr, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// fromPod returns an IP packet with a UDP datagram.
+// datagram returns an IP packet with a complete UDP datagram.
 func datagram(src, dst netip.AddrPort, payload []byte) []byte {
 	u := make([]byte, 8, 8+len(payload))
 	binary.BigEndian.PutUint16(u[0:], src.Port())

@@ -1,0 +1,156 @@
+package node
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+const full = `
+name: node-1
+address: 192.168.254.11
+podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]
+mtu: 1400
+workers: 4
+spin: 100us
+flowEntries: 1024
+runDir: /run/test
+portableDevices: true
+echoPort: 1007
+vxlan: {vni: 7, port: 4789, mac: "02:00:00:00:00:01"}
+peers:
+- name: node-2
+  address: 192.168.254.12
+  podCIDRs: [10.244.2.0/24]
+  mac: "02:00:00:00:00:02"
+  kernel: true
+pods:
+- name: default/web
+  netns: /proc/1/ns/net
+  addresses: [10.244.1.2, "fd00:10:244:1::2"]
+`
+
+func TestParseConfig(t *testing.T) {
+	got, err := ParseConfig([]byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
+	want := Config{
+		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: cidrs, MTU: 1400, Workers: 4,
+		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
+		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
+		Peers: []Peer{{
+			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
+			PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
+		}},
+		Pods: []Pod{{
+			Name: "default/web", Netns: "/proc/1/ns/net",
+			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00:10:244:1::2")},
+		}},
+	}
+	addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	if diff := cmp.Diff(want, got, addrs, prefixes); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+	b, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseConfig(b)
+	if err != nil {
+		t.Fatalf("what was written does not read: %v", err)
+	}
+	if diff := cmp.Diff(got, again, addrs, prefixes); diff != "" {
+		t.Errorf("written and read again (-want +got):\n%s", diff)
+	}
+}
+
+const least = `
+name: n
+address: 192.168.254.11
+podCIDRs: [10.244.1.0/24]
+`
+
+func TestConfigDefaults(t *testing.T) {
+	c, err := ParseConfig([]byte(least))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac, err := vxlan.ParseMAC(c.VXLAN.MAC)
+	if err != nil || mac[0]&3 != 2 {
+		t.Errorf("default MAC %s: want one that is locally administered and unicast (%v)", c.VXLAN.MAC, err)
+	}
+	if c.VXLAN.MAC != DefaultMAC(c.Address).String() || DefaultMAC(c.Address) == DefaultMAC(c.Address.Next()) {
+		t.Error("the default MAC must follow from the address")
+	}
+	if c.EchoPort != 7 || c.RunDir == "" {
+		t.Errorf("echoPort %d, runDir %q", c.EchoPort, c.RunDir)
+	}
+}
+
+// TestConfigErrors: each mistake is named by its field, and the message says what it should be.
+func TestConfigErrors(t *testing.T) {
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"empty", "", "name: "},
+		{"not YAML", "name: [", "line 1"},
+		{"unknown field", least + "mtuu: 1450", `unknown field "mtuu"; ` + "`middleway node --help` lists the fields"},
+		{"wrong type", least + "workers: many", "workers"},
+		{"twice", least + "name: m", `"name" already set`},
+		{"no address", "name: n\npodCIDRs: [10.244.1.0/24]", "address: "},
+		{"bad address", "name: n\naddress: 192.168.254", "192.168.254"},
+		{"small MTU", least + "mtu: 1000", "mtu: 1000 is not between 1280 and 65535"},
+		{"workers", least + "workers: 1000", "workers: 1000"},
+		{"duration", least + "spin: 50", "duration"},
+		{"VNI", least + "vxlan: {vni: 16777216}", "vxlan.vni"},
+		{"MAC", least + `vxlan: {mac: "01:00:00:00:00:00"}`, "unicast"},
+		{"no range", "name: n\naddress: 192.168.254.11", "podCIDRs: at least one"},
+		{"host bits", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.1/24]", "10.244.1.1/24 is not a range"},
+		{"small range", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/31]", "too small"},
+		{"two of a family", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/24, 10.244.2.0/24]", "one range of each family"},
+		{"peer of another family", least + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address"},
+		{"peer is the node", least + "peers: [{address: 192.168.254.11, podCIDRs: [10.244.2.0/24]}]", "this node itself"},
+		{"peer's range", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.0.0/16]}]", "overlaps 10.244.1.0/24"},
+		{"pod without namespace", least + "pods: [{name: a, addresses: [10.244.1.2]}]", "pods[0].netns"},
+		{"pod outside", least + "pods: [{name: a, netns: /n, addresses: [10.244.2.2]}]", "outside podCIDRs"},
+		{"pod is the gateway", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.1]}]", "gateway"},
+		{"pod address twice", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.2]}, {name: b, netns: /m, addresses: [10.244.1.2]}]", "pods[1].addresses: 10.244.1.2 belongs to a"},
+		{"pod name twice", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.2]}, {name: a, netns: /m, addresses: [10.244.1.3]}]", "pods[1].name"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseConfig([]byte(tt.yaml))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want an error with %q", err, tt.want)
+			}
+			if strings.ContainsAny(err.Error(), "\n\t") {
+				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(full))
+	f.Add([]byte(least))
+	f.Add([]byte("podCIDRs: [::/0, 0.0.0.0/0]\naddress: ::\nname: x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseConfig(b)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseConfig(again); err != nil {
+			t.Errorf("a good configuration does not read again: %v\n%s", err, again)
+		}
+	})
+}
