@@ -55,6 +55,7 @@ var arrows = []arrow{
 	{"cni/link", "cni/netns stack/tun", "the pod's side of an attachment: its device, addresses and routes (ADR 0002)"},
 
 	{"stack", "stack/*", "stack never imports tunnel: it declares Overlay, and node passes the tunnel in"},
+	{"stack/packet/packettest", "stack/packet", "packets for tests are packets"},
 	{"stack/packet", "", "everything on a packet's way stands on it"},
 	{"stack/dns", "", "DNS is a table and a protocol, no packets"},
 	{"stack/tun", "stack/packet", "a part of the stack knows packets, not its neighbours"},

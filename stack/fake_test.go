@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"testing"
@@ -29,69 +28,6 @@ var peerRoutes = []fib.Route{
 	{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
 	{Prefix: netip.MustParsePrefix("fd00:10:244:2::/64"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
 	{Prefix: netip.MustParsePrefix("10.244.3.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer3}},
-}
-
-// segment describes a packet; frame makes it with all checksums complete, behind an empty vnet header.
-type segment struct {
-	src, dst     netip.Addr
-	proto        packet.Proto // default UDP
-	sport, dport uint16
-	flags        byte // TCP
-	ttl          byte // default 64
-	seq          uint32
-	payload      []byte
-}
-
-func (s segment) frame() []byte {
-	if s.proto == 0 {
-		s.proto = packet.UDP
-	}
-	if s.ttl == 0 {
-		s.ttl = 64
-	}
-	l4 := s.transport()
-	b := make([]byte, packet.VnetLen, packet.VnetLen+60+len(l4))
-	if s.src.Is4() {
-		b = append(b, 0x45, 0)
-		b = binary.BigEndian.AppendUint16(b, uint16(20+len(l4)))
-		b = append(b, 0, 1, 0x40, 0, s.ttl, byte(s.proto), 0, 0)
-	} else {
-		b = binary.BigEndian.AppendUint32(b, 6<<28)
-		b = binary.BigEndian.AppendUint16(b, uint16(len(l4)))
-		b = append(b, byte(s.proto), s.ttl)
-	}
-	b = append(append(append(b, s.src.AsSlice()...), s.dst.AsSlice()...), l4...)
-	ip := b[packet.VnetLen:]
-	if s.src.Is4() {
-		binary.BigEndian.PutUint16(ip[10:], ^packet.Checksum(ip[:20], 0))
-	}
-	var p packet.Parsed
-	if packet.Parse(ip, &p) != packet.Kept {
-		panic("segment does not parse")
-	}
-	if p.Proto == packet.UDP || p.Proto == packet.TCP {
-		o := packet.PartialOffload(&p)
-		binary.BigEndian.PutUint16(ip[o.ChecksumStart+o.ChecksumOffset:], packet.PseudoSum(ip, &p, len(l4)))
-		packet.FinishChecksum(ip, &o)
-	}
-	return b
-}
-
-func (s segment) transport() []byte {
-	b := binary.BigEndian.AppendUint16(nil, s.sport)
-	b = binary.BigEndian.AppendUint16(b, s.dport)
-	switch s.proto {
-	case packet.TCP:
-		b = binary.BigEndian.AppendUint32(b, s.seq)
-		b = append(b, 0, 0, 0, 1, 5<<4, s.flags, 1, 0, 0, 0, 0, 0)
-	case packet.UDP:
-		b = binary.BigEndian.AppendUint16(b, uint16(8+len(s.payload)))
-		b = append(b, 0, 0)
-	case packet.ICMP: // echo request, id sport
-		b = []byte{8, 0, 0, 0, byte(s.sport >> 8), byte(s.sport), 0, 1}
-		binary.BigEndian.PutUint16(b[2:], ^packet.Checksum(b, packet.Checksum(s.payload, 0)))
-	}
-	return append(b, s.payload...)
 }
 
 // sent is a packet that a fake port was given.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/packet/packettest"
 )
 
 // TestVerdicts sends one packet each way that a packet can go and says where it comes out.
@@ -21,36 +22,36 @@ func TestVerdicts(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		from string
-		segment
+		packettest.Packet
 		want string // b, a, peer ADDR, node, or the drop's reason
 	}{
-		{"pod to pod", fromPod, segment{src: podA, dst: podB}, "b"},
-		{"pod to pod IPv6", fromPod, segment{src: podA6, dst: podB6}, "b"},
-		{"pod to pod TCP", fromPod, segment{src: podA, dst: podB, proto: packet.TCP, flags: packet.SYN}, "b"},
-		{"pod to pod ICMP", fromPod, segment{src: podA, dst: podB, proto: packet.ICMP, sport: 9}, "b"},
-		{"pod to pod, protocol without ports", fromPod, segment{src: podA, dst: podB, proto: 50}, "b"},
-		{"pod to itself", fromPod, segment{src: podA, dst: podA}, "a"},
-		{"pod to far pod", fromPod, segment{src: podA, dst: farPod}, "peer 192.168.254.12"},
-		{"pod to gateway", fromPod, segment{src: podA, dst: gateway}, "node"},
-		{"pod to nobody", fromPod, segment{src: podA, dst: netip.MustParseAddr("203.0.113.1")}, "no-route"},
-		{"pod with another's source", fromPod, segment{src: podB, dst: podB}, "source"},
-		{"pod with a far source", fromPod, segment{src: farPod, dst: podB}, "source"},
-		{"pod to multicast", fromPod, segment{src: podA, dst: netip.MustParseAddr("224.0.0.1")}, "scope"},
-		{"pod to loopback", fromPod, segment{src: podA, dst: netip.MustParseAddr("127.0.0.1")}, "scope"},
-		{"pod from link-local", fromPod, segment{src: netip.MustParseAddr("fe80::1"), dst: podB6}, "scope"},
-		{"TTL used up", fromPod, segment{src: podA, dst: podB, ttl: 1}, "ttl"},
-		{"TTL used up, to the node", fromPod, segment{src: podA, dst: gateway, ttl: 1}, "node"},
-		{"TTL used up, to far pod", fromPod, segment{src: podA, dst: farPod, ttl: 1}, "ttl"},
-		{"peer to pod", fromPeer, segment{src: farPod, dst: podA}, "a"},
-		{"peer to gateway", fromPeer, segment{src: farPod, dst: gateway}, "node"},
-		{"peer to another peer", fromPeer, segment{src: farPod, dst: netip.MustParseAddr("10.244.3.2")}, "transit"},
-		{"peer to nobody", fromPeer, segment{src: farPod, dst: netip.MustParseAddr("203.0.113.1")}, "no-route"},
-		{"peer, TTL used up", fromPeer, segment{src: farPod, dst: podA, ttl: 1}, "ttl"},
+		{"pod to pod", fromPod, packettest.Packet{Src: podA, Dst: podB}, "b"},
+		{"pod to pod IPv6", fromPod, packettest.Packet{Src: podA6, Dst: podB6}, "b"},
+		{"pod to pod TCP", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: packet.TCP, Flags: packet.SYN}, "b"},
+		{"pod to pod ICMP", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: packet.ICMP, SrcPort: 9}, "b"},
+		{"pod to pod, protocol without ports", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: 50}, "b"},
+		{"pod to itself", fromPod, packettest.Packet{Src: podA, Dst: podA}, "a"},
+		{"pod to far pod", fromPod, packettest.Packet{Src: podA, Dst: farPod}, "peer 192.168.254.12"},
+		{"pod to gateway", fromPod, packettest.Packet{Src: podA, Dst: gateway}, "node"},
+		{"pod to nobody", fromPod, packettest.Packet{Src: podA, Dst: netip.MustParseAddr("203.0.113.1")}, "no-route"},
+		{"pod with another's source", fromPod, packettest.Packet{Src: podB, Dst: podB}, "source"},
+		{"pod with a far source", fromPod, packettest.Packet{Src: farPod, Dst: podB}, "source"},
+		{"pod to multicast", fromPod, packettest.Packet{Src: podA, Dst: netip.MustParseAddr("224.0.0.1")}, "scope"},
+		{"pod to loopback", fromPod, packettest.Packet{Src: podA, Dst: netip.MustParseAddr("127.0.0.1")}, "scope"},
+		{"pod from link-local", fromPod, packettest.Packet{Src: netip.MustParseAddr("fe80::1"), Dst: podB6}, "scope"},
+		{"TTL used up", fromPod, packettest.Packet{Src: podA, Dst: podB, TTL: 1}, "ttl"},
+		{"TTL used up, to the node", fromPod, packettest.Packet{Src: podA, Dst: gateway, TTL: 1}, "node"},
+		{"TTL used up, to far pod", fromPod, packettest.Packet{Src: podA, Dst: farPod, TTL: 1}, "ttl"},
+		{"peer to pod", fromPeer, packettest.Packet{Src: farPod, Dst: podA}, "a"},
+		{"peer to gateway", fromPeer, packettest.Packet{Src: farPod, Dst: gateway}, "node"},
+		{"peer to another peer", fromPeer, packettest.Packet{Src: farPod, Dst: netip.MustParseAddr("10.244.3.2")}, "transit"},
+		{"peer to nobody", fromPeer, packettest.Packet{Src: farPod, Dst: netip.MustParseAddr("203.0.113.1")}, "no-route"},
+		{"peer, TTL used up", fromPeer, packettest.Packet{Src: farPod, Dst: podA, TTL: 1}, "ttl"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newBed(t, 1)
 			d.run(t)
-			frame := tt.frame()
+			frame := tt.Frame()
 			// Twice: the second packet is decided by the flow cache.
 			for range 2 {
 				if tt.from == fromPod {
@@ -128,7 +129,7 @@ func checkForwarded(t *testing.T, sent, got []byte, local bool) {
 
 // TestMalformedFromPod: what a pod's device may hand over and must not get further.
 func TestMalformedFromPod(t *testing.T) {
-	good := segment{src: podA, dst: podB, payload: []byte("hello")}.frame()
+	good := packettest.Packet{Src: podA, Dst: podB, Payload: []byte("hello")}.Frame()
 	edit := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(good)) }
 	for _, tt := range []struct {
 		name  string
@@ -175,15 +176,13 @@ func TestTrain(t *testing.T) {
 	for i := range n {
 		payload := bytes.Repeat([]byte{byte(i)}, size)
 		want = append(want, payload...)
-		f := segment{
-			src: farPod, dst: podA, proto: packet.TCP, flags: packet.ACK, sport: 80, dport: 4000,
-			seq: uint32(1000 + i*size), payload: payload,
-		}.frame()
-		setID(f[packet.VnetLen:], uint16(i))
+		f := packettest.Packet{
+			Src: farPod, Dst: podA, Proto: packet.TCP, Flags: packet.ACK, SrcPort: 80, DstPort: 4000,
+			ID: uint16(i), Seq: uint32(1000 + i*size), Payload: payload,
+		}.Frame()
 		d.wire.Inject(0, f)
 	}
-	bad := segment{src: farPod, dst: podA, proto: packet.TCP, flags: packet.ACK, sport: 80, dport: 4000, seq: 1000 + n*size, payload: make([]byte, size)}.frame()
-	setID(bad[packet.VnetLen:], n)
+	bad := packettest.Packet{Src: farPod, Dst: podA, Proto: packet.TCP, Flags: packet.ACK, SrcPort: 80, DstPort: 4000, ID: n, Seq: 1000 + n*size, Payload: make([]byte, size)}.Frame()
 	bad[len(bad)-1] ^= 1
 	d.wire.Inject(0, bad)
 	d.run(t)
@@ -204,13 +203,6 @@ func TestTrain(t *testing.T) {
 	if o, _ := packet.DecodeOffload(got[1]); o != (packet.Offload{}) {
 		t.Errorf("the packet with a wrong checksum is marked %+v: nobody would verify it", o)
 	}
-}
-
-// setID sets the IPv4 identification and keeps the header checksum right.
-func setID(b []byte, id uint16) {
-	binary.BigEndian.PutUint16(b[4:], id)
-	binary.BigEndian.PutUint16(b[10:], 0)
-	binary.BigEndian.PutUint16(b[10:], ^packet.Checksum(b[:20], 0))
 }
 
 // TestRandomWorker hands every packet of many flows, in both directions, to a random one of four workers. None may be lost
@@ -257,10 +249,14 @@ func TestRandomWorker(t *testing.T) {
 	}
 	collect := func() {
 		for _, w := range d.a.Written() {
-			splitInto(t, w.Frame, func(b []byte) { take("a", b) })
+			for _, b := range packettest.Split(w.Frame) {
+				take("a", b)
+			}
 		}
 		for _, w := range d.b.Written() {
-			splitInto(t, w.Frame, func(b []byte) { take("b", b) })
+			for _, b := range packettest.Split(w.Frame) {
+				take("b", b)
+			}
 		}
 		for _, s := range d.sentTo() {
 			if s.peer != peer2 {
@@ -273,9 +269,9 @@ func TestRandomWorker(t *testing.T) {
 	for n := range perFlow {
 		for f := range flows {
 			dir := f % len(directions)
-			s := segment{src: directions[dir].src, dst: directions[dir].dst, sport: uint16(dir*1000 + f), dport: 7}
-			s.payload = binary.BigEndian.AppendUint32(nil, uint32(n))
-			directions[dir].inject(rnd.IntN(workers), s.frame())
+			s := packettest.Packet{Src: directions[dir].src, Dst: directions[dir].dst, SrcPort: uint16(dir*1000 + f), DstPort: 7}
+			s.Payload = binary.BigEndian.AppendUint32(nil, uint32(n))
+			directions[dir].inject(rnd.IntN(workers), s.Frame())
 			if sent++; sent-total >= window {
 				eventually(t, "the window moves", func() bool { collect(); return sent-total < window })
 			}
@@ -295,38 +291,11 @@ func TestRandomWorker(t *testing.T) {
 	}
 }
 
-// splitInto calls f with each packet that a frame stands for.
-func splitInto(t *testing.T, frame []byte, f func(b []byte)) {
-	t.Helper()
-	o, err := packet.DecodeOffload(frame)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := frame[packet.VnetLen:]
-	if o.GSO == packet.GSONone {
-		f(b)
-		return
-	}
-	var p packet.Parsed
-	if r := packet.Parse(b, &p); r != packet.Kept {
-		t.Fatal(r)
-	}
-	s, ok := packet.Split(b, &p, o, false)
-	if !ok {
-		t.Fatal("super-packet does not split")
-	}
-	for s.Left() {
-		head := make([]byte, packet.MaxSegmentHeader)
-		payload, _ := s.Next(head)
-		f(append(head[:s.HeaderLen()], payload...))
-	}
-}
-
 // TestDetach: after Detach returned nothing reaches the device, its addresses have no route, and another pod can have them.
 func TestDetach(t *testing.T) {
 	d := newBed(t, 2)
 	d.run(t)
-	frame := segment{src: podB, dst: podA, payload: []byte("x")}.frame()
+	frame := packettest.Packet{Src: podB, Dst: podA, Payload: []byte("x")}.Frame()
 	d.b.Inject(0, frame)
 	eventually(t, "the packet comes out at a", func() bool { return len(d.a.Written()) == 1 })
 	if err := d.Detach(d.idA); err != nil {
@@ -369,13 +338,13 @@ func TestAttachErrors(t *testing.T) {
 func TestInject(t *testing.T) {
 	d := newBed(t, 1)
 	d.run(t)
-	frame := segment{src: gateway, dst: podA, payload: []byte("from the node"), ttl: 1}.frame()
+	frame := packettest.Packet{Src: gateway, Dst: podA, Payload: []byte("from the node"), TTL: 1}.Frame()
 	b := frame[packet.VnetLen:]
 	d.Inject(packet.Offload{}, b[:20], b[20:30], b[30:])
 	if got := d.outcome(t); got.where != "a" || !bytes.Equal(got.packet, b) {
 		t.Errorf("got %s %x, want a %x", got.where, got.packet, b)
 	}
-	far := segment{src: gateway, dst: farPod}.frame()[packet.VnetLen:]
+	far := packettest.Packet{Src: gateway, Dst: farPod}.Frame()[packet.VnetLen:]
 	d.Inject(packet.Offload{}, far)
 	if got := d.outcome(t); got.where != "peer 192.168.254.12" || !bytes.Equal(got.packet, far) {
 		t.Errorf("got %s %x, want the peer, %x", got.where, got.packet, far)
@@ -391,12 +360,12 @@ func TestNoAllocs(t *testing.T) {
 	d := newBed(t, 1)
 	w := d.workers[0]
 	att := d.tables.Load().attachments[d.idA]
-	for name, s := range map[string]segment{
-		"to a pod":  {src: podA, dst: podB, proto: packet.TCP, flags: packet.ACK, payload: make([]byte, 1000)},
-		"dropped":   {src: podA, dst: netip.MustParseAddr("203.0.113.1")},
-		"malformed": {src: podB, dst: podA},
+	for name, s := range map[string]packettest.Packet{
+		"to a pod":  {Src: podA, Dst: podB, Proto: packet.TCP, Flags: packet.ACK, Payload: make([]byte, 1000)},
+		"dropped":   {Src: podA, Dst: netip.MustParseAddr("203.0.113.1")},
+		"malformed": {Src: podB, Dst: podA},
 	} {
-		frame := s.frame()
+		frame := s.Frame()
 		att.queues[0] = discard{}
 		d.tables.Load().attachments[1].queues[0] = discard{}
 		got := testing.AllocsPerRun(1000, func() {
@@ -412,8 +381,7 @@ func TestNoAllocs(t *testing.T) {
 	}
 	train := [2][]byte{}
 	for i := range train {
-		train[i] = segment{src: farPod, dst: podA, proto: packet.TCP, flags: packet.ACK, seq: uint32(i * 100), payload: make([]byte, 100)}.frame()
-		setID(train[i][packet.VnetLen:], uint16(i))
+		train[i] = packettest.Packet{Src: farPod, Dst: podA, Proto: packet.TCP, Flags: packet.ACK, ID: uint16(i), Seq: uint32(i * 100), Payload: make([]byte, 100)}.Frame()
 	}
 	var p packet.Parsed
 	got := testing.AllocsPerRun(1000, func() {
