@@ -120,7 +120,7 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 			next++
 			continue
 		}
-		n, errno := b.send(next, b.messages-next)
+		n, errno := b.send(next, b.run(next))
 		next += n
 		switch {
 		case errno == 0 || errno == unix.EINTR:
@@ -132,6 +132,15 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 		}
 	}
 	b.messages, b.parts = 0, 0
+}
+
+// run returns how many messages from first on may go in one call: up to the next train, if the route refuses trains.
+func (b *Batch) run(first int) int {
+	end := first + 1
+	for end < b.messages && (b.segments[end] == 0 || !b.conn.noGSO) {
+		end++
+	}
+	return end - first
 }
 
 func (b *Batch) send(first, n int) (sent int, errno unix.Errno) {
