@@ -14,6 +14,12 @@ type localWorker struct {
 
 func (l *localWorker) init(s *Stack, c Config) { l.forwarder.init(s, len(s.workers), c.Ports) }
 
+// settle returns when nobody works with tables that were swapped out before.
+func (l *localWorker) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+}
+
 // Inject sends a packet of the node itself, given in parts, whose unfinished checksum and segmentation o describes. The
 // parts are copied before it returns. A packet of more than packet.MaxSize bytes is dropped.
 func (s *Stack) Inject(o packet.Offload, parts ...[]byte) {

@@ -107,6 +107,5 @@ func (s *Stack) removeLocked(att *attachment) {
 	for _, w := range s.workers {
 		_ = w.call(func() error { w.unwatch(att); return nil })
 	}
-	s.local.mu.Lock() // whoever holds it may still have the old tables
-	s.local.mu.Unlock()
+	s.local.settle()
 }
