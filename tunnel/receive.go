@@ -11,7 +11,7 @@ import (
 func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packet.Offload)) (datagrams int) {
 	for _, m := range p.receive.Receive() {
 		from := p.peerAt(m.From)
-		for data := m.Data; len(data) > 0; datagrams++ {
+		for data, more := m.Data, true; more; datagrams++ { // at least one, which may be empty
 			n := min(m.Segment, len(data))
 			var reason packet.DropReason
 			var o packet.Offload
@@ -26,6 +26,7 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 				p.drops.Add(reason, 1)
 			}
 			data = data[n:]
+			more = len(data) > 0
 		}
 	}
 	return datagrams

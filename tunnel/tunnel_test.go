@@ -233,9 +233,6 @@ func TestReceiveDrops(t *testing.T) {
 		if _, err := c.Write(data); err != nil {
 			t.Fatal(err)
 		}
-		if len(data) == 0 {
-			return // an empty datagram has nothing to be counted by
-		}
 		if got := receive(t, one, 1); len(got) != 0 {
 			t.Errorf("%s: delivered %x", name, got[0])
 		}

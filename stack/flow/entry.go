@@ -89,6 +89,17 @@ const (
 	otherIdle      = 30 * time.Second
 )
 
+// idleFor returns how long ago a flow with directions e and twin (nil if it was evicted) had its last packet. The later one
+// of the two counts, so that a one-way download keeps the quiet direction alive. A worker notes a packet without a lock:
+// its second may be ahead of now.
+func idleFor(e, twin *entry, now uint32) time.Duration {
+	idle := int32(now - e.seen.Load())
+	if twin != nil {
+		idle = min(idle, int32(now-twin.seen.Load()))
+	}
+	return time.Duration(max(idle, 0)) * time.Second
+}
+
 // lifetime returns how long a flow with directions e and twin (nil if it was evicted) is kept after its last packet.
 func lifetime(e, twin *entry) time.Duration {
 	answered := twin != nil && twin.is(seenOne) && e.is(seenOne)

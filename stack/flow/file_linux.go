@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layoutVersion is the format of the file. A daemon that knows another one starts with an empty table.
+// layoutVersion is the format of the file: header, entry and packet.Flow.Hash. A daemon that knows another one starts with
+// an empty table.
 const layoutVersion = 1
 
 // headerSize keeps the entries page-aligned.
@@ -65,7 +66,7 @@ var ErrInUse = errors.New("flow table is in use by another process")
 
 // Open maps the table in the given file, which should lie in a tmpfs, and creates it if there is none. A file of another
 // layout, size or boot is replaced by an empty table. The file is locked: two daemons on it are an error (ErrInUse). The
-// flows found are kept; what was torn in the middle of a write is freed.
+// flows found are kept; what was torn in the middle of a write, or cannot have been written by a table, is freed.
 func Open(path string, entries int) (*Table, error) {
 	n := roundEntries(entries)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -106,12 +107,12 @@ func prepareFile(f *os.File, entries, size int) error {
 	h := (*header)(unsafe.Pointer(&page[0]))
 	_, err := io.ReadFull(f, page[:])
 	if err == nil && h.fits(entries) {
-		return f.Truncate(int64(size))
+		return reserve(f, size)
 	}
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	if err := f.Truncate(int64(size)); err != nil {
+	if err := reserve(f, size); err != nil {
 		return err
 	}
 	page = [headerSize]byte{}
@@ -120,22 +121,49 @@ func prepareFile(f *os.File, entries, size int) error {
 	return err
 }
 
-// recover counts the flows found and frees torn entries and twins that point nowhere.
+// reserve makes the file size bytes long and takes their memory now: a full file system is an error here, and would be
+// SIGBUS at some packet later.
+func reserve(f *os.File, size int) error {
+	if err := f.Truncate(int64(size)); err != nil {
+		return err
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size))
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("reserve %d KiB in its file system: %w", size/1024, err)
+	}
+	return nil
+}
+
+// recover counts the flows found and frees torn entries and those that no table has written.
 func (t *Table) recover() {
+	now := t.now()
 	for i := range t.entries {
 		e := &t.entries[i]
-		if e.version.Load()&1 == 1 {
-			e.state.Store(0)
-			e.version.Add(1)
+		if torn := e.version.Load()&1 == 1; torn || e.is(used) && !t.sound(Ref(i)) {
+			e.write(func() { e.state.Store(0) })
 		}
 		if int(e.twin.Load()) >= len(t.entries) {
 			e.twin.Store(uint32(i))
 		}
-		if e.is(used) {
-			t.restored++
+		if !e.is(used) {
+			continue
 		}
+		if int32(now-e.seen.Load()) < 0 {
+			e.seen.Store(now)
+		}
+		// Generations stay ahead of all entries, whatever the header says.
+		if g := &t.head.generation; int32(e.generation-g.Load()) > 0 {
+			g.Store(e.generation)
+		}
+		t.restored++
 	}
 	t.flows.Store(int64(t.restored))
+}
+
+// sound reports whether an entry can have been written by a table: it lies where it is looked for, and its verdict is one.
+func (t *Table) sound(ref Ref) bool {
+	e := &t.entries[ref]
+	return t.bucket(t.hash(e.flow)) == t.bucketOf(ref) && e.action <= ToNode
 }
 
 // bootClock returns a clock in seconds since boot; unlike the wall clock it neither jumps nor goes back, and a restarted

@@ -119,13 +119,14 @@ func (t *Table) Lookup(f packet.Flow) (Copy, bool) {
 func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy {
 	back := f.Reverse()
 	b0, b1 := t.bucket(t.hash(f)), t.bucket(t.hash(back))
-	unlock := t.lockBoth(b0, b1)
-	defer unlock()
+	t.lockBoth(b0, b1)
+	defer t.unlockBoth(b0, b1)
+	now := t.now()
 	if ref, ok := t.find(f); ok {
 		t.entries[ref].state.Or(seenOne)
+		t.entries[ref].seen.Store(now)
 		return t.entries[ref].copy(ref)
 	}
-	now := t.now()
 	ref := t.claim(b0, now)
 	t.put(ref, f, v, generation, now)
 	t.entries[ref].state.Or(seenOne)
@@ -142,20 +143,21 @@ func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy 
 	return t.entries[ref].copy(ref)
 }
 
-func (t *Table) lockBoth(b0, b1 uint32) (unlock func()) {
+// lockBoth locks the shards of two buckets, always in the same order.
+func (t *Table) lockBoth(b0, b1 uint32) {
 	s0, s1 := b0%numShards, b1%numShards
-	if s0 > s1 {
-		s0, s1 = s1, s0
+	t.shards[min(s0, s1)].mu.Lock()
+	if s0 != s1 {
+		t.shards[max(s0, s1)].mu.Lock()
 	}
-	t.shards[s0].mu.Lock()
-	if s0 == s1 {
-		return t.shards[s0].mu.Unlock
-	}
-	t.shards[s1].mu.Lock()
-	return func() {
+}
+
+func (t *Table) unlockBoth(b0, b1 uint32) {
+	s0, s1 := b0%numShards, b1%numShards
+	if s0 != s1 {
 		t.shards[s1].mu.Unlock()
-		t.shards[s0].mu.Unlock()
 	}
+	t.shards[s0].mu.Unlock()
 }
 
 func (t *Table) put(ref Ref, f packet.Flow, v Verdict, generation, now uint32) {
@@ -176,7 +178,7 @@ func (t *Table) claim(bucket, now uint32) Ref { return t.claimBut(bucket, now, n
 
 // claimBut returns a free entry of the bucket, freeing one if it must, but not keep.
 func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
-	victim, victimClass, victimIdle := noRef, -1, uint32(0)
+	victim, victimClass, victimIdle := noRef, -1, time.Duration(0)
 	for i := range t.slots(bucket) {
 		ref := t.ref(bucket, i)
 		e := &t.entries[ref]
@@ -186,11 +188,12 @@ func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
 		if ref == keep {
 			continue
 		}
-		idle := now - e.seen.Load()
 		class := 1
 		// The twin's fields are hints here: its shard may not be locked.
-		switch life := lifetime(e, t.twinOf(ref)); {
-		case time.Duration(idle)*time.Second > life:
+		twin := t.twinOf(ref)
+		idle := idleFor(e, twin, now)
+		switch life := lifetime(e, twin); {
+		case idle > life:
 			class = 2
 		case life == tcpEstablished:
 			class = 0
@@ -286,8 +289,7 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// expire frees what is past its lifetime in one bucket. Each direction is judged by the later packet of the two, so that a
-// one-way download keeps the quiet direction alive.
+// expire frees what is past its lifetime in one bucket.
 func (t *Table) expire(bucket uint32) {
 	s := t.lockOf(bucket)
 	s.mu.Lock()
@@ -299,11 +301,7 @@ func (t *Table) expire(bucket uint32) {
 		if !e.is(used) {
 			continue
 		}
-		seen, twin := e.seen.Load(), t.twinOf(ref)
-		if twin != nil {
-			seen = max(seen, twin.seen.Load())
-		}
-		if time.Duration(now-seen)*time.Second > lifetime(e, twin) {
+		if twin := t.twinOf(ref); idleFor(e, twin, now) > lifetime(e, twin) {
 			t.free(ref)
 		}
 	}

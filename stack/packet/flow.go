@@ -75,7 +75,8 @@ func (f *Flow) Hash(seed uint64) uint64 {
 	half := bits.RotateLeft64(seed, 32)
 	h := mum(f.src[0]^seed^0x2d358dccaa6c78a5, f.src[1]^half^0xa0761d6478bd642f)
 	h = mum(h^f.dst[0], f.dst[1]^half^0xe7037ed1a0b428db)
-	return mum(h^f.ports, h^seed^f.ports<<13^0x8ebc6af09c88c6e3)
+	h = mum(h^f.ports, seed^0x8ebc6af09c88c6e3)
+	return mum(h, half^0x4b33a62ed433d4a3)
 }
 
 // mum multiplies to 128 bits and folds them, the step of the wyhash family.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/packet"
@@ -37,7 +39,27 @@ type Config struct {
 	// Persist keeps the interface when its last queue closes, so that a restarted daemon can take it up again. Without it
 	// an interface that was persistent before stays so (SetPersist ends that).
 	Persist bool
+
+	clonePath string // default clonePath; another one in tests
 }
+
+func (c *Config) setDefaults() error {
+	if c.clonePath == "" {
+		c.clonePath = clonePath
+	}
+	c.Queues = max(1, c.Queues)
+	// The kernel would make up a name for "" and for "eth%d".
+	if c.Name == "" || len(c.Name) >= unix.IFNAMSIZ || strings.ContainsAny(c.Name, "%/: \x00") {
+		return fmt.Errorf("open tun %q: not an interface name: want 1 to %d bytes without %%, /, : and space", c.Name, unix.IFNAMSIZ-1)
+	}
+	if c.Queues > maxQueues {
+		return fmt.Errorf("open tun %q: %d queues are more than the kernel's %d", c.Name, c.Queues, maxQueues)
+	}
+	return nil
+}
+
+// maxQueues is the kernel's MAX_TAP_QUEUES.
+const maxQueues = 256
 
 // Device is a TUN device with one queue a worker. It stays usable from any namespace.
 type Device struct {
@@ -52,9 +74,12 @@ type Device struct {
 // Open opens the device named in c in the network namespace of the calling thread: makes it if there is none, takes it up
 // again if a former daemon left it. It needs CAP_NET_ADMIN in that namespace; the descriptors need nothing afterwards.
 func Open(c Config) (*Device, error) {
+	if err := c.setDefaults(); err != nil {
+		return nil, err
+	}
 	d := &Device{name: c.Name, mtu: c.MTU}
-	for range max(1, c.Queues) {
-		fd, err := openQueue(c.Name, flags)
+	for range c.Queues {
+		fd, err := openQueue(c, flags)
 		if err != nil {
 			_ = d.Close()
 			return nil, err
@@ -67,6 +92,10 @@ func Open(c Config) (*Device, error) {
 		}
 		d.uso = uso
 	}
+	if err := d.alone(); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
 	if err := c.persist(d.queues[0].fd); err != nil {
 		_ = d.Close()
 		return nil, err
@@ -78,17 +107,37 @@ func Open(c Config) (*Device, error) {
 	return d, nil
 }
 
-func openQueue(name string, flags uint16) (int, error) {
-	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+// alone makes sure that nobody else reads the device: the kernel gives a queue to each process that asks, and a former
+// daemon that still runs would get its share of the packets. A kernel that does not tell (before 4.19) is believed.
+func (d *Device) alone() error {
+	link, err := netlink.LinkByName(d.name)
+	if err != nil {
+		return fmt.Errorf("ask for the queues of tun %q: %w", d.name, err)
+	}
+	t, ok := link.(*netlink.Tuntap)
+	if !ok {
+		return nil
+	}
+	if others := t.Queues + t.DisabledQueues - len(d.queues); others > 0 {
+		return fmt.Errorf("take up tun %q: another process has %d of its queues open; end that process: %w", d.name, others, unix.EBUSY)
+	}
+	return nil
+}
+
+func openQueue(c Config, flags uint16) (int, error) {
+	path := c.clonePath
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return -1, fmt.Errorf("open %s: it does not exist; load the tun module (modprobe tun) or make the device (mknod %s c 10 200): %w", clonePath, clonePath, err)
+		return -1, fmt.Errorf("open %s: it does not exist; load the tun module (modprobe tun) or make the device (mknod %s c 10 200): %w", path, path, err)
+	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return -1, fmt.Errorf("open %s: the kernel has no tun devices; load the tun module (modprobe tun): %w", path, err)
 	case errors.Is(err, fs.ErrPermission):
-		return -1, fmt.Errorf("open %s: not allowed for uid %d; let it in (chmod 0666 %s, or a device rule of the container runtime): %w", clonePath, os.Geteuid(), clonePath, err)
+		return -1, fmt.Errorf("open %s: not allowed for uid %d; let it in (chmod 0666 %s, or a device rule of the container runtime): %w", path, os.Geteuid(), path, err)
 	case err != nil:
-		return -1, fmt.Errorf("open %s: %w", clonePath, err)
+		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := setInterface(fd, name, flags); err != nil {
+	if err := setInterface(fd, c.Name, flags); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}
@@ -125,7 +174,12 @@ func setOffload(fd int) (uso bool, err error) {
 }
 
 // SetPersist says whether the interface outlives its queues.
-func (d *Device) SetPersist(on bool) error { return setPersist(d.queues[0].fd, on) }
+func (d *Device) SetPersist(on bool) error {
+	if len(d.queues) == 0 {
+		return os.ErrClosed
+	}
+	return setPersist(d.queues[0].fd, on)
+}
 
 func setPersist(fd int, on bool) error {
 	v := 0
@@ -158,14 +212,17 @@ func (d *Device) Name() (string, error) { return d.name, nil }
 // MTU returns the MTU that the device was opened with; the interface's own would be asked for in the wrong namespace.
 func (d *Device) MTU() (int, error) { return d.mtu, nil }
 
-// Close closes all queues. No Read or Write may be under way. A persistent interface stays.
+// Close closes all queues and ends the device's own Read and Write. No Read or Write of a queue may be under way. A
+// persistent interface stays. A second Close does nothing.
 func (d *Device) Close() error {
-	errs := []error{d.closeFace()}
+	err := d.stopFace()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, q := range d.queues {
-		errs = append(errs, unix.Close(q.fd))
+		err = errors.Join(err, unix.Close(q.fd))
 	}
 	d.queues = nil
-	return errors.Join(errs...)
+	return errors.Join(err, d.closeFace())
 }
 
 // Queue is one queue of a device. Read is for one goroutine; Write for any.

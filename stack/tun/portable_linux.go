@@ -1,7 +1,10 @@
 package tun
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -24,14 +27,18 @@ type Portable struct {
 	next int // bufs[next:n] were read and not handed out
 	n    int
 
-	mu   sync.Mutex // guards what follows
-	flat []byte     // for assembling what is written
-	out  [][]byte   // for the segments of one write
+	mu    sync.Mutex // guards what follows
+	flat  []byte     // for assembling what is written
+	out   [][]byte   // for the segments of one write
+	batch [][]byte   // those of out that are to be written
 }
 
 // OpenPortable opens the device named in c like Open, with a single queue.
 func OpenPortable(c Config) (*Portable, error) {
-	fd, err := openQueue(c.Name, portableFlags)
+	if err := c.setDefaults(); err != nil {
+		return nil, err
+	}
+	fd, err := openQueue(c, portableFlags)
 	if err != nil {
 		return nil, err
 	}
@@ -44,13 +51,22 @@ func OpenPortable(c Config) (*Portable, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open tun %q: %w", c.Name, err)
 	}
-	p := &Portable{dev: dev, fd: fd, mtu: c.MTU, size: make([]int, dev.BatchSize()), flat: make([]byte, packet.VnetLen+packet.MaxSize)}
-	for range dev.BatchSize() {
-		p.bufs = append(p.bufs, make([]byte, packet.VnetLen+c.MTU))
+	n := dev.BatchSize()
+	p := &Portable{dev: dev, fd: fd, mtu: c.MTU, size: make([]int, n), flat: make([]byte, portableBuffer)}
+	// The device trusts a segment's size to fit, which the pod sets. Most of this memory is never touched.
+	space := make([]byte, n*portableBuffer)
+	for i := range n {
+		p.bufs = append(p.bufs, space[i*portableBuffer:][:portableBuffer:portableBuffer])
 		p.out = append(p.out, make([]byte, packet.VnetLen+c.MTU))
 	}
+	p.out[0] = make([]byte, portableBuffer) // the device merges what follows into it
+	p.batch = make([][]byte, 0, n)
 	return p, nil
 }
+
+// portableBuffer takes any packet, with the device's header and once more its length, for which the device asks when it
+// merges.
+const portableBuffer = 2*packet.VnetLen + 40 + packet.MaxSize
 
 // FD returns the descriptor to wait on.
 func (p *Portable) FD() int { return p.fd }
@@ -71,12 +87,13 @@ func (p *Portable) Read(frame []byte) (int, error) {
 		if n, err := unix.Poll(polled[:], 0); err != nil || n == 0 {
 			return 0, unix.EAGAIN
 		}
+		// Errors about a frame, which a pod can cause, are passed over: its first packets may be there, or none.
 		n, err := p.dev.Read(p.bufs, p.size, packet.VnetLen)
-		if err != nil {
+		if deviceFailed(err) {
 			return 0, fmt.Errorf("read tun: %w", err)
 		}
-		p.next, p.n = 0, n
-		if n == 0 {
+		p.next, p.n = 0, max(n, 0)
+		if p.n == 0 {
 			return 0, unix.EAGAIN
 		}
 	}
@@ -84,6 +101,12 @@ func (p *Portable) Read(frame []byte) (int, error) {
 	p.next++
 	packet.Offload{}.Encode(b)
 	return copy(frame, b), nil
+}
+
+// deviceFailed reports whether an error of the device comes from its descriptor and not from what was read.
+func deviceFailed(err error) bool {
+	var path *fs.PathError
+	return errors.Is(err, os.ErrClosed) || errors.As(err, &path)
 }
 
 // Write is Queue.Write: what is unfinished in the frame is finished before it is written.
@@ -96,20 +119,22 @@ func (p *Portable) Write(frame []byte, more [][]byte) error {
 	}
 	o, err := packet.DecodeOffload(flat)
 	if err != nil {
-		return err
-	}
-	b := flat[packet.VnetLen:]
-	if o.GSO == packet.GSONone {
-		packet.FinishChecksum(b, &o)
-		_, err := p.dev.Write([][]byte{flat}, packet.VnetLen)
-		return err
-	}
-	var parsed packet.Parsed
-	if packet.Parse(b, &parsed) != packet.Kept {
 		return unix.EINVAL
 	}
+	b := flat[packet.VnetLen:]
+	var parsed packet.Parsed
+	if packet.Parse(b, &parsed) != packet.Kept || o.Check(b, &parsed) != packet.Kept {
+		return unix.EINVAL
+	}
+	if o.GSO == packet.GSONone {
+		flat = flat[:packet.VnetLen+parsed.Len]
+		packet.FinishChecksum(flat[packet.VnetLen:], &o)
+		p.batch = append(p.batch[:0], flat)
+		_, err := p.dev.Write(p.batch, packet.VnetLen)
+		return err
+	}
 	split, ok := packet.Split(b, &parsed, o, false)
-	if !ok || split.HeaderLen()+split.Size() > p.mtu {
+	if !ok || split.NextLen() > p.mtu {
 		return unix.EMSGSIZE
 	}
 	return p.writeSegments(split)
@@ -117,18 +142,17 @@ func (p *Portable) Write(frame []byte, more [][]byte) error {
 
 // writeSegments needs p.mu held.
 func (p *Portable) writeSegments(split packet.Segments) error {
-	batch := make([][]byte, 0, len(p.out))
 	for split.Left() {
-		buf := p.out[len(batch)]
-		payload, _ := split.Next(buf[packet.VnetLen:])
-		n := packet.VnetLen + split.HeaderLen()
-		n += copy(buf[n:], payload)
-		batch = append(batch, buf[:n])
-		if len(batch) == cap(batch) || !split.Left() {
-			if _, err := p.dev.Write(batch, packet.VnetLen); err != nil {
-				return err
-			}
-			batch = batch[:0]
+		p.batch = p.batch[:0]
+		for split.Left() && len(p.batch) < len(p.out) {
+			buf := p.out[len(p.batch)]
+			n := packet.VnetLen + split.HeaderLen()
+			payload, _ := split.Next(buf[packet.VnetLen:])
+			n += copy(buf[n:], payload)
+			p.batch = append(p.batch, buf[:n])
+		}
+		if _, err := p.dev.Write(p.batch, packet.VnetLen); err != nil {
+			return err
 		}
 	}
 	return nil

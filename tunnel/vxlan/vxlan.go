@@ -41,6 +41,9 @@ func ParseMAC(s string) (MAC, error) {
 	if hw[0]&1 == 1 {
 		return MAC{}, fmt.Errorf("MAC address %q: a VTEP needs a unicast address, whose first byte is even", s)
 	}
+	if MAC(hw) == (MAC{}) {
+		return MAC{}, fmt.Errorf("MAC address %q: a VTEP needs an address that is not all zeros", s)
+	}
 	return MAC(hw), nil
 }
 

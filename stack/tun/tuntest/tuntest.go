@@ -6,13 +6,17 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
-// Device is a device in memory. What a test injects, the stack reads; what the stack writes, the test gets.
+// Device is a device in memory. What a test injects, the stack reads; what the stack writes, the test gets. All methods may
+// be called by any goroutine.
 type Device struct {
 	queues  []*Queue
 	mu      sync.Mutex
 	written []Written
+	gone    bool
 }
 
 // Written is a frame that was written to the device, its parts joined.
@@ -29,6 +33,7 @@ type Queue struct {
 
 	mu      sync.Mutex
 	waiting [][]byte
+	gone    bool // the interface was removed, or the queue closed
 }
 
 // New returns a device with the given number of queues.
@@ -45,16 +50,26 @@ func New(queues int) (*Device, error) {
 	return d, nil
 }
 
+// Frame returns packet b behind the vnet header that describes it, as Inject takes it.
+func Frame(o packet.Offload, b []byte) []byte {
+	frame := make([]byte, packet.VnetLen, packet.VnetLen+len(b))
+	o.Encode(frame)
+	return append(frame, b...)
+}
+
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// Inject puts a frame into a queue, as if the pod had sent it.
+// Inject puts a frame into a queue, as if the pod had sent it. A device that was removed or closed loses it.
 func (d *Device) Inject(queue int, frame []byte) {
 	q := d.queues[queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.gone {
+		return
+	}
 	q.waiting = append(q.waiting, slices.Clone(frame))
-	_, _ = unix.Write(q.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	q.count()
 }
 
 // Written returns the frames written since the last call, in the order of writing.
@@ -66,26 +81,59 @@ func (d *Device) Written() []Written {
 	return w
 }
 
-// Close closes the queues. No Read may be under way.
-func (d *Device) Close() error {
+// Remove makes the device fail like one whose interface was removed, by somebody's hand or with its pod's namespace: its
+// descriptors stay readable, reading and writing returns unix.EBADFD.
+func (d *Device) Remove() {
 	for _, q := range d.queues {
-		_ = unix.Close(q.fd)
+		q.mu.Lock()
+		if !q.gone {
+			q.gone = true
+			q.count()
+		}
+		q.mu.Unlock()
 	}
-	d.queues = nil
+	d.mu.Lock()
+	d.gone = true
+	d.mu.Unlock()
+}
+
+// Close closes the queues' descriptors. No Read or Write may be under way, and nobody may wait for them. A second Close
+// does nothing.
+func (d *Device) Close() error {
+	d.Remove()
+	for _, q := range d.queues {
+		q.mu.Lock()
+		if q.fd >= 0 {
+			_ = unix.Close(q.fd)
+			q.fd = -1
+		}
+		q.mu.Unlock()
+	}
 	return nil
 }
 
-// FD returns the descriptor to wait on.
-func (q *Queue) FD() int { return q.fd }
+// FD returns the descriptor to wait on, -1 after Close.
+func (q *Queue) FD() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.fd
+}
 
-// Read reads one frame, or returns unix.EAGAIN.
+// count makes the descriptor readable once more. It needs q.mu held.
+func (q *Queue) count() { _, _ = unix.Write(q.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// Read reads one frame, or returns unix.EAGAIN. What does not fit is cut off, as the kernel does.
 func (q *Queue) Read(frame []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var count [8]byte
-	if _, err := unix.Read(q.fd, count[:]); err != nil {
+	if q.gone {
+		return 0, unix.EBADFD
+	}
+	if len(q.waiting) == 0 {
 		return 0, unix.EAGAIN
 	}
+	var count [8]byte
+	_, _ = unix.Read(q.fd, count[:])
 	n := copy(frame, q.waiting[0])
 	q.waiting = q.waiting[1:]
 	return n, nil
@@ -96,6 +144,9 @@ func (q *Queue) Write(frame []byte, more [][]byte) error {
 	w := Written{Queue: q.number, Frame: slices.Concat(append([][]byte{frame}, more...)...)}
 	q.device.mu.Lock()
 	defer q.device.mu.Unlock()
+	if q.device.gone {
+		return unix.EBADFD
+	}
 	q.device.written = append(q.device.written, w)
 	return nil
 }
