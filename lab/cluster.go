@@ -44,7 +44,7 @@ type Cluster struct {
 	Nodes    []*Node
 	Underlay *Underlay
 
-	dir string
+	dir *directory
 }
 
 // Node is a node of a Cluster.
@@ -89,7 +89,7 @@ func NewCluster(c ClusterConfig) (*Cluster, error) {
 	if c.Pods == nil {
 		c.Pods = []int{2, 2}
 	}
-	dir, err := os.MkdirTemp(os.Getenv("XDG_RUNTIME_DIR"), "mw-lab-")
+	dir, err := newDirectory()
 	if err != nil {
 		return nil, fmt.Errorf("make the lab's directory: %w", err)
 	}
@@ -162,11 +162,11 @@ func (cl *Cluster) addNode(number, pods int, c ClusterConfig) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Namespace: ns, output: c.Output, file: filepath.Join(cl.dir, name+".yaml")}
+	n := &Node{Namespace: ns, output: c.Output, file: filepath.Join(cl.dir.path(), name+".yaml")}
 	cl.Nodes = append(cl.Nodes, n)
 	n.Config = node.Config{
 		Name: name, Address: underlayAddr(number, c.IPv6Underlay), Workers: c.Workers,
-		PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(cl.dir, name),
+		PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(cl.dir.path(), name),
 	}
 	for i := range pods {
 		p := &Pod{Addr4: host(PodCIDR4(number), i+2).Addr(), Addr6: host(PodCIDR6(number), i+2).Addr()}
@@ -241,7 +241,7 @@ func (cl *Cluster) Close() error {
 		}
 		errs = append(errs, n.Namespace.Close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(cl.dir))...)
+	return errors.Join(append(errs, cl.dir.close())...)
 }
 
 // ignoreEnded drops the errors of stopping a daemon that a test killed, or that never started.

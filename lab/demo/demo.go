@@ -1,0 +1,129 @@
+// Package demo shows a cluster of two nodes at work on this machine: its pods reach each other, a packet of theirs is taken
+// apart, a node's daemon is killed under a download, and throughput stands beside the kernel's own. Every line it prints
+// comes from that run.
+//
+// A step (steps.go) makes checks, and a check is one line: what was seen, as a fact, or the cause of its failure. The same
+// facts are printed as text (text.go) or as JSON (report.go).
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// Config describes a demo.
+type Config struct {
+	// Download is the size of each download, in bytes. Default 256 MiB.
+	Download int64
+	// Duration is how long each contestant's throughput is measured. Default 1 s.
+	Duration time.Duration
+	// Userspace joins the nodes by the lab's own switch even where the kernel has veth.
+	Userspace bool
+	// JSON prints one JSON document at the end instead of lines as they come.
+	JSON bool
+	// Color colours the lines.
+	Color bool
+	// Change edits each node's configuration before it starts. It is for tests, which break a node by it.
+	Change func(number int, c *node.Config)
+}
+
+const (
+	defaultDownload = 256 << 20
+	defaultDuration = time.Second
+)
+
+// ErrFailed is the error of a run in which something failed; the report has said what and why.
+var ErrFailed = errors.New("the demo failed")
+
+// Run shows the demo and writes its report to w. It needs the namespaces of lab.Enter. The error is ErrFailed if a check
+// failed, and the context's if ctx ended the run; everything is taken down when it returns.
+func Run(ctx context.Context, c Config, w io.Writer) error {
+	if c.Download == 0 {
+		c.Download = defaultDownload
+	}
+	if c.Duration == 0 {
+		c.Duration = defaultDuration
+	}
+	r := &run{config: c, started: time.Now()}
+	if !c.JSON {
+		r.text = &text{w: w, color: c.Color}
+	}
+	r.text.intro(c)
+	for _, s := range steps {
+		if ctx.Err() == nil && (r.cluster != nil || s.name == buildStep) {
+			r.step(ctx, s)
+		}
+	}
+	if r.cluster != nil { // the end is not to be interrupted
+		r.step(context.WithoutCancel(ctx), step{"end", "everything is taken down", (*run).takeDown})
+	}
+	return r.finish(ctx, w)
+}
+
+// run is the state of a demo.
+type run struct {
+	config  Config
+	started time.Time
+	text    *text // nil for JSON
+	report  Report
+
+	cluster *lab.Cluster // nil before it is built
+	servers []io.Closer  // of the pods
+	name    string       // of the present step
+}
+
+func (r *run) step(ctx context.Context, s step) {
+	r.name = s.name
+	r.text.heading(s)
+	s.run(r, ctx)
+	if ctx.Err() == nil {
+		r.report.Steps = append(r.report.Steps, s.name)
+	}
+}
+
+// check runs f and reports what it saw, or why it failed. What was interrupted is not reported.
+func (r *run) check(ctx context.Context, name string, f func(context.Context) (fact, error)) {
+	if ctx.Err() != nil {
+		return
+	}
+	before := r.drops()
+	start := time.Now()
+	seen, err := f(ctx)
+	c := Check{Step: r.name, Name: name, OK: err == nil, Took: Millis(time.Since(start)), Facts: seen}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		c.Error = r.explain(err, before)
+	}
+	r.report.Checks = append(r.report.Checks, c)
+	r.text.check(c)
+}
+
+// finish prints the end of the report.
+func (r *run) finish(ctx context.Context, w io.Writer) error {
+	r.report.Took = Millis(time.Since(r.started))
+	r.report.Interrupted = ctx.Err() != nil
+	failed := slices.ContainsFunc(r.report.Checks, func(c Check) bool { return !c.OK })
+	r.report.Passed = !failed && !r.report.Interrupted
+	r.text.end(r.report)
+	if r.config.JSON {
+		if err := r.report.write(w); err != nil {
+			return fmt.Errorf("write report: %w", err)
+		}
+	}
+	switch {
+	case r.report.Interrupted:
+		return context.Cause(ctx)
+	case failed:
+		return ErrFailed
+	}
+	return nil
+}

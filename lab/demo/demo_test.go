@@ -1,0 +1,133 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// report is a Report as a reader of the JSON sees it.
+type report struct {
+	Passed, Interrupted bool
+	TookMs              float64
+	Steps               []string
+	Checks              []struct {
+		Step, Name, Error string
+		OK                bool
+		Facts             map[string]any
+	}
+}
+
+// runJSON runs a small demo and reads its JSON.
+func runJSON(ctx context.Context, t *testing.T, change func(int, *node.Config)) (report, error) {
+	t.Helper()
+	var b bytes.Buffer
+	runErr := Run(ctx, Config{Download: 8 << 20, Duration: 100 * time.Millisecond, JSON: true, Change: change}, &b)
+	var r report
+	if err := json.Unmarshal(b.Bytes(), &r); err != nil {
+		t.Fatalf("%v in %s", err, b.String())
+	}
+	return r, runErr
+}
+
+func (r *report) find(t *testing.T, step, name string) (ok bool, cause string, facts map[string]any) {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.Step == step && c.Name == name {
+			return c.OK, c.Error, c.Facts
+		}
+	}
+	t.Fatalf("no check %s, %s in %+v", step, name, r.Checks)
+	return false, "", nil
+}
+
+func TestRun(t *testing.T) {
+	r, err := runJSON(t.Context(), t, nil)
+	if err != nil || !r.Passed || r.Interrupted || r.TookMs <= 0 {
+		t.Errorf("got %v, %+v", err, r)
+	}
+	want := []string{"cluster", "ping", "http", "packet", "restart", "throughput", "end"}
+	if !slices.Equal(r.Steps, want) {
+		t.Errorf("steps: got %v, want %v", r.Steps, want)
+	}
+	_, _, packet := r.find(t, "packet", "GET, other node")
+	if packet["overhead"] != 50.0 || len(packet["layers"].([]any)) != 8 {
+		t.Errorf("packet: got %v", packet)
+	}
+	_, _, restart := r.find(t, "restart", "same node")
+	if restart["oldPid"] == restart["newPid"] || restart["flows"].(float64) < 2 || restart["longestStallMs"].(float64) <= 0 {
+		t.Errorf("restart: got %v", restart)
+	}
+}
+
+func TestRunText(t *testing.T) {
+	var b bytes.Buffer
+	c := Config{Download: 4 << 20, Duration: 100 * time.Millisecond, Userspace: true, Color: true}
+	if err := Run(t.Context(), c, &b); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{
+		"\x1b[32mok  \x1b[0m", "pod-2-2  10.244.2.3  fd00:10:244:2::3", "a switch in userspace", "no NAT", "VNI 1", "GET / HTTP/1.1",
+		"hashes equal", "Gbit/s", "All 14 checks passed", "make bench",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, b.String())
+		}
+	}
+}
+
+// A node that does not know the other one: what needs it fails with the cause, the rest goes on.
+func TestRunBroken(t *testing.T) {
+	r, err := runJSON(t.Context(), t, func(number int, c *node.Config) {
+		if number == 2 {
+			c.Peers[0].Address = netip.MustParseAddr("192.168.254.99")
+		}
+	})
+	if !errors.Is(err, ErrFailed) || r.Passed {
+		t.Errorf("got %v, passed %v, want %v", err, r.Passed, ErrFailed)
+	}
+	for _, step := range []string{"ping", "restart", "throughput"} {
+		if ok, cause, _ := r.find(t, step, "other node"); ok || !strings.Contains(cause, "node-2 dropped") || !strings.Contains(cause, "unknown-peer") {
+			t.Errorf("%s, other node: got %v, %q, want packets that node-2 dropped (unknown-peer)", step, ok, cause)
+		}
+		if ok, cause, _ := r.find(t, step, "same node"); !ok {
+			t.Errorf("%s, same node: got %q, want ok", step, cause)
+		}
+	}
+	if ok, cause, _ := r.find(t, "end", "take down"); !ok {
+		t.Errorf("end: %s", cause)
+	}
+}
+
+// A daemon that does not start ends the demo, with its own words.
+func TestRunNoDaemon(t *testing.T) {
+	r, err := runJSON(t.Context(), t, func(number int, c *node.Config) { c.VXLAN.MAC = "nonsense" })
+	if ok, cause, _ := r.find(t, "cluster", "2 nodes, 4 pods"); ok || !errors.Is(err, ErrFailed) || !strings.Contains(cause, "vxlan.mac") || len(r.Checks) != 1 {
+		t.Errorf("got %v, %q, %d checks, want one that names vxlan.mac", err, cause, len(r.Checks))
+	}
+}
+
+func TestRunInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	r, err := runJSON(ctx, t, nil)
+	if !errors.Is(err, context.DeadlineExceeded) || r.Passed || !r.Interrupted {
+		t.Errorf("got %v, %+v, want an interrupted run", err, r)
+	}
+	for _, c := range r.Checks {
+		if !c.OK {
+			t.Errorf("%s, %s: %s; what was interrupted has not failed", c.Step, c.Name, c.Error)
+		}
+	}
+}

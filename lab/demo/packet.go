@@ -1,0 +1,98 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// captureWait is how long a frame is waited for after its request was answered: it is in the socket's queue already.
+const captureWait = time.Second
+
+// overhead is what the tunnel adds over an IPv4 underlay, in bytes: IPv4 20, UDP 8, VXLAN 8, Ethernet 14.
+const overhead = 50
+
+// packetFact is one packet between the nodes.
+type packetFact struct {
+	On       string  `json:"on"`       // the node and its device
+	Frame    string  `json:"frame"`    // in hexadecimal
+	Bytes    int     `json:"bytes"`    // of the frame
+	Packet   int     `json:"packet"`   // of the pod's packet in it
+	Overhead int     `json:"overhead"` // added by the tunnel
+	Layers   []Layer `json:"layers"`
+
+	frame []byte
+}
+
+func (f *packetFact) text() string {
+	return fmt.Sprintf("%d bytes, as they left by %s; %d of the pod, and the tunnel added %d", f.Bytes, f.On, f.Packet, f.Overhead)
+}
+
+// drawing is printed below the line.
+func (f *packetFact) drawing() string { return Draw(f.frame) }
+
+func (r *run) packet(ctx context.Context) {
+	r.check(ctx, "GET, other node", func(ctx context.Context) (fact, error) {
+		const device = "eth0"
+		p := r.places()[1]
+		from := r.cluster.Nodes[0]
+		frame, err := captureRequest(ctx, from.Namespace, device, p)
+		if err != nil {
+			return nil, err
+		}
+		layers, err := dissect(frame)
+		f := &packetFact{On: device + " of " + from.Name(), Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
+		if err != nil {
+			return f, err
+		}
+		for _, l := range layers {
+			switch l.By {
+			case byKernel, byDaemon:
+				f.Overhead += l.Bytes
+			case byPod:
+				f.Packet += l.Bytes
+			}
+		}
+		return f, f.check([]netip.Addr{from.Config.Address, r.cluster.Nodes[1].Config.Address, p.client.Addr4, p.server.Addr4})
+	})
+}
+
+// check compares the frame with the cluster: source and destination outside, then inside.
+func (f *packetFact) check(want []netip.Addr) error {
+	var got []netip.Addr
+	for _, l := range f.Layers {
+		got = append(got, l.addrs...)
+	}
+	for i, a := range want {
+		if i >= len(got) || got[i] != a {
+			return fmt.Errorf("the packet's addresses are %v, want %v", got, want)
+		}
+	}
+	if f.Overhead != overhead {
+		return fmt.Errorf("the tunnel added %d bytes, want %d", f.Overhead, overhead)
+	}
+	return nil
+}
+
+// captureRequest makes an HTTP request and returns the frame in which it left the node.
+func captureRequest(ctx context.Context, node *lab.Namespace, device string, p place) ([]byte, error) {
+	c, err := openCapture(node, device)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	if _, err := visit(ctx, p, 0); err != nil {
+		return nil, err
+	}
+	isRequest := func(frame []byte) bool { return bytes.Contains(frame, []byte("GET / HTTP/1.1\r\n")) }
+	frame, err := c.first(isRequest, captureWait)
+	if late(err) {
+		return nil, fmt.Errorf("the request was answered, but no frame with it was seen on %s of %s", device, node.Name())
+	}
+	return frame, err
+}

@@ -1,0 +1,34 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// directory holds a cluster's files: configurations, and the run directories of the daemons. It is a tmpfs that is mounted
+// nowhere, so that it ends with this process, however that ends; children find it under /proc/PID/fd/N.
+type directory struct{ mount *os.File }
+
+// newDirectory makes an empty directory.
+func newDirectory() (*directory, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open tmpfs: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("make tmpfs: %w", err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mount tmpfs: %w", err)
+	}
+	return &directory{os.NewFile(uintptr(mount), "tmpfs")}, nil
+}
+
+func (d *directory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.mount.Fd()) }
+
+// close removes the directory with all that is in it.
+func (d *directory) close() error { return d.mount.Close() }

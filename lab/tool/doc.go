@@ -1,0 +1,13 @@
+// Package tool is the small clients and servers with which the demo, tests and benchmarks look at a pod network from the
+// pods' side: HTTP that tells whom the server saw, a download checked by its hash that knows its longest stall, and the
+// throughput of one TCP connection. It knows only sockets, given by the caller, so that it measures middleway and the
+// kernel alike.
+package tool
+
+import (
+	"context"
+	"net"
+)
+
+// Dial makes a connection, for example (*lab.Namespace).Dial or (*net.Dialer).DialContext.
+type Dial func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -1,0 +1,91 @@
+package tool
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// What clients and server agree on besides HTTP.
+const (
+	blobPath   = "/blob"
+	hashHeader = "X-Content-Sha256" // a trailer: it is known at the end
+	// maxChunk is the most that is written at once, in bytes.
+	maxChunk = 256 << 10
+)
+
+// Server answers HTTP: "/" with the address that the request came from, and /blob?size=BYTES&rate=BYTES/S with random
+// bytes, sent at that rate (0: as fast as it goes), and their SHA-256 as a trailer.
+type Server struct {
+	http http.Server
+	done chan error
+}
+
+// Serve answers on a listener, which is owned, until Close.
+func Serve(l net.Listener) *Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
+	mux.HandleFunc("GET "+blobPath, serveBlob)
+	s := &Server{http: http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan error, 1)}
+	go func() { s.done <- s.http.Serve(l) }()
+	return s
+}
+
+// Close ends the server and its connections.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+		return served
+	}
+	return err
+}
+
+func serveBlob(w http.ResponseWriter, r *http.Request) {
+	size, err := strconv.ParseInt(r.FormValue("size"), 10, 64)
+	rate, errRate := strconv.ParseInt(r.FormValue("rate"), 10, 64)
+	if err != nil || errRate != nil || size < 0 || rate < 0 {
+		http.Error(w, "want size and rate, in bytes and bytes a second", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Trailer", hashHeader)
+	hash := sha256.New()
+	if err := sendBlob(io.MultiWriter(w, hash), size, rate); err != nil {
+		return // the client has gone, and misses the trailer
+	}
+	w.Header().Set(hashHeader, hex.EncodeToString(hash.Sum(nil)))
+}
+
+// sendBlob writes random bytes. After a stall it catches up with the rate as fast as it can.
+func sendBlob(w io.Writer, size, rate int64) error {
+	var seed [32]byte
+	for i := range seed {
+		seed[i] = byte(rand.Uint32())
+	}
+	random := rand.NewChaCha8(seed)
+	chunk := int64(maxChunk)
+	if rate > 0 {
+		chunk = min(chunk, max(1, rate/256)) // a few milliseconds' worth
+	}
+	buf := make([]byte, chunk)
+	start := time.Now()
+	for sent := int64(0); sent < size; {
+		if rate > 0 {
+			time.Sleep(time.Until(start.Add(time.Duration(float64(sent) / float64(rate) * float64(time.Second)))))
+		}
+		b := buf[:min(chunk, size-sent)]
+		_, _ = random.Read(b) // never fails
+		n, err := w.Write(b)
+		if err != nil {
+			return err
+		}
+		sent += int64(n)
+	}
+	return nil
+}
