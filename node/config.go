@@ -177,6 +177,7 @@ func Gateway(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr().N
 // Limits of the configuration.
 const (
 	minMTU  = 1280 // the least that IPv6 takes (RFC 8200, section 5)
+	minMTU4 = 576  // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
 	maxMTU  = 65535
 	maxName = 253
 )

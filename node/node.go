@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -88,7 +89,13 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
 	if n.config.EchoPort > 0 {
-		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
+		g.Go(func() error {
+			err := n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort))
+			if ctx.Err() != nil {
+				return nil // the netstack ends under its sockets
+			}
+			return err
+		})
 	}
 	err := g.Wait()
 	n.log.Info("node is down", "err", err)
@@ -120,11 +127,14 @@ func (n *Node) openState() error {
 		return fmt.Errorf("make run directory: %w; choose another one by runDir", err)
 	}
 	flows, err := flow.Open(filepath.Join(n.config.RunDir, "flows"), n.config.FlowEntries)
-	if errors.Is(err, flow.ErrInUse) {
+	switch {
+	case errors.Is(err, flow.ErrInUse):
 		return fmt.Errorf("another middleway node runs on %s; end it, or choose another runDir", n.config.RunDir)
+	case err != nil:
+		return fmt.Errorf("%w; make its directory writable, or choose another runDir", err)
 	}
 	n.flows = flows
-	return err
+	return nil
 }
 
 func (n *Node) openTunnel() error {
@@ -135,6 +145,10 @@ func (n *Node) openTunnel() error {
 			return err
 		}
 		n.mtu = min(underlay-tunnel.Overhead(n.config.Address), maxMTU)
+		if least := n.leastMTU(); n.mtu < least {
+			return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; raise it to %d",
+				n.config.Address, underlay, n.mtu, least, least+underlay-n.mtu)
+		}
 	}
 	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
 	if err != nil {
@@ -149,6 +163,14 @@ func (n *Node) openTunnel() error {
 	}
 	n.tunnel = t
 	return n.setPeers()
+}
+
+// leastMTU returns what every interface of the pods' families has to take.
+func (n *Node) leastMTU() int {
+	if slices.ContainsFunc(n.config.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return minMTU
+	}
+	return minMTU4
 }
 
 func (n *Node) setPeers() error {

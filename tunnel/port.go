@@ -23,8 +23,10 @@ type Port struct {
 	table *peerTable
 	last  *peer
 
-	header vxlan.Header
-	parsed packet.Parsed
+	// Of the datagram under way.
+	header  vxlan.Header
+	parsed  packet.Parsed
+	segment int // payload of a segment, if the kernel handed over an inner super-packet and told so; else 0
 }
 
 // lane is one sending socket: flows keep to theirs, so that they are not reordered.

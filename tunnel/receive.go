@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"encoding/binary"
+
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -13,6 +15,10 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 		from := p.peerAt(m.From)
 		for data, more := m.Data, true; more; datagrams++ { // at least one, which may be empty
 			n := min(m.Segment, len(data))
+			p.segment = 0
+			if n < len(data) && from != nil && from.Unfinished && fills(data) {
+				p.segment, n = n, len(data)
+			}
 			var reason packet.DropReason
 			var o packet.Offload
 			if from == nil {
@@ -31,6 +37,23 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 	}
 	return datagrams
 }
+
+// fills reports whether a message of several segments is one datagram: its inner packet reaches to the end. A kernel on this
+// machine hands over a UDP super-packet of its pod so, marked with the size of the inner segments; in a train each datagram
+// has an inner packet of its own.
+func fills(data []byte) bool {
+	if len(data) < vxlan.Overhead+6 {
+		return false
+	}
+	inner := data[vxlan.Overhead:]
+	if inner[0]>>4 == 4 {
+		return int(binary.BigEndian.Uint16(inner[2:])) == len(inner)
+	}
+	return ipv6Len+int(binary.BigEndian.Uint16(inner[4:])) == len(inner)
+}
+
+// ipv6Len is the length of an IPv6 header, which its payload length does not count.
+const ipv6Len = 40
 
 // open reads the headers of a datagram from a peer and decides whether its inner packet may come in. The packet's headers
 // are then in p.parsed.
@@ -60,7 +83,8 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.Dr
 
 // unfinished returns what the sender left open in an inner packet: a checksum by its request, or, where a kernel on this
 // machine handed the packet over, checksum and segmentation (a veth or virtio device takes encapsulated packets as they
-// are: the field then holds the pseudo-header's sum, and a super-packet comes in one datagram).
+// are: the field then holds the pseudo-header's sum, and a super-packet comes in one datagram). TCP's segments may be cut at
+// any size, and only the kernel knows where UDP's datagrams end.
 func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason packet.DropReason) {
 	parsed := &p.parsed
 	switch remote := p.header.Remote; {
@@ -72,10 +96,13 @@ func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason pa
 	case from.Unfinished && packet.ChecksumIsPartial(inner, parsed):
 		o = packet.PartialOffload(parsed)
 	}
-	if parsed.Len <= p.t.config.MTU {
+	if parsed.Len <= p.t.config.MTU && p.segment == 0 {
 		return o, packet.Kept
 	}
-	size := p.t.config.MTU - parsed.Payload
+	size := p.segment
+	if size == 0 && parsed.Proto == packet.TCP {
+		size = p.t.config.MTU - parsed.Payload
+	}
 	if !from.Unfinished || !o.NeedsChecksum || size <= 0 {
 		return o, packet.DropTooBig
 	}

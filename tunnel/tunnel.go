@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
@@ -112,6 +114,9 @@ func New(c Config) (*Tunnel, error) {
 // same user, and each would get half of the datagrams.
 func probePort(a netip.AddrPort) error {
 	probe, err := udp.Listen(udp.Config{Local: a})
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("open the tunnel: %w (by a program or by a VXLAN device of the kernel, for example flannel.1)", err)
+	}
 	if err != nil {
 		return fmt.Errorf("open the tunnel: %w", err)
 	}

@@ -12,6 +12,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 
@@ -42,6 +43,9 @@ type Handle struct {
 // Open returns a handle of the network namespace at path.
 func Open(path string) (*Handle, error) {
 	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open network namespace: %w; has its pod ended, or is its netns another one?", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
@@ -77,7 +81,12 @@ func (h *Handle) Do(f func() error) error {
 	return onDisposableThread(func() error {
 		err := unix.Setns(int(h.file.Fd()), unix.CLONE_NEWNET)
 		runtime.KeepAlive(h.file)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EINVAL):
+			return fmt.Errorf("enter network namespace %s: it is none; a path like /proc/4711/ns/net is needed: %w", h.name, err)
+		case errors.Is(err, unix.EPERM):
+			return fmt.Errorf("enter network namespace %s: CAP_SYS_ADMIN is missing; run as root, or in the user namespace in which it was made: %w", h.name, err)
+		case err != nil:
 			return fmt.Errorf("enter network namespace %s: %w", h.name, err)
 		}
 		return f()

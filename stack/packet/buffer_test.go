@@ -58,7 +58,7 @@ func TestDoubleRelease(t *testing.T) {
 		if recover() == nil {
 			t.Error("a second Release did not panic")
 		}
-		if pool.Get() == pool.Get() {
+		if a, b := pool.Get(), pool.Get(); a == b {
 			t.Error("the pool hands out one buffer twice")
 		}
 	}()

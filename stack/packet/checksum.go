@@ -32,12 +32,26 @@ func Checksum(b []byte, initial uint16) uint16 {
 		b = b[8:]
 	}
 	if len(b) > 0 {
-		var last [8]byte
-		copy(last[:], b)
-		acc, c = bits.Add64(acc, binary.LittleEndian.Uint64(last[:]), c)
+		acc, c = bits.Add64(acc, lastWord(b), c)
 	}
 	acc, c = bits.Add64(acc, 0, c)
 	return bits.ReverseBytes16(fold(acc + c))
+}
+
+// lastWord returns up to seven bytes as one little-endian word. The header of an IPv4 packet ends with four.
+func lastWord(b []byte) (w uint64) {
+	if n := len(b); n&1 != 0 {
+		w = uint64(b[n-1])
+		b = b[:n-1]
+	}
+	if n := len(b); n&2 != 0 {
+		w = w<<16 | uint64(binary.LittleEndian.Uint16(b[n-2:]))
+		b = b[:n-2]
+	}
+	if len(b) >= 4 {
+		w = w<<32 | uint64(binary.LittleEndian.Uint32(b))
+	}
+	return w
 }
 
 // fold reduces a one's complement sum of 64 bits to 16.

@@ -34,7 +34,7 @@ func TestFlow(t *testing.T) {
 		if !f.From(KeyOf(src.Addr())) || src.Addr() != dst.Addr() && f.From(KeyOf(dst.Addr())) {
 			t.Fatalf("From: wrong for %v", f)
 		}
-		if f.Hash(1) != f.Hash(1) || f.Hash(1) == f.Hash(2) {
+		if again := NewFlow(proto, src, dst); f.Hash(1) != again.Hash(1) || f.Hash(1) == f.Hash(2) {
 			t.Fatalf("Hash of %v: not a function of flow and seed", f)
 		}
 	}

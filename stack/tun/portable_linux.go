@@ -26,6 +26,10 @@ type Portable struct {
 	size []int
 	next int // bufs[next:n] were read and not handed out
 	n    int
+	held int // eventfd that is readable while there are such
+	wait int // epoll over fd and held
+
+	count [8]byte // what held is read into
 
 	mu    sync.Mutex // guards what follows
 	flat  []byte     // for assembling what is written
@@ -52,7 +56,11 @@ func OpenPortable(c Config) (*Portable, error) {
 		return nil, fmt.Errorf("open tun %q: %w", c.Name, err)
 	}
 	n := dev.BatchSize()
-	p := &Portable{dev: dev, fd: fd, mtu: c.MTU, size: make([]int, n), flat: make([]byte, portableBuffer)}
+	p := &Portable{dev: dev, fd: fd, mtu: c.MTU, size: make([]int, n), flat: make([]byte, portableBuffer), held: -1, wait: -1}
+	if err := p.initWait(); err != nil {
+		_ = p.Close()
+		return nil, fmt.Errorf("open tun %q: %w", c.Name, err)
+	}
 	// The device trusts a segment's size to fit, which the pod sets. Most of this memory is never touched.
 	space := make([]byte, n*portableBuffer)
 	for i := range n {
@@ -68,8 +76,25 @@ func OpenPortable(c Config) (*Portable, error) {
 // merges.
 const portableBuffer = 2*packet.VnetLen + 40 + packet.MaxSize
 
+// initWait makes what FD returns. A reader that stops in the middle of what a super-packet was split into must be told of
+// the rest, of which the device's own descriptor knows nothing.
+func (p *Portable) initWait() (err error) {
+	if p.held, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("make eventfd: %w", err)
+	}
+	if p.wait, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("make epoll: %w", err)
+	}
+	for _, fd := range []int{p.fd, p.held} {
+		if err := unix.EpollCtl(p.wait, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+			return fmt.Errorf("watch descriptor: %w", err)
+		}
+	}
+	return nil
+}
+
 // FD returns the descriptor to wait on.
-func (p *Portable) FD() int { return p.fd }
+func (p *Portable) FD() int { return p.wait }
 
 // MTU returns the MTU that the device was opened with.
 func (p *Portable) MTU() int { return p.mtu }
@@ -78,7 +103,15 @@ func (p *Portable) MTU() int { return p.mtu }
 func (p *Portable) SetPersist(on bool) error { return setPersist(p.fd, on) }
 
 // Close closes the queue. No Read or Write may be under way.
-func (p *Portable) Close() error { return p.dev.Close() }
+func (p *Portable) Close() error {
+	for _, fd := range []*int{&p.wait, &p.held} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+	return p.dev.Close()
+}
 
 // Read is Queue.Read. It asks whether the descriptor is readable first, since the device's own Read would block.
 func (p *Portable) Read(frame []byte) (int, error) {
@@ -96,9 +129,14 @@ func (p *Portable) Read(frame []byte) (int, error) {
 		if p.n == 0 {
 			return 0, unix.EAGAIN
 		}
+		if p.n > 1 {
+			_, _ = unix.Write(p.held, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		}
 	}
 	b := p.bufs[p.next][:packet.VnetLen+p.size[p.next]]
-	p.next++
+	if p.next++; p.next == p.n && p.n > 1 {
+		_, _ = unix.Read(p.held, p.count[:])
+	}
 	packet.Offload{}.Encode(b)
 	return copy(frame, b), nil
 }
