@@ -23,6 +23,10 @@ type Port struct {
 	table *peerTable
 	last  *peer
 
+	// The last inner source that came in, and the peer that may send from it.
+	sender *peer
+	source packet.AddrKey
+
 	// Of the datagram under way.
 	header  vxlan.Header
 	parsed  packet.Parsed

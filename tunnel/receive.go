@@ -75,10 +75,24 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.Dr
 	if vxlan.EtherType(p.parsed.Version) != h.Type {
 		return o, packet.DropMalformed
 	}
-	if !from.owns(p.parsed.Flow.Src()) {
+	if !p.mayCome(from) {
 		return o, packet.DropPeerSource
 	}
 	return p.unfinished(inner, from)
+}
+
+// mayCome reports whether the peer may send from the source of the packet under way. Most datagrams come from the pod that
+// the one before came from.
+func (p *Port) mayCome(from *peer) bool {
+	if p.sender == from && p.parsed.Flow.From(p.source) {
+		return true
+	}
+	src := p.parsed.Flow.Src()
+	if !from.owns(src) {
+		return false
+	}
+	p.sender, p.source = from, packet.KeyOf(src)
+	return true
 }
 
 // unfinished returns what the sender left open in an inner packet: a checksum by its request, or, where a kernel on this

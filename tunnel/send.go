@@ -69,6 +69,8 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 	if to.Trains {
 		train = min(udp.MaxTrain, udp.MaxTrainLen/wire)
 	}
+	var outer [vxlan.Overhead]byte
+	h.Encode(outer[:])
 	for segments.Left() {
 		if !l.batch.Fits(2*train) || l.used+train > laneHeads {
 			p.flushLane(l)
@@ -78,7 +80,7 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 		for ; n < train && segments.Left(); n++ {
 			head := l.heads[l.used*headSize:][:headLen]
 			l.used++
-			h.Encode(head)
+			copy(head, outer[:])
 			payload, _ := segments.Next(head[vxlan.Overhead:])
 			l.batch.Part(head)
 			l.batch.Part(payload)
