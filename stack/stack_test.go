@@ -150,6 +150,7 @@ func TestMalformedFromPod(t *testing.T) {
 			packet.Offload{NeedsChecksum: true, ChecksumStart: 20, ChecksumOffset: 6, GSO: packet.GSOTCP4, Size: 2}.Encode(b)
 			return b
 		}), "offload"},
+		{"a segment a byte", packettest.Packet{Src: podA, Dst: podB, Proto: packet.TCP, Payload: make([]byte, 2000)}.Super(1), "offload"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newBed(t, 1)

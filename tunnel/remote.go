@@ -9,7 +9,8 @@ import (
 // or lies where the request cannot describe it.
 func remoteChecksum(p *packet.Parsed, o packet.Offload) (r vxlan.RemoteChecksum, ok bool) {
 	r = vxlan.RemoteChecksum{Start: uint8(vxlan.EthernetLen + p.L4), UDP: p.Proto == packet.UDP}
-	return r, o.NeedsChecksum && int(o.ChecksumStart) == p.L4 && fits(r, p)
+	want := packet.PartialOffload(p)
+	return r, o.NeedsChecksum && o.ChecksumStart == want.ChecksumStart && o.ChecksumOffset == want.ChecksumOffset && fits(r, p)
 }
 
 // fits reports whether a request describes packet p: one that does not would let a sender write anywhere.

@@ -18,7 +18,8 @@ func NewCache(t *Table) *Cache { return &Cache{table: t, slots: make([]Copy, cac
 // Get returns the worker's copy of f's entry, from the cache or the shared table, or nil if the node does not know the
 // flow. now is the current second (Now). The copy is valid until the next call of Get or Put.
 func (c *Cache) Get(f *packet.Flow, now uint32) *Copy {
-	slot := &c.slots[f.Hash(c.table.head.seed)%cacheSlots]
+	hash := f.Hash(c.table.head.seed)
+	slot := &c.slots[hash%cacheSlots]
 	if slot.Flow == *f && slot.version != 0 {
 		e := &c.table.entries[slot.ref]
 		if e.version.Load() == slot.version {
@@ -30,7 +31,7 @@ func (c *Cache) Get(f *packet.Flow, now uint32) *Copy {
 		}
 	}
 	var ok bool
-	if *slot, ok = c.table.Lookup(*f); !ok {
+	if *slot, ok = c.table.lookup(f, hash, now); !ok {
 		return nil
 	}
 	return slot

@@ -446,7 +446,8 @@ func TestEvictionKeepsOwn(t *testing.T) {
 	}
 	bucket := table.bucket(table.hash(f))
 	for i, n := 0, 0; n < ways; i++ {
-		if g := numbered(packet.TCP, i); table.bucket(table.hash(g)) == bucket {
+		g := numbered(packet.TCP, i)
+		if table.bucket(table.hash(g)) == bucket && table.bucket(table.hash(g.Reverse())) != bucket {
 			table.Create(g, toPod, toNode, 1)
 			n++
 		}

@@ -88,10 +88,13 @@ func (t *Table) bucketOf(ref Ref) uint32      { return uint32(ref) / ways }
 func (t *Table) slots(bucket uint32) []entry  { return t.entries[bucket*ways : (bucket+1)*ways] }
 func (t *Table) ref(bucket uint32, i int) Ref { return Ref(bucket*ways + uint32(i)) }
 func (t *Table) hash(f packet.Flow) uint64    { return f.Hash(t.head.seed) }
-func (t *Table) find(f packet.Flow) (Ref, bool) { // needs the bucket's shard locked
-	bucket := t.bucket(t.hash(f))
+
+// find returns the entry of f. It needs the shard of f's bucket locked.
+func (t *Table) find(f packet.Flow) (Ref, bool) { return t.findIn(t.bucket(t.hash(f)), &f) }
+
+func (t *Table) findIn(bucket uint32, f *packet.Flow) (Ref, bool) {
 	for i := range t.slots(bucket) {
-		if e := &t.entries[t.ref(bucket, i)]; e.is(used) && e.flow == f {
+		if e := &t.entries[t.ref(bucket, i)]; e.is(used) && e.flow == *f {
 			return t.ref(bucket, i), true
 		}
 	}
@@ -100,16 +103,23 @@ func (t *Table) find(f packet.Flow) (Ref, bool) { // needs the bucket's shard lo
 
 // Lookup returns a copy of the entry of f, and notes that a packet came in this direction.
 func (t *Table) Lookup(f packet.Flow) (Copy, bool) {
-	s := t.lockOf(t.bucket(t.hash(f)))
+	return t.lookup(&f, t.hash(f), t.now())
+}
+
+func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
+	bucket := t.bucket(hash)
+	s := t.lockOf(bucket)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref, ok := t.find(f)
+	ref, ok := t.findIn(bucket, f)
 	if !ok {
 		return Copy{}, false
 	}
 	e := &t.entries[ref]
-	e.state.Or(seenOne)
-	e.seen.Store(t.now())
+	if !e.is(seenOne) {
+		e.state.Or(seenOne)
+	}
+	e.seen.Store(now)
 	return e.copy(ref), true
 }
 
@@ -122,7 +132,7 @@ func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy 
 	t.lockBoth(b0, b1)
 	defer t.unlockBoth(b0, b1)
 	now := t.now()
-	if ref, ok := t.find(f); ok {
+	if ref, ok := t.findIn(b0, &f); ok {
 		t.entries[ref].state.Or(seenOne)
 		t.entries[ref].seen.Store(now)
 		return t.entries[ref].copy(ref)
@@ -133,7 +143,7 @@ func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy 
 	if back == f { // a packet to its own address and port
 		return t.entries[ref].copy(ref)
 	}
-	twin, ok := t.find(back)
+	twin, ok := t.findIn(b1, &back)
 	if !ok {
 		twin = t.claimBut(b1, now, ref)
 		t.put(twin, back, reply, generation, now)

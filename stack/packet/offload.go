@@ -81,6 +81,10 @@ func (o Offload) Encode(frame []byte) {
 	ne.PutUint16(frame[8:], o.ChecksumOffset)
 }
 
+// maxSegments bounds what one super-packet stands for: Linux's TCP never sends segments of less than 48 bytes
+// (TCP_MIN_SND_MSS). Without it a pod could have one read answered by 65,535 datagrams.
+const maxSegments = MaxSize/48 + 1
+
 // Check reports DropOffload if o contradicts packet b, whose headers are p. A pod can set these fields through a packet
 // socket (PACKET_VNET_HDR), so they are input like any other; what Check keeps may be finished, segmented and written to
 // another pod.
@@ -96,7 +100,7 @@ func (o *Offload) Check(b []byte, p *Parsed) DropReason {
 	}
 	at, _ := checksumOffset(p.Proto)
 	switch {
-	case p.Fragment, !o.NeedsChecksum, o.Size == 0,
+	case p.Fragment, !o.NeedsChecksum, o.Size == 0, p.Len-p.Payload > maxSegments*int(o.Size),
 		int(o.ChecksumStart) != p.L4, int(o.ChecksumOffset) != at,
 		o.GSO == GSOTCP4 && (p.Version != 4 || p.Proto != TCP),
 		o.GSO == GSOTCP6 && (p.Version != 6 || p.Proto != TCP),

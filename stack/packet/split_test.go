@@ -98,6 +98,7 @@ func TestSplitRandom(t *testing.T) {
 		if n > 3000 {
 			size += 500
 		}
+		size = max(size, n/maxSegments+1)
 		if s.v6 && r.IntN(3) == 0 {
 			s.extFirst, s.ext = HopByHop, extensions(1+r.IntN(3), s.proto)
 		}
