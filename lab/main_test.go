@@ -40,7 +40,7 @@ func sleepRole(args []string) int {
 	if len(args) > 0 && args[0] == "stubborn" {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ready")
-		select {}
+		sleepForever()
 	}
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, syscall.SIGTERM)
@@ -54,8 +54,12 @@ func spinRole([]string) int {
 	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
 	}
 	fmt.Println("ready")
-	select {}
+	sleepForever()
+	return 0
 }
+
+// sleepForever is not select {}, which a runtime without cgo calls a deadlock.
+func sleepForever() { time.Sleep(time.Hour) }
 
 func newNamespace(t testing.TB, name string) *Namespace {
 	t.Helper()

@@ -178,7 +178,8 @@ func hostageRole([]string) int {
 	}
 	target, _ := os.Readlink(ns.Path())
 	fmt.Println("namespace", strings.Trim(target, "net:[]"), "grandchild", child.PID(), "")
-	select {}
+	sleepForever()
+	return 0
 }
 
 // held reports whether any process of the machine is in a network namespace or has it open.
