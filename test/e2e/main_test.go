@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+func TestMain(m *testing.M) {
+	lab.RegisterRole("no-tun", noTUN)
+	lab.RegisterRole("no-root", noRoot)
+	lab.Main(tests{m})
+}
+
+// tests removes what the tests built together, since lab.Main does not return.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int {
+	defer removeProgram()
+	return t.m.Run()
+}
+
+// soak skips a long test where nobody asked for it.
+func soak(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MIDDLEWAY_SOAK") != "1" {
+		t.Skip("long: set MIDDLEWAY_SOAK=1")
+	}
+}
+
+func newNamespace(t testing.TB, name string) *lab.Namespace {
+	t.Helper()
+	n, err := lab.NewNamespace(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func newCluster(t testing.TB, c lab.ClusterConfig) *lab.Cluster {
+	t.Helper()
+	cl, err := lab.NewCluster(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, n := range cl.Nodes {
+			if strings.Contains(n.Daemon().Tail(), "panic:") || t.Failed() {
+				st, err := n.Status()
+				t.Errorf("%s: %+v %v\n%s", n.Name(), st.Stack, err, n.Daemon().Tail())
+			}
+		}
+		if err := cl.Close(); err != nil {
+			t.Error(err)
+			for _, n := range cl.Nodes {
+				t.Logf("%s: %s", n.Name(), n.Daemon().Tail())
+			}
+		}
+	})
+	return cl
+}
+
+func mustStatus(t testing.TB, n *lab.Node) node.Status {
+	t.Helper()
+	st, err := n.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// eventually fails the test if ok does not become true within 5 seconds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
+
+func mustPing(t testing.TB, from *lab.Namespace, dst netip.Addr, size int) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	rtt, err := from.Ping(ctx, dst, size)
+	if err != nil {
+		t.Errorf("%d bytes: %v", size, err)
+	}
+	return rtt
+}
+
+// host returns the address with number h in a range.
+func host(cidr netip.Prefix, h int) netip.Addr {
+	a := cidr.Masked().Addr()
+	for range h {
+		a = a.Next()
+	}
+	return a
+}
+
+// drops is what was dropped, by reason.
+type drops map[string]uint64
+
+// minus returns what came on top of before, and omits what did not change.
+func (d drops) minus(before drops) drops {
+	more := maps.Clone(d)
+	for reason, n := range before {
+		if more[reason] -= n; more[reason] == 0 {
+			delete(more, reason)
+		}
+	}
+	return more
+}
+
+func (d drops) sum() (n uint64) {
+	for _, v := range d {
+		n += v
+	}
+	return n
+}
+
+func (d drops) String() string {
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(d)) {
+		parts = append(parts, fmt.Sprint(reason, " ", d[reason]))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+func dropsOf(t testing.TB, n *lab.Node) drops { return mustStatus(t, n).Stack.Drops }

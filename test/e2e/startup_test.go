@@ -1,0 +1,298 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// A daemon that cannot start says so in one sentence, with what to do, and leaves nothing half-made.
+func TestStartErrors(t *testing.T) {
+	long := strings.Repeat("long/", 25)
+	for _, tt := range []struct {
+		name    string
+		prepare func(*machine)
+		want    []string // the cause, and what to do
+	}{
+		{"no configuration", func(m *machine) { m.args = []string{"node"} }, []string{"--config FILE is needed", "node --help"}},
+		{"unknown flag", func(m *machine) { m.args = []string{"node", "--conf", "x"} }, []string{"unknown flag: --conf", "--help"}},
+		{"flag without value", func(m *machine) { m.args = []string{"node", "--config"} }, []string{"needs an argument: --config", "--help"}},
+		{"unknown command", func(m *machine) { m.args = []string{"serve"} }, []string{`unknown command "serve"`}},
+		{"argument too many", func(m *machine) { m.args = []string{"node", "node.yaml"} }, []string{`"node.yaml"`}},
+		{"bad log level", func(m *machine) { m.args = []string{"node", "--config", "x", "--log-level", "loud"} }, []string{`"loud"`, "debug, info, warn or error"}},
+		{"no such file", func(m *machine) { m.args = []string{"node", "--config", "/no/node.yaml"} }, []string{"/no/node.yaml", "no such file"}},
+		{"no YAML", func(m *machine) { m.args = []string{"node", "--config", m.write("name: [")} }, []string{"node.yaml", "line 1"}},
+		{"unknown field", func(m *machine) {
+			m.args = []string{"node", "--config", m.write(strings.Replace(m.json(), "podCIDRs", "podCidr", 1))}
+		}, []string{`unknown field "podCidr"`, "--help"}},
+		{"peer's range overlaps ours", func(m *machine) { m.config.Peers[0].PodCIDRs[0] = netip.MustParsePrefix("10.244.0.0/16") },
+			[]string{"peers[0].podCIDRs", "10.244.0.0/16 overlaps 10.244.1.0/24", "range of its own"}},
+		{"peer is this node", func(m *machine) { m.config.Peers[0].Address = m.config.Address }, []string{"peers[0].address", "leave it out"}},
+		{"peer twice", func(m *machine) {
+			again := m.config.Peers[0]
+			again.PodCIDRs = []netip.Prefix{lab.PodCIDR4(3)}
+			m.config.Peers = append(m.config.Peers, again)
+		}, []string{"192.168.254.12", "twice"}},
+		{"peer of the other family", func(m *machine) { m.config.Peers[0].Address = lab.NodeAddr6(2).Addr() }, []string{"peers[0].address", "family"}},
+		{"pod's address twice", func(m *machine) { m.config.Pods[1].Addresses = m.config.Pods[0].Addresses },
+			[]string{"pods[1].addresses", "10.244.1.2 belongs to default/pod-1"}},
+		{"pod has the gateway's address", func(m *machine) { m.config.Pods[0].Addresses[0] = host(lab.PodCIDR4(1), 1) },
+			[]string{"pods[0].addresses", "10.244.1.1", "gateway"}},
+		{"pod outside the ranges", func(m *machine) { m.config.Pods[0].Addresses[0] = host(lab.PodCIDR4(7), 2) },
+			[]string{"pods[0].addresses", "outside podCIDRs"}},
+		{"pod's name twice", func(m *machine) { m.config.Pods[1].Name = m.config.Pods[0].Name }, []string{"pods[1].name", "no other pod"}},
+		{"address is not on this node", func(m *machine) { m.config.Address = lab.NodeAddr4(7).Addr() },
+			[]string{"192.168.254.17", "set address to one that it has"}},
+		{"underlay too small", func(m *machine) {
+			nl, err := m.node.Netlink()
+			m.must(err)
+			link, err := nl.LinkByName("eth0")
+			m.must(err)
+			m.must(nl.LinkSetMTU(link, 1300))
+		}, []string{"mtu", "1300 bytes", "1250", "raise it to 1330"}},
+		{"no such namespace", func(m *machine) { m.config.Pods[0].Netns = "/run/netns/gone" },
+			[]string{"default/pod-1", "/run/netns/gone", "no such file", "has its pod ended"}},
+		{"no such namespace, of the second pod", func(m *machine) { m.config.Pods[1].Netns = "/run/netns/gone" },
+			[]string{"default/pod-2", "/run/netns/gone", "no such file", "has its pod ended"}},
+		{"not a namespace", func(m *machine) { m.config.Pods[0].Netns = "/etc/hostname" },
+			[]string{"default/pod-1", "/etc/hostname: it is none", "/proc/4711/ns/net"}},
+		{"runDir below a file", func(m *machine) { m.config.RunDir = m.write("x") + "/run" }, []string{"node.yaml", "not a directory", "runDir"}},
+		{"runDir too long", func(m *machine) { m.config.RunDir = filepath.Join(m.dir, long) }, []string{"runDir", "107 bytes", "shorter"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t)
+			tt.prepare(m)
+			m.mustFail(tt.want...)
+			if left := m.left(); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestStartPortInUse(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		occup func(*machine)
+	}{
+		{"by a socket of that address", func(m *machine) { m.listen("192.168.254.11:8472") }},
+		{"by a socket of all addresses", func(m *machine) { m.listen("0.0.0.0:8472") }},
+		{"by a VXLAN device of the kernel", func(m *machine) {
+			_, err := lab.NewKernelVXLAN(m.node, lab.KernelVXLANConfig{Own: lab.PlanVTEPs(1)[:1]})
+			m.must(err)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t)
+			tt.occup(m)
+			before := len(m.left())
+			m.mustFail("192.168.254.11:8472", "has this port", "choose another", "flannel.1")
+			if left := m.left(); len(left) > before {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func (m *machine) listen(addr string) {
+	c, err := m.node.ListenPacket("udp4", addr)
+	m.must(err)
+	m.t.Cleanup(func() { c.Close() })
+}
+
+// The pod's eth0 belongs to somebody else.
+func TestStartDeviceTaken(t *testing.T) {
+	m := newMachine(t)
+	nl, err := m.pods[1].Netlink()
+	m.must(err)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "eth0"
+	m.must(nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	m.mustFail("default/pod-2", `"eth0"`, "remove it or choose another name")
+	if left := m.left(); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A second daemon stays out, whatever of its configuration differs, and the first one notices nothing.
+func TestStartSecondDaemon(t *testing.T) {
+	m := newMachine(t)
+	first := m.daemon()
+	m.must(first.Start())
+	defer func() {
+		if err := first.Stop(5 * time.Second); err != nil {
+			t.Errorf("%v: %s", err, first.Tail())
+		}
+	}()
+	runDir := m.config.RunDir
+	pid := func() int {
+		st, err := node.ReadStatus(t.Context(), runDir)
+		if err != nil {
+			return 0
+		}
+		return st.PID
+	}
+	eventually(t, "the first daemon answers", func() bool { return pid() == first.PID() })
+	before := fmt.Sprint(m.left())
+
+	m.mustFail("another middleway node runs on "+runDir, "choose another runDir")
+	m.config.RunDir = filepath.Join(m.dir, "run2")
+	m.mustFail("192.168.254.11:8472", "choose another port")
+	m.config.VXLAN.Port = vxlan.DefaultPort + 1
+	m.mustFail("default/pod-1", "another process", "end that process")
+	m.config.RunDir = runDir
+	if after := fmt.Sprint(m.left()); pid() != first.PID() || after != before {
+		t.Errorf("pid %d, %v; before it was %d, %v", pid(), after, first.PID(), before)
+	}
+	mustPing(t, m.pods[0], host(lab.PodCIDR4(1), 3), 56)
+}
+
+// noTUN replaces this process by a program in whose mount namespace /dev/net/tun is missing, or may not be opened.
+func noTUN(args []string) int {
+	runtime.LockOSThread()
+	err := unix.Unshare(unix.CLONE_NEWNS)
+	switch {
+	case err != nil:
+	case args[0] == "missing":
+		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
+	default: // a device may not be opened on a mount without devices; the other flags may be locked on
+		const tun, flags = "/dev/net/tun", unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+		err = errors.Join(unix.Mount(tun, tun, "", unix.MS_BIND, ""), unix.Mount("", tun, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""))
+	}
+	if err == nil {
+		err = syscall.Exec(args[1], args[1:], os.Environ())
+	}
+	fmt.Println(err)
+	return 1
+}
+
+// noRoot replaces this process by a program of an ordinary user without capabilities.
+func noRoot(args []string) int {
+	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
+	if err == nil {
+		err = syscall.Exec(args[0], args, os.Environ())
+	}
+	fmt.Println(err)
+	return 1
+}
+
+func TestStartWithoutTUN(t *testing.T) {
+	for mode, words := range map[string][]string{
+		"missing":   {"/dev/net/tun", "does not exist", "modprobe tun"},
+		"forbidden": {"/dev/net/tun", "not allowed", "chmod 0666"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			if mode == "forbidden" && ordinaryUser() {
+				t.Skip("an ordinary user may not mount over this /dev/net/tun")
+			}
+			m := newMachine(t)
+			m.run = []string{"no-tun", mode}
+			m.mustFail(words...)
+			if left := m.left(); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// ordinaryUser reports whether this run is in a user namespace, where there is no other user and mounts may be locked.
+func ordinaryUser() bool {
+	b, _ := os.ReadFile("/proc/self/uid_map")
+	return !strings.Contains(string(b), "4294967295")
+}
+
+func TestStartWithoutRoot(t *testing.T) {
+	if ordinaryUser() {
+		t.Skip("an ordinary user cannot become another one")
+	}
+	m := newMachine(t)
+	m.run = []string{"no-root"}
+	m.mustFail("run directory", "permission denied", "runDir")
+
+	m.must(os.Mkdir(m.config.RunDir, 0o555))
+	m.mustFail("permission denied", "runDir")
+
+	m.must(os.Chmod(m.config.RunDir, 0o777))
+	// A namespace that the user can name, but not enter.
+	file := filepath.Join(m.dir, "netns")
+	m.must(os.WriteFile(file, nil, 0o644))
+	m.must(m.pods[0].Do(func() error { return unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "") }))
+	t.Cleanup(func() { unix.Unmount(file, unix.MNT_DETACH) })
+	m.config.Pods[0].Netns = file
+	m.mustFail("default/pod-1", file, "CAP_SYS_ADMIN")
+	if left := m.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestStartFullRunDir(t *testing.T) {
+	m := newMachine(t)
+	m.must(os.Mkdir(m.config.RunDir, 0o755))
+	m.must(unix.Mount("tmpfs", m.config.RunDir, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { unix.Unmount(m.config.RunDir, unix.MNT_DETACH) })
+	m.mustFail("no space left", "runDir")
+	if left := m.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestStartReadOnlyRunDir(t *testing.T) {
+	m := newMachine(t)
+	m.must(os.Mkdir(m.config.RunDir, 0o755))
+	m.must(unix.Mount(m.config.RunDir, m.config.RunDir, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { unix.Unmount(m.config.RunDir, unix.MNT_DETACH) })
+	m.must(unix.Mount("", m.config.RunDir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	m.mustFail("read-only file system", "runDir")
+	if left := m.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A daemon that fails to come back takes nothing from the pods that its predecessor gave them.
+func TestFailedRestartKeepsDevices(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{2}})
+	n := cl.Nodes[0]
+	devices := devicesOf(t, n)
+	r := transfer{from: n.Pods[0].Namespace, to: n.Pods[1].Namespace, addr: n.Pods[1].Addr4, rate: 50e6}.start(t)
+	good := n.Config
+	pods := append([]node.Pod(nil), good.Pods...)
+	for name, spoil := range map[string]func(){
+		"before the devices": func() { n.Config.Address = lab.NodeAddr4(7).Addr() },
+		"between them":       func() { n.Config.Pods[1].Netns = "/run/netns/gone" },
+	} {
+		if err := n.Daemon().Kill(); err != nil {
+			t.Fatal(err)
+		}
+		spoil()
+		if err := n.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-n.Daemon().Done()
+		t.Logf("%s: %s", name, n.Daemon().Tail())
+		for i, now := range devicesOf(t, n) {
+			if now != devices[i] {
+				t.Errorf("%s: eth0 of %s: interface %d became %d", name, n.Pods[i].Name(), devices[i], now)
+			}
+		}
+		n.Config = good
+		n.Config.Pods = append([]node.Pod(nil), pods...)
+		startNode(t, n)
+	}
+	time.Sleep(500 * time.Millisecond)
+	r.stop()
+	t.Log(r.wait(t))
+}
