@@ -89,13 +89,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
 	if n.config.EchoPort > 0 {
-		g.Go(func() error {
-			err := n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort))
-			if ctx.Err() != nil {
-				return nil // the netstack ends under its sockets
-			}
-			return err
-		})
+		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
 	err := g.Wait()
 	n.log.Info("node is down", "err", err)
@@ -182,7 +176,7 @@ func (n *Node) setPeers() error {
 		}
 		peers[i] = tunnel.Peer{
 			Addr: p.Address, MAC: mac, Sources: append([]netip.Prefix{netip.PrefixFrom(p.Address, p.Address.BitLen())}, p.PodCIDRs...),
-			Trains: !p.Kernel, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
+			Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
 		}
 	}
 	return n.tunnel.SetPeers(peers)

@@ -258,6 +258,7 @@ func TestReceiveDrops(t *testing.T) {
 // TestUnfinished: what a kernel on this machine hands over without finishing it, and only from a peer that is one.
 func TestUnfinished(t *testing.T) {
 	super := packettest.Packet{Src: pod2, Dst: pod1, Proto: packet.TCP, Flags: packet.ACK, Payload: make([]byte, 20000)}.Super(1000)[packet.VnetLen:]
+	udp := packettest.Packet{Src: pod2, Dst: pod1, Payload: make([]byte, 20000)}.Super(1000)[packet.VnetLen:]
 	open := packettest.Packet{Src: pod2, Dst: pod1, Payload: []byte("open")}.Super(4)[packet.VnetLen:]
 	done := packettest.Packet{Src: pod2, Dst: pod1, Payload: []byte("done")}.Frame()[packet.VnetLen:]
 	for _, tt := range []struct {
@@ -267,16 +268,19 @@ func TestUnfinished(t *testing.T) {
 		want       packet.DropReason
 		gso        packet.GSO
 		checksum   bool
+		segment    int // told by the kernel
 	}{
-		{"super-packet of a kernel", super, true, packet.Kept, packet.GSOTCP4, true},
-		{"super-packet of another", super, false, packet.DropTooBig, 0, false},
-		{"open checksum of a kernel", open, true, packet.Kept, packet.GSONone, true},
-		{"open checksum of another", open, false, packet.Kept, packet.GSONone, false},
-		{"complete", done, true, packet.Kept, packet.GSONone, false},
+		{"super-packet of a kernel", super, true, packet.Kept, packet.GSOTCP4, true, 0},
+		{"UDP super-packet of a kernel", udp, true, packet.Kept, packet.GSOUDP, true, 1000},
+		{"UDP super-packet whose segments nobody told", udp, true, packet.DropTooBig, 0, false, 0},
+		{"super-packet of another", super, false, packet.DropTooBig, 0, false, 0},
+		{"open checksum of a kernel", open, true, packet.Kept, packet.GSONone, true, 0},
+		{"open checksum of another", open, false, packet.Kept, packet.GSONone, false, 0},
+		{"complete", done, true, packet.Kept, packet.GSONone, false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, from := fakeEnd()
-			from.Unfinished = tt.unfinished
+			from.Unfinished, p.segment = tt.unfinished, tt.segment
 			o, reason := p.open(datagram(tt.inner), from)
 			if reason != tt.want {
 				t.Fatalf("got %v, want %v", reason, tt.want)
@@ -297,12 +301,16 @@ func fakeEnd() (*Port, *peer) {
 // FuzzOpen opens arbitrary datagrams: whatever is kept parses, comes from the sender's range, and can be written to a pod.
 func FuzzOpen(f *testing.F) {
 	for _, s := range spoiled() {
-		f.Add(s.data, false)
-		f.Add(s.data, true)
+		f.Add(s.data, false, uint16(0))
+		f.Add(s.data, true, uint16(0))
 	}
-	f.Add(datagram(packettest.Packet{Src: pod2, Dst: pod1, Proto: packet.TCP, Payload: make([]byte, 3000)}.Super(1000)[packet.VnetLen:]), true)
-	f.Fuzz(func(t *testing.T, data []byte, trusted bool) {
+	f.Add(datagram(packettest.Packet{Src: pod2, Dst: pod1, Proto: packet.TCP, Payload: make([]byte, 3000)}.Super(1000)[packet.VnetLen:]), true, uint16(0))
+	f.Add(datagram(packettest.Packet{Src: pod2, Dst: pod1, Payload: make([]byte, 3000)}.Super(1000)[packet.VnetLen:]), true, uint16(1000))
+	f.Fuzz(func(t *testing.T, data []byte, trusted bool, segment uint16) {
 		p, from := fakeEnd()
+		if trusted {
+			p.segment = int(segment) // told by a kernel, and so only of a peer that is one
+		}
 		from.Unfinished, from.RemoteChecksum = trusted, trusted
 		o, reason := p.open(data, from)
 		if reason != packet.Kept {

@@ -39,6 +39,15 @@ func command() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// An unknown command is one sentence.
+		DisableSuggestions: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; `middleway --help` lists the commands", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(nodeCommand(), statusCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -32,13 +32,17 @@ func (n *Netstack) ServeEcho(ctx context.Context, port uint16) error {
 	if port == 0 {
 		port = EchoPort
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, serving := errgroup.WithContext(ctx)
 	for _, a := range n.addrs {
 		addr := netip.AddrPortFrom(a, port)
-		g.Go(func() error { return n.echoDatagrams(ctx, addr) })
-		g.Go(func() error { return n.echoConns(ctx, addr) })
+		g.Go(func() error { return n.echoDatagrams(serving, addr) })
+		g.Go(func() error { return n.echoConns(serving, addr) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	if ctx.Err() != nil {
+		return nil // Run may have closed the sockets before serving was told
+	}
+	return err
 }
 
 func (n *Netstack) echoDatagrams(ctx context.Context, addr netip.AddrPort) error {
