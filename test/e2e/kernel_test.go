@@ -122,11 +122,22 @@ func (k *kernelPeers) setOffloads(t *testing.T, v6, on bool) {
 	}
 }
 
-func TestKernelVXLAN(t *testing.T)         { testKernelVXLAN(t, false) }
-func TestKernelVXLANOverIPv6(t *testing.T) { testKernelVXLAN(t, true) }
+func TestKernelVXLAN(t *testing.T) { testKernelVXLAN(t, lab.ClusterConfig{}) }
 
-func testKernelVXLAN(t *testing.T, v6 bool) {
-	k := newKernelPeers(t, lab.ClusterConfig{IPv6Underlay: v6})
+func TestKernelVXLANOverIPv6(t *testing.T) { testKernelVXLAN(t, lab.ClusterConfig{IPv6Underlay: true}) }
+
+// Peers that were told to take trains of datagrams.
+func TestKernelVXLANTrains(t *testing.T) {
+	testKernelVXLAN(t, lab.ClusterConfig{Change: func(_ int, c *node.Config) {
+		for i := range c.Peers {
+			c.Peers[i].Trains = true
+		}
+	}})
+}
+
+func testKernelVXLAN(t *testing.T, c lab.ClusterConfig) {
+	v6 := c.IPv6Underlay
+	k := newKernelPeers(t, c)
 	for _, on := range []bool{true, false} {
 		k.setOffloads(t, v6, on)
 		t.Run(fmt.Sprintf("offloads=%v", on), func(t *testing.T) { k.exchange(t, kernelSize) })
