@@ -54,7 +54,7 @@ var arrows = []arrow{
 	{"cni/netns", "", "a thread in a namespace is a tool for many"},
 	{"cni/link", "cni/netns stack/tun", "the pod's side of an attachment: its device, addresses and routes (ADR 0002)"},
 
-	{"stack", "stack/*", "stack never imports tunnel: it declares Overlay, and node passes the tunnel in"},
+	{"stack", "stack/*", "stack never imports tunnel: it declares Port, and node passes the tunnel in"},
 	{"stack/packet/packettest", "stack/packet", "packets for tests are packets"},
 	{"stack/packet", "", "everything on a packet's way stands on it"},
 	{"stack/dns", "", "DNS is a table and a protocol, no packets"},

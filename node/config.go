@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -127,6 +129,9 @@ func ParseConfig(b []byte) (c Config, err error) {
 	return c, c.check()
 }
 
+// wrongKind is how encoding/json tells of a value of the wrong kind, in the words of Go.
+var wrongKind = regexp.MustCompile(`cannot unmarshal (.+) into Go struct field [A-Za-z]+\.(\S+) of type \S+`)
+
 // plain says in one line what the YAML library found wrong.
 func plain(err error) string {
 	s := err.Error()
@@ -134,8 +139,14 @@ func plain(err error) string {
 		s = strings.ReplaceAll(s, noise, "")
 	}
 	s = strings.Join(strings.Fields(s), " ")
-	if strings.Contains(s, "unknown field") {
+	s = wrongKind.ReplaceAllString(s, "$2: a $1 does not belong there; `middleway node --help` shows what does")
+	switch {
+	case strings.Contains(s, "unknown field"):
 		s += "; `middleway node --help` lists the fields"
+	case strings.Contains(s, "ParseAddr("):
+		s += "; an address like 192.168.254.11 is needed there"
+	case strings.Contains(s, "ParsePrefix("):
+		s += "; a range like 10.244.1.0/24 is needed there"
 	}
 	return s
 }
@@ -179,9 +190,9 @@ func Gateway(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr().N
 
 // Limits of the configuration.
 const (
-	minMTU  = 1280 // the least that IPv6 takes (RFC 8200, section 5)
-	minMTU4 = 576  // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
-	maxMTU  = 65535
+	minMTU  = 1280                             // the least that IPv6 takes (RFC 8200, section 5)
+	minMTU4 = 576                              // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
+	maxMTU  = udp.MaxTrainLen - vxlan.Overhead // what one datagram holds
 	maxName = 253
 )
 

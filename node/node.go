@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -49,8 +50,10 @@ type Node struct {
 	netstack *netstack.Netstack
 	stack    *stack.Stack
 	devices  []device
-	status   statusServer
-	started  time.Time
+
+	madeRunDir bool
+	status     statusServer
+	started    time.Time
 }
 
 // Run builds a node and runs it until ctx ends or a part of it fails. What it could not build in whole it takes down
@@ -70,14 +73,15 @@ func New(c Config, log *slog.Logger) (*Node, error) {
 		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.listenStatus, n.keepDevices,
 	} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, n.Close())
+			return nil, errors.Join(err, n.Close(), n.removeState())
 		}
 	}
 	return n, nil
 }
 
-// Run moves packets until ctx ends or a part fails. Order of shutdown: the workers stop first, so that no packet meets a
-// part that has gone; the netstack's connections end; the status socket answers to the last.
+// Run moves packets until ctx ends or a part fails. All parts are told at once and may meet in any order: the netstack
+// takes no packet once it has ended, and the stack drops what it is given then. Close closes devices and sockets after all
+// have returned.
 func (n *Node) Run(ctx context.Context) error {
 	if want := stack.Workers(n.config.Workers) + spareThreads; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
@@ -117,10 +121,12 @@ func (n *Node) Close() error {
 
 // openState makes the run directory and opens the flow table there; its lock keeps a second daemon out.
 func (n *Node) openState() error {
+	_, missing := os.Stat(n.config.RunDir)
 	if err := os.MkdirAll(n.config.RunDir, 0o700); err != nil {
 		return fmt.Errorf("make run directory: %w; choose another one by runDir", err)
 	}
-	flows, err := flow.Open(filepath.Join(n.config.RunDir, "flows"), n.config.FlowEntries)
+	n.madeRunDir = errors.Is(missing, fs.ErrNotExist)
+	flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
 	switch {
 	case errors.Is(err, flow.ErrInUse):
 		return fmt.Errorf("another middleway node runs on %s; end it, or choose another runDir", n.config.RunDir)
@@ -131,18 +137,46 @@ func (n *Node) openState() error {
 	return nil
 }
 
+func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, "flows") }
+
+// removeState takes away what a failed start made, but never what a former daemon left.
+func (n *Node) removeState() error {
+	var errs []error
+	if n.flows != nil && !n.flows.Reopened() {
+		errs = append(errs, os.Remove(n.flowFile()))
+	}
+	if n.madeRunDir {
+		errs = append(errs, os.Remove(n.config.RunDir))
+	}
+	return errors.Join(errs...)
+}
+
+// setMTU finds the pods' MTU, or checks the one that was configured: a packet that the underlay does not take would be
+// dropped.
+func (n *Node) setMTU() error {
+	underlay, err := underlayMTU(n.config.Address)
+	if err != nil {
+		return err
+	}
+	overhead := tunnel.Overhead(n.config.Address)
+	n.mtu = min(underlay-overhead, maxMTU)
+	if least := n.leastMTU(); n.mtu < least {
+		return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; raise it to %d",
+			n.config.Address, underlay, n.mtu, least, least+underlay-n.mtu)
+	}
+	if n.config.MTU > n.mtu {
+		return fmt.Errorf("mtu: %d needs %d bytes on the interface with %v, which has %d; lower mtu to %d, or raise the interface's",
+			n.config.MTU, n.config.MTU+overhead, n.config.Address, underlay, n.mtu)
+	}
+	if n.config.MTU != 0 {
+		n.mtu = n.config.MTU
+	}
+	return nil
+}
+
 func (n *Node) openTunnel() error {
-	n.mtu = n.config.MTU
-	if n.mtu == 0 {
-		underlay, err := underlayMTU(n.config.Address)
-		if err != nil {
-			return err
-		}
-		n.mtu = min(underlay-tunnel.Overhead(n.config.Address), maxMTU)
-		if least := n.leastMTU(); n.mtu < least {
-			return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; raise it to %d",
-				n.config.Address, underlay, n.mtu, least, least+underlay-n.mtu)
-		}
+	if err := n.setMTU(); err != nil {
+		return err
 	}
 	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
 	if err != nil {
@@ -221,7 +255,12 @@ func (n *Node) buildStack() error {
 
 func (n *Node) attachPods() error {
 	for _, p := range n.config.Pods {
-		if err := n.attach(p); err != nil {
+		err := n.attach(p)
+		if errors.Is(err, fs.ErrNotExist) && n.flows.Reopened() {
+			n.log.Warn("pod has ended while no daemon ran; it is left out", "pod", p.Name, "err", err)
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("attach pod %s: %w", p.Name, err)
 		}
 	}

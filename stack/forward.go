@@ -163,6 +163,10 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v flow.Verdict, from origin) {
 	switch v.Action {
 	case flow.ToNode:
+		if from == originNode {
+			f.refuse(b, packet.DropTransit) // the netstack keeps packets to itself inside; answers to one would wait for us
+			return
+		}
 		f.toNode(b.Packet(), p, o)
 		b.Release()
 		return

@@ -28,7 +28,7 @@ type worker struct {
 	poll  poller
 	queue [][]watched // by number of the attachment: what this worker reads
 
-	mu      sync.Mutex // guards calls, running and stopping
+	mu      sync.Mutex // guards calls, running and stopped
 	calls   []func()
 	running bool
 	stopped bool
@@ -98,10 +98,15 @@ func (w *worker) drain(token int32) {
 			n, err := r.queue.Read(b.Space())
 			if err != nil {
 				b.Release()
-				if !errors.Is(err, unix.EAGAIN) {
-					w.lost(r, err)
+				if errors.Is(err, unix.EAGAIN) {
+					break
 				}
-				break
+				if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.EBADF) {
+					w.lost(r, err)
+					break
+				}
+				w.drop(packet.DropMalformed, 1) // a frame that the device could not describe
+				continue
 			}
 			if n <= packet.VnetLen {
 				w.refuse(b, packet.DropMalformed)

@@ -63,7 +63,7 @@ func newPort(t *Tunnel, receives bool) (*Port, error) {
 		p.conn, p.receive = conn, udp.NewReceiver(conn)
 	}
 	for range t.config.Lanes {
-		conn, err := udp.Listen(udp.Config{Local: netip.AddrPortFrom(t.config.Local, 0)})
+		conn, err := udp.Listen(udp.Config{Local: netip.AddrPortFrom(t.config.Local, 0), SendOnly: true})
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}

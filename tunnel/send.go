@@ -67,7 +67,7 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 	wire := headLen + segments.Size()
 	train := 1
 	if to.Trains {
-		train = min(udp.MaxTrain, udp.MaxTrainLen/wire)
+		train = max(1, min(udp.MaxTrain, udp.MaxTrainLen/wire))
 	}
 	var outer [vxlan.Overhead]byte
 	h.Encode(outer[:])

@@ -33,7 +33,7 @@ func demoCommand() *cobra.Command {
   middleway demo --download 1GiB --duration 5s
   middleway demo --underlay userspace
   middleway demo -o json | jq '.checks[] | select(.ok | not)'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("demo: -o %q: want text or json", output)

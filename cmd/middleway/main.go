@@ -41,17 +41,23 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		// An unknown command is one sentence.
 		DisableSuggestions: true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; `middleway --help` lists the commands", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:               noArgs,
+		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(nodeCommand(), statusCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
 	return root
+}
+
+// noArgs refuses arguments with a sentence that says where to look.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		return fmt.Errorf("unknown command %q; `%s --help` lists the commands", args[0], cmd.CommandPath())
+	}
+	return fmt.Errorf("%s takes no argument like %q, only flags; `%s --help` lists them", cmd.CommandPath(), args[0], cmd.CommandPath())
 }

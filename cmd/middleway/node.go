@@ -49,7 +49,7 @@ func nodeCommand() *cobra.Command {
 		Long:  nodeHelp,
 		Example: `  middleway node --config /etc/middleway/node.yaml
   middleway node --config node.yaml --log-level debug`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return errors.New("node: --config FILE is needed; `middleway node --help` shows what stands in it")

@@ -20,7 +20,7 @@ func statusCommand() *cobra.Command {
 		Short: "Show what a running node daemon counts",
 		Example: `  middleway status
   middleway status --run-dir /run/middleway -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("status: -o %q: want text or json", output)

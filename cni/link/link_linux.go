@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func open[D io.Closer](c Config, opener func(tun.Config) (D, error)) (dev D, err
 	return dev, err
 }
 
-// configure sets up the device in the namespace of the calling thread. What is set already stays as it is.
+// configure sets up the device in the namespace of the calling thread, whatever a former daemon left of it.
 func configure(c Config) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -94,6 +95,9 @@ func configure(c Config) error {
 		if err := s.do(); err != nil {
 			return fmt.Errorf("%s of %s: %w", s.what, c.Name, err)
 		}
+	}
+	if err := removeOthers(h, dev, c.Addrs); err != nil {
+		return err
 	}
 	for _, a := range c.Addrs {
 		if err := address(h, dev, a); err != nil {
@@ -121,6 +125,25 @@ func setUpLoopback(h *netlink.Handle) error {
 		return err
 	}
 	return h.LinkSetUp(lo)
+}
+
+// removeOthers takes away addresses that the pod had from a former daemon and no longer has: its kernel would send from
+// them, and the source check would drop that.
+func removeOthers(h *netlink.Handle, dev netlink.Link, keep []netip.Addr) error {
+	addrs, err := h.AddrList(dev, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", dev.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if ip = ip.Unmap(); !ok || ip.IsLinkLocalUnicast() || slices.Contains(keep, ip) {
+			continue
+		}
+		if err := h.AddrDel(dev, &a); err != nil {
+			return fmt.Errorf("remove address %v from %s: %w", ip, dev.Attrs().Name, err)
+		}
+	}
+	return nil
 }
 
 func address(h *netlink.Handle, dev netlink.Link, a netip.Addr) error {

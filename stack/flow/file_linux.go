@@ -69,6 +69,8 @@ var ErrInUse = errors.New("flow table is in use by another process")
 // flows found are kept; what was torn in the middle of a write, or cannot have been written by a table, is freed.
 func Open(path string, entries int) (*Table, error) {
 	n := roundEntries(entries)
+	_, missing := os.Lstat(path)
+	fresh := errors.Is(missing, fs.ErrNotExist)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open flow table: directory %s does not exist", filepath.Dir(path))
@@ -79,6 +81,9 @@ func Open(path string, entries int) (*Table, error) {
 	size := headerSize + n*entrySize
 	if err := prepareFile(f, n, size); err != nil {
 		_ = f.Close()
+		if fresh {
+			_ = os.Remove(path)
+		}
 		return nil, fmt.Errorf("open flow table %s: %w", path, err)
 	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -93,6 +98,7 @@ func Open(path string, entries int) (*Table, error) {
 	t.unmap = func() error { return errors.Join(unix.Munmap(mem), f.Close()) } // the lock ends with the file
 	t.finish()
 	t.recover()
+	t.reopened = t.head.generation.Load() > 0
 	return t, nil
 }
 

@@ -30,6 +30,7 @@ type Table struct {
 	unmap   func() error
 
 	restored int
+	reopened bool
 	flows    atomic.Int64 // directions in use
 	evicted  atomic.Uint64
 
@@ -69,6 +70,9 @@ func (t *Table) Close() error { return t.unmap() }
 
 // Seed returns the secret seed by which flows are hashed (Flow.Hash).
 func (t *Table) Seed() uint64 { return t.head.seed }
+
+// Reopened reports whether the table's file was one that a former daemon of this boot has used.
+func (t *Table) Reopened() bool { return t.reopened }
 
 // Restored returns how many directions of flows were found when the table was opened.
 func (t *Table) Restored() int { return t.restored }

@@ -154,8 +154,10 @@ func (m *machine) left() (things []string) {
 			}
 		}
 	}
-	if _, err := os.Stat(filepath.Join(m.config.RunDir, "node.sock")); err == nil {
-		things = append(things, "node.sock")
+	for _, name := range []string{"node.sock", "flows"} {
+		if _, err := os.Stat(filepath.Join(m.config.RunDir, name)); err == nil {
+			things = append(things, name)
+		}
 	}
 	return append(things, m.sockets()...)
 }

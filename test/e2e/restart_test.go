@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/middleway-net/middleway/lab"
 )
 
@@ -188,4 +190,36 @@ func copyOfTest(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// A pod that ended while no daemon ran does not keep the others from their network, and a pod whose address was changed has
+// only the new one.
+func TestRestartWithOtherPods(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{3}})
+	n := cl.Nodes[0]
+	a, b := n.Pods[0], n.Pods[1]
+	if err := n.Daemon().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	n.Config.Pods[2].Netns = "/proc/self/fd/9999" // its namespace is gone
+	moved := host(lab.PodCIDR4(1), 77)
+	n.Config.Pods[1].Addresses[0] = moved
+	startNode(t, n)
+	if got := mustStatus(t, n).Stack.Attachments; got != 2 {
+		t.Errorf("%d pods attached, want 2", got)
+	}
+	mustPing(t, a.Namespace, moved, 56)
+	mustPing(t, b.Namespace, a.Addr4, 56) // from the new address, or the source check would drop it
+	nl, err := b.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := nl.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := nl.AddrList(dev, netlink.FAMILY_V4)
+	if err != nil || len(addrs) != 1 || addrs[0].IP.String() != moved.String() {
+		t.Errorf("addresses of the moved pod: %v, %v; want only %v", addrs, err, moved)
+	}
 }

@@ -64,6 +64,7 @@ func TestStartErrors(t *testing.T) {
 			m.must(err)
 			m.must(nl.LinkSetMTU(link, 1300))
 		}, []string{"mtu", "1300 bytes", "1250", "raise it to 1330"}},
+		{"mtu over the underlay", func(m *machine) { m.config.MTU = 1500 }, []string{"mtu: 1500 needs 1550 bytes", "lower mtu to 1450"}},
 		{"no such namespace", func(m *machine) { m.config.Pods[0].Netns = "/run/netns/gone" },
 			[]string{"default/pod-1", "/run/netns/gone", "no such file", "has its pod ended"}},
 		{"no such namespace, of the second pod", func(m *machine) { m.config.Pods[1].Netns = "/run/netns/gone" },
@@ -272,7 +273,7 @@ func TestFailedRestartKeepsDevices(t *testing.T) {
 	pods := append([]node.Pod(nil), good.Pods...)
 	for name, spoil := range map[string]func(){
 		"before the devices": func() { n.Config.Address = lab.NodeAddr4(7).Addr() },
-		"between them":       func() { n.Config.Pods[1].Netns = "/run/netns/gone" },
+		"between them":       func() { n.Config.Pods[1].Netns = "/etc/hostname" },
 	} {
 		if err := n.Daemon().Kill(); err != nil {
 			t.Fatal(err)

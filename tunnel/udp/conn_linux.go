@@ -20,6 +20,9 @@ type Config struct {
 	Shared bool
 	// Trains makes the kernel hand over datagrams of one sender merged (UDP_GRO).
 	Trains bool
+	// SendOnly gives the socket the least receive buffer there is: nobody reads it, and what strangers send to its port must
+	// not pile up.
+	SendOnly bool
 	// Buffer is the size of the socket's buffers in bytes. Default 8 MiB; without CAP_NET_ADMIN the kernel gives at most
 	// net.core.rmem_max and wmem_max.
 	Buffer int
@@ -82,8 +85,11 @@ func (c *Conn) configure(cfg Config) error {
 	if size == 0 {
 		size = defaultBuffer
 	}
-	setBuffer(c.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, size)
 	setBuffer(c.fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, size)
+	if cfg.SendOnly {
+		size = 1 // the kernel raises it to its least, about 2 KiB
+	}
+	setBuffer(c.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, size)
 	return c.bind(cfg.Local)
 }
 
