@@ -76,8 +76,8 @@ type Peer struct {
 	// Kernel: the peer is a kernel's VXLAN device, for example flannel's. It gets one datagram a packet, complete checksums,
 	// and may send packets that its kernel left unfinished. Default false: the peer is a middleway node.
 	Kernel bool `json:"kernel,omitempty"`
-	// Trains says that a kernel peer was seen to take trains of datagrams (UDP_SEGMENT), which is faster where no wire cuts
-	// them: on the same machine. A middleway peer always gets them. Default false.
+	// Trains says that a kernel peer was seen to take trains of datagrams (UDP_SEGMENT), which is faster. A middleway peer
+	// always gets them, and a kernel peer on this machine once it has handed over a super-packet itself. Default false.
 	Trains bool `json:"trains,omitempty"`
 }
 

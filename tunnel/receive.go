@@ -121,5 +121,8 @@ func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason pa
 		return o, packet.DropTooBig
 	}
 	o = o.Segmented(parsed, size)
-	return o, o.Check(inner, parsed)
+	if reason = o.Check(inner, parsed); reason == packet.Kept && !from.proved.Load() {
+		from.proved.Store(true)
+	}
+	return o, reason
 }

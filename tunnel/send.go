@@ -66,7 +66,7 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 	headLen := vxlan.Overhead + segments.HeaderLen()
 	wire := headLen + segments.Size()
 	train := 1
-	if to.Trains {
+	if to.Trains || to.proved.Load() {
 		train = max(1, min(udp.MaxTrain, udp.MaxTrainLen/wire))
 	}
 	var outer [vxlan.Overhead]byte

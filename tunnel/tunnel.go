@@ -159,7 +159,10 @@ type peerTable struct{ byAddr map[netip.Addr]*peer }
 
 type peer struct {
 	Peer
-	to     *udp.Addr
+	to *udp.Addr
+	// proved: it handed over an inner super-packet, which no wire carries. So it is a VXLAN device of this machine's kernel,
+	// and that takes trains (Linux 5.0, as our own sockets need).
+	proved atomic.Bool
 	header vxlan.Header // of everything sent to it, but for the Ethernet type and the checksum request
 }
 

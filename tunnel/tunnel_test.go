@@ -285,6 +285,9 @@ func TestUnfinished(t *testing.T) {
 			if reason != tt.want {
 				t.Fatalf("got %v, want %v", reason, tt.want)
 			}
+			if proved := from.proved.Load(); proved != (tt.gso != packet.GSONone) {
+				t.Errorf("proved to take trains: %v", proved)
+			}
 			if reason == packet.Kept && (o.GSO != tt.gso || o.NeedsChecksum != tt.checksum) {
 				t.Errorf("offload %+v, want GSO %d and checksum %v", o, tt.gso, tt.checksum)
 			}

@@ -31,7 +31,7 @@ The configuration is a YAML file:
     address: 192.168.254.12       required
     podCIDRs: [10.244.2.0/24]     required
     kernel: false                 true for a kernel's VXLAN device, for example flannel's
-    trains: false                 true for a kernel peer that takes trains of datagrams, on the same machine
+    trains: false                 true for a kernel peer that is known to take trains of datagrams
     mac: "02:…"                   default as the peer makes it
   pods:
   - name: default/web
