@@ -79,9 +79,9 @@ func New(c Config, log *slog.Logger) (*Node, error) {
 	return n, nil
 }
 
-// Run moves packets until ctx ends or a part fails. All parts are told at once and may meet in any order: the netstack
-// takes no packet once it has ended, and the stack drops what it is given then. Close closes devices and sockets after all
-// have returned.
+// Run moves packets until ctx ends or a part fails. All parts are told at once and may end in any order: a netstack that
+// has ended takes no packet, and what it sends while it ends still finds devices and sockets, which Close closes after all
+// parts have returned.
 func (n *Node) Run(ctx context.Context) error {
 	if want := stack.Workers(n.config.Workers) + spareThreads; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
@@ -104,11 +104,11 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) Close() error {
 	var errs []error
 	errs = append(errs, n.status.close())
+	if n.netstack != nil {
+		n.netstack.Close() // it may still send into the stack's devices
+	}
 	if n.stack != nil {
 		errs = append(errs, n.stack.Close())
-	}
-	if n.netstack != nil {
-		n.netstack.Close()
 	}
 	if n.tunnel != nil {
 		errs = append(errs, n.tunnel.Close())

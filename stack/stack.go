@@ -30,7 +30,7 @@ type Queue interface {
 	Write(frame []byte, more [][]byte) error
 }
 
-// Port is one worker's end of the tunnel to other nodes (decision: a peer is its underlay address).
+// Port is one worker's end of the tunnel to other nodes. A peer is its underlay address.
 type Port interface {
 	// FD returns the descriptor to wait on, or -1 if the port only sends.
 	FD() int
