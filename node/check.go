@@ -1,0 +1,124 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/middleway-net/middleway/tunnel/udp"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// Limits of the configuration.
+const (
+	minMTU  = 1280                             // the least that IPv6 takes (RFC 8200, section 5)
+	minMTU4 = 576                              // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
+	maxMTU  = udp.MaxTrainLen - vxlan.Overhead // what one datagram holds
+	maxName = 253
+)
+
+// check finds the first thing that cannot work, and says which field it is and what it should be.
+func (c *Config) check() error {
+	switch {
+	case c.Name == "" || len(c.Name) > maxName:
+		return errors.New("name: a name for the node is needed")
+	case !c.Address.IsValid() || c.Address.IsUnspecified() || c.Address.IsMulticast():
+		return errors.New("address: the node's own address on the underlay is needed, for example 192.168.254.11")
+	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
+		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, minMTU, maxMTU)
+	case c.Workers < 0 || c.Workers > 256:
+		return fmt.Errorf("workers: %d is not between 1 and 256", c.Workers)
+	case c.FlowEntries < 0 || c.FlowEntries > 1<<26:
+		return fmt.Errorf("flowEntries: %d is not between 1 and %d", c.FlowEntries, 1<<26)
+	case c.EchoPort < -1 || c.EchoPort > 65535:
+		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
+	case c.VXLAN.VNI > vxlan.MaxVNI:
+		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
+	}
+	if _, err := vxlan.ParseMAC(c.VXLAN.MAC); err != nil {
+		return fmt.Errorf("vxlan.mac: %w", err)
+	}
+	if err := checkCIDRs(c.PodCIDRs); err != nil {
+		return fmt.Errorf("podCIDRs: %w", err)
+	}
+	if err := c.checkPeers(); err != nil {
+		return err
+	}
+	return c.checkPods()
+}
+
+func checkCIDRs(cidrs []netip.Prefix) error {
+	if len(cidrs) == 0 {
+		return errors.New("at least one range is needed, for example 10.244.1.0/24")
+	}
+	for i, p := range cidrs {
+		switch {
+		case !p.IsValid() || p.Addr().Is4In6() || p != p.Masked():
+			return fmt.Errorf("%v is not a range like 10.244.1.0/24 or fd00:10:244:1::/64", p)
+		case p.Bits() > p.Addr().BitLen()-2:
+			return fmt.Errorf("%v is too small for a gateway and a pod", p)
+		case i > 1 || i == 1 && p.Addr().Is4() == cidrs[0].Addr().Is4():
+			return errors.New("at most one range of each family")
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkPeers() error {
+	ranges := slices.Clone(c.PodCIDRs)
+	for i, p := range c.Peers {
+		where := fmt.Sprintf("peers[%d]", i)
+		if !p.Address.IsValid() || p.Address.Is4() != c.Address.Is4() {
+			return fmt.Errorf("%s.address: an address of the family of this node's (%v) is needed", where, c.Address)
+		}
+		if p.Address == c.Address {
+			return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)
+		}
+		if _, err := vxlan.ParseMAC(p.MAC); err != nil {
+			return fmt.Errorf("%s.mac: %w", where, err)
+		}
+		if err := checkCIDRs(p.PodCIDRs); err != nil {
+			return fmt.Errorf("%s.podCIDRs: %w", where, err)
+		}
+		for _, r := range p.PodCIDRs {
+			for _, other := range ranges {
+				if r.Overlaps(other) {
+					return fmt.Errorf("%s.podCIDRs: %v overlaps %v of another node; every node needs a range of its own", where, r, other)
+				}
+			}
+		}
+		ranges = append(ranges, p.PodCIDRs...)
+	}
+	return nil
+}
+
+func (c *Config) checkPods() error {
+	names, owners := map[string]bool{}, map[netip.Addr]string{}
+	for _, cidr := range c.PodCIDRs {
+		owners[Gateway(cidr)] = "the node (gateway)"
+		owners[cidr.Addr()] = "the node (network address)"
+	}
+	for i, p := range c.Pods {
+		where := fmt.Sprintf("pods[%d]", i)
+		switch {
+		case p.Name == "" || names[p.Name]:
+			return fmt.Errorf("%s.name: a name that no other pod has is needed", where)
+		case p.Netns == "":
+			return fmt.Errorf("%s.netns: the path of the pod's network namespace is needed", where)
+		case len(p.Addresses) == 0 || len(p.Addresses) > 2 || len(p.Addresses) == 2 && p.Addresses[0].Is4() == p.Addresses[1].Is4():
+			return fmt.Errorf("%s.addresses: one address of each family, or of one, is needed", where)
+		}
+		names[p.Name] = true
+		for _, a := range p.Addresses {
+			if !slices.ContainsFunc(c.PodCIDRs, func(r netip.Prefix) bool { return r.Contains(a) }) {
+				return fmt.Errorf("%s.addresses: %v lies outside podCIDRs %v", where, a, c.PodCIDRs)
+			}
+			if other := owners[a]; other != "" {
+				return fmt.Errorf("%s.addresses: %v belongs to %s", where, a, other)
+			}
+			owners[a] = p.Name
+		}
+	}
+	return nil
+}

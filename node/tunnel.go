@@ -1,0 +1,76 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/tunnel"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// setMTU finds the pods' MTU, or checks the one that was configured: a packet that the underlay does not take would be
+// dropped.
+func (n *Node) setMTU() error {
+	underlay, err := underlayMTU(n.config.Address)
+	if err != nil {
+		return err
+	}
+	overhead := tunnel.Overhead(n.config.Address)
+	n.mtu = min(underlay-overhead, maxMTU)
+	if least := n.leastMTU(); n.mtu < least {
+		return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; raise it to %d",
+			n.config.Address, underlay, n.mtu, least, least+underlay-n.mtu)
+	}
+	if n.config.MTU > n.mtu {
+		return fmt.Errorf("mtu: %d needs %d bytes on the interface with %v, which has %d; lower mtu to %d, or raise the interface's",
+			n.config.MTU, n.config.MTU+overhead, n.config.Address, underlay, n.mtu)
+	}
+	if n.config.MTU != 0 {
+		n.mtu = n.config.MTU
+	}
+	return nil
+}
+
+// leastMTU returns what every interface of the pods' families has to take.
+func (n *Node) leastMTU() int {
+	if slices.ContainsFunc(n.config.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return minMTU
+	}
+	return minMTU4
+}
+
+func (n *Node) openTunnel() error {
+	if err := n.setMTU(); err != nil {
+		return err
+	}
+	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
+	if err != nil {
+		return err
+	}
+	t, err := tunnel.New(tunnel.Config{
+		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
+		MTU: n.mtu, Workers: stack.Workers(n.config.Workers),
+	})
+	if err != nil {
+		return err
+	}
+	n.tunnel = t
+	return n.setPeers()
+}
+
+func (n *Node) setPeers() error {
+	peers := make([]tunnel.Peer, len(n.config.Peers))
+	for i, p := range n.config.Peers {
+		mac, err := vxlan.ParseMAC(p.MAC)
+		if err != nil {
+			return err
+		}
+		peers[i] = tunnel.Peer{
+			Addr: p.Address, MAC: mac, Sources: append([]netip.Prefix{netip.PrefixFrom(p.Address, p.Address.BitLen())}, p.PodCIDRs...),
+			Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
+		}
+	}
+	return n.tunnel.SetPeers(peers)
+}
