@@ -71,7 +71,7 @@ func init() { RegisterRole(nodeRole, runNode) }
 
 // runNode is the daemon of a lab's node: package node as cmd/middleway runs it. Its argument is the configuration's path.
 func runNode(args []string) int {
-	c, err := node.ReadConfig(args[0])
+	c, err := node.ReadConfig(args[0], nil)
 	if err == nil {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, os.Interrupt)
 		defer stop()

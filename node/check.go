@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -35,6 +36,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
+	}
+	if c.HTTP != noHTTP {
+		if _, err := net.ResolveTCPAddr("tcp", c.HTTP); err != nil {
+			return fmt.Errorf("http: %q is not an address like %s or :9473; none turns the server off", c.HTTP, DefaultHTTP)
+		}
 	}
 	if _, err := vxlan.ParseMAC(c.VXLAN.MAC); err != nil {
 		return fmt.Errorf("vxlan.mac: %w", err)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,12 +45,18 @@ type Config struct {
 	PortableDevices bool `json:"portableDevices,omitempty"`
 	// EchoPort is where the gateway addresses serve echo over UDP and TCP (RFC 862). Default 7; -1: not at all.
 	EchoPort int `json:"echoPort,omitempty"`
+	// HTTP is the address on which /healthz, /readyz and /metrics are served, for example ":9473" for all addresses. Default
+	// 127.0.0.1:9473; "none": not at all.
+	HTTP string `json:"http,omitempty"`
 	// VXLAN configures the tunnel.
 	VXLAN VXLAN `json:"vxlan,omitempty"`
 	// Peers are the other nodes.
 	Peers []Peer `json:"peers,omitempty"`
 	// Pods are the pods of this node.
 	Pods []Pod `json:"pods,omitempty"`
+
+	// Version of the program, for the metrics. It is no field of the file.
+	Version string `json:"-"`
 }
 
 // VXLAN configures the tunnel between nodes.
@@ -105,13 +113,17 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // MarshalText writes the duration as it is read.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// ReadConfig reads and checks a configuration file. An unknown field is an error.
-func ReadConfig(path string) (Config, error) {
+// ReadConfig reads a configuration file, lets change edit it (nil: not at all), and checks the result. With an empty path
+// change makes the whole configuration. An unknown field is an error.
+func ReadConfig(path string, change func(*Config)) (Config, error) {
+	if path == "" {
+		return parseConfig(nil, change)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
+		return Config{}, fmt.Errorf("read configuration: %w; `middleway node --help` shows what stands in it", err)
 	}
-	c, err := ParseConfig(b)
+	c, err := parseConfig(b, change)
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
 	}
@@ -119,9 +131,14 @@ func ReadConfig(path string) (Config, error) {
 }
 
 // ParseConfig reads and checks a configuration.
-func ParseConfig(b []byte) (c Config, err error) {
+func ParseConfig(b []byte) (Config, error) { return parseConfig(b, nil) }
+
+func parseConfig(b []byte, change func(*Config)) (c Config, err error) {
 	if err := yaml.UnmarshalStrict(b, &c); err != nil {
-		return Config{}, errors.New(plain(err))
+		return Config{}, errors.New(plain(err, b))
+	}
+	if change != nil {
+		change(&c)
 	}
 	c.setDefaults()
 	return c, c.check()
@@ -130,14 +147,20 @@ func ParseConfig(b []byte) (c Config, err error) {
 // wrongKind is how encoding/json tells of a value of the wrong kind, in the words of Go.
 var wrongKind = regexp.MustCompile(`cannot unmarshal (.+) into Go struct field [A-Za-z]+\.(\S+) of type \S+`)
 
-// plain says in one line what the YAML library found wrong.
-func plain(err error) string {
+// wrongAddr is how net/netip tells of a value that is no address or range.
+var wrongAddr = regexp.MustCompile(`Parse(?:Addr|Prefix)\(("(?:[^"\\]|\\.)*")\)`)
+
+// plain says in one line what the YAML library found wrong in text.
+func plain(err error, text []byte) string {
 	s := err.Error()
 	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: unmarshal errors:\n", "yaml: "} {
 		s = strings.ReplaceAll(s, noise, "")
 	}
 	s = strings.Join(strings.Fields(s), " ")
 	s = wrongKind.ReplaceAllString(s, "$2: a $1 does not belong there; `middleway node --help` shows what does")
+	if m := wrongAddr.FindStringSubmatch(s); m != nil {
+		s = lineOf(text, m[1]) + s
+	}
 	switch {
 	case strings.Contains(s, "unknown field"):
 		s += "; `middleway node --help` lists the fields"
@@ -149,12 +172,28 @@ func plain(err error) string {
 	return s
 }
 
+// lineOf returns "line N: " for the first line of text with a value that is given in quotes, or nothing.
+func lineOf(text []byte, quoted string) string {
+	value, err := strconv.Unquote(quoted)
+	if err != nil || value == "" {
+		return ""
+	}
+	at := bytes.Index(text, []byte(value))
+	if at < 0 {
+		return ""
+	}
+	return fmt.Sprintf("line %d: ", 1+bytes.Count(text[:at], []byte("\n")))
+}
+
 func (c *Config) setDefaults() {
 	if c.RunDir == "" {
 		c.RunDir = DefaultRunDir()
 	}
 	if c.EchoPort == 0 {
 		c.EchoPort = 7
+	}
+	if c.HTTP == "" {
+		c.HTTP = DefaultHTTP
 	}
 	if c.VXLAN.MAC == "" && c.Address.IsValid() {
 		c.VXLAN.MAC = DefaultMAC(c.Address).String()

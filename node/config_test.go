@@ -23,6 +23,7 @@ flowEntries: 1024
 runDir: /run/test
 portableDevices: true
 echoPort: 1007
+http: ":9000"
 vxlan: {vni: 7, port: 4789, mac: "02:00:00:00:00:01"}
 peers:
 - name: node-2
@@ -45,6 +46,7 @@ func TestParseConfig(t *testing.T) {
 	want := Config{
 		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: cidrs, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
+		HTTP: ":9000",
 		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),

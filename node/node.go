@@ -45,6 +45,7 @@ type Node struct {
 
 	madeRunDir bool
 	status     statusServer
+	http       httpServer
 	started    time.Time
 }
 
@@ -62,7 +63,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 func New(c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
 	for _, step := range []func() error{
-		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.listenStatus, n.keepDevices,
+		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.listenStatus, n.listenHTTP, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -84,9 +85,12 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
+	g.Go(func() error { return n.http.run(ctx) })
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
+	n.http.ready.Store(true)
+	context.AfterFunc(ctx, func() { n.http.ready.Store(false) })
 	err := g.Wait()
 	n.log.Info("node is down", "err", err)
 	return err
@@ -95,7 +99,7 @@ func (n *Node) Run(ctx context.Context) error {
 // Close closes what New opened. Devices that were made persistent stay in the pods' namespaces.
 func (n *Node) Close() error {
 	var errs []error
-	errs = append(errs, n.status.close())
+	errs = append(errs, n.status.close(), n.http.close())
 	if n.netstack != nil {
 		n.netstack.Close() // it may still send into the stack's devices
 	}

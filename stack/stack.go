@@ -149,6 +149,16 @@ func (s *Stack) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Healthy returns nil when every worker has come round to its next batch, or an error that names one that has not when ctx
+// ends, or that does not run.
+func (s *Stack) Healthy(ctx context.Context) error {
+	var errs []error
+	for _, w := range s.workers {
+		errs = append(errs, w.answer(ctx))
+	}
+	return errors.Join(errs...)
+}
+
 // Close closes the attachments' devices and the workers' descriptors. Run must have returned, or never been called.
 func (s *Stack) Close() error {
 	var errs []error

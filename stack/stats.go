@@ -24,13 +24,15 @@ type Stats struct {
 	// Flows is how many directions of flows are known; RestoredFlows how many were found at the start.
 	Flows         int `json:"flows"`
 	RestoredFlows int `json:"restoredFlows"`
+	// EvictedFlows is how many directions of flows were given up for newer ones because the flow table was full.
+	EvictedFlows uint64 `json:"evictedFlows"`
 	// Attachments is how many pods are attached.
 	Attachments int `json:"attachments"`
 }
 
 // Stats returns the counters.
 func (s *Stack) Stats() Stats {
-	st := Stats{Drops: map[string]uint64{}, Flows: s.flows.Len(), RestoredFlows: s.flows.Restored()}
+	st := Stats{Drops: map[string]uint64{}, Flows: s.flows.Len(), RestoredFlows: s.flows.Restored(), EvictedFlows: s.flows.Evicted()}
 	add := func(f *forwarder) {
 		st.Packets += f.moved.packets.Load()
 		st.Bytes += f.moved.bytes.Load()

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -154,6 +155,25 @@ func (w *worker) unwatch(att *attachment) {
 		w.poll.remove(r.queue.FD())
 	}
 	w.queue[att.id] = nil
+}
+
+// answer returns nil when the worker has come round to its next batch, which shows that it still does, or ctx's error.
+func (w *worker) answer(ctx context.Context) error {
+	answered := make(chan struct{})
+	w.mu.Lock()
+	if !w.running {
+		w.mu.Unlock()
+		return fmt.Errorf("worker %d does not run", w.id)
+	}
+	w.calls = append(w.calls, func() { close(answered) })
+	w.mu.Unlock()
+	w.poll.wake()
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("worker %d does not answer: %w", w.id, ctx.Err())
+	}
 }
 
 // call runs f between two batches of the worker, or at once while the worker does not run, and returns what f returns.

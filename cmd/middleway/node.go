@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"log/slog"
-	"os"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +11,7 @@ import (
 
 const nodeHelp = `Runs the daemon of one node until it gets SIGTERM or SIGINT.
 
-The configuration is a YAML file:
+The configuration is a YAML file, whose fields some flags override:
 
   name: node-1                    required
   address: 192.168.254.11         this node on the underlay; required
@@ -25,6 +23,7 @@ The configuration is a YAML file:
   runDir: /run/middleway          state that a restarted daemon takes up again
   portableDevices: false          true: devices with one queue and without super-packets, slower
   echoPort: 7                     echo service on the gateway addresses; -1 turns it off
+  http: 127.0.0.1:9473            /healthz, /readyz and /metrics; none turns them off
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
   peers:
   - name: node-2
@@ -39,34 +38,77 @@ The configuration is a YAML file:
     addresses: [10.244.1.2]       required
 
 It needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the user namespace of the network namespaces (root, or a user namespace of its
-own), and /dev/net/tun. The pods' devices outlive it: the next daemon on the same runDir takes them and the flows up again.`
+own), and /dev/net/tun; docs/node.md has the whole list with the reasons. The pods' devices outlive it: the next daemon on the
+same runDir takes them and the flows up again.`
 
 func nodeCommand() *cobra.Command {
-	var file, level string
+	var file string
+	var logs logFlags
+	var over nodeFlags
 	cmd := &cobra.Command{
-		Use:   "node --config FILE",
+		Use:   "node [--config FILE] [flags]",
 		Short: "Run the daemon of one node",
 		Long:  nodeHelp,
 		Example: `  middleway node --config /etc/middleway/node.yaml
-  middleway node --config node.yaml --log-level debug`,
+  middleway node --config node.yaml --name "$NODE_NAME" --log-format json --log-level debug
+  middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if file == "" {
-				return errors.New("node: --config FILE is needed; `middleway node --help` shows what stands in it")
+			if file == "" && over.name == "" {
+				return errors.New("node: --config FILE is needed, or at least --name; `middleway node --help` shows what stands in the file")
 			}
-			var l slog.Level
-			if err := l.UnmarshalText([]byte(level)); err != nil {
-				return fmt.Errorf("node: --log-level %q: want debug, info, warn or error", level)
-			}
-			c, err := node.ReadConfig(file)
+			log, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+			c, err := node.ReadConfig(file, over.apply)
+			if err != nil {
+				return err
+			}
 			return node.Run(cmd.Context(), c, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
-	cmd.Flags().StringVar(&level, "log-level", "info", "least level of the log lines: debug, info, warn, error")
+	logs.register(cmd)
+	over.register(cmd)
 	return cmd
+}
+
+// nodeFlags override fields of the configuration file.
+type nodeFlags struct {
+	name, runDir, http string
+	address            addrFlag
+	podCIDRs           prefixFlags
+	mtu, workers       int
+}
+
+func (f *nodeFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.name, "name", "", "name of the node (overrides name)")
+	cmd.Flags().Var(&f.address, "address", "the node's address on the underlay (overrides address)")
+	cmd.Flags().Var(&f.podCIDRs, "pod-cidr", "range of the node's pods, once for each family (overrides podCIDRs)")
+	cmd.Flags().IntVar(&f.mtu, "mtu", 0, "MTU of the pods in bytes (overrides mtu)")
+	cmd.Flags().IntVar(&f.workers, "workers", 0, "number of workers (overrides workers)")
+	cmd.Flags().StringVar(&f.runDir, "run-dir", "", "run directory (overrides runDir)")
+	cmd.Flags().StringVar(&f.http, "http", "", "address of /healthz, /readyz and /metrics, or none (overrides http)")
+}
+
+func (f *nodeFlags) apply(c *node.Config) {
+	c.Version = version
+	override(&c.Name, f.name)
+	override(&c.RunDir, f.runDir)
+	override(&c.HTTP, f.http)
+	override(&c.MTU, f.mtu)
+	override(&c.Workers, f.workers)
+	override(&c.Address, netip.Addr(f.address))
+	if len(f.podCIDRs) > 0 {
+		c.PodCIDRs = f.podCIDRs
+	}
+}
+
+// override sets a field if the flag was given.
+func override[T comparable](field *T, flag T) {
+	var unset T
+	if flag != unset {
+		*field = flag
+	}
 }

@@ -34,7 +34,16 @@ func TestStartErrors(t *testing.T) {
 		{"unknown command", func(m *machine) { m.args = []string{"serve"} }, []string{`unknown command "serve"`}},
 		{"argument too many", func(m *machine) { m.args = []string{"node", "node.yaml"} }, []string{`"node.yaml"`}},
 		{"bad log level", func(m *machine) { m.args = []string{"node", "--config", "x", "--log-level", "loud"} }, []string{`"loud"`, "debug, info, warn or error"}},
-		{"no such file", func(m *machine) { m.args = []string{"node", "--config", "/no/node.yaml"} }, []string{"/no/node.yaml", "no such file"}},
+		{"no such file", func(m *machine) { m.args = []string{"node", "--config", "/no/node.yaml"} }, []string{"/no/node.yaml", "no such file", "node --help"}},
+		{"bad log format", func(m *machine) { m.args = []string{"node", "--config", "x", "--log-format", "xml"} }, []string{`"xml"`, "text or json"}},
+		{"bad address by flag", func(m *machine) { m.args = []string{"node", "--name", "n", "--address", "node-1"} },
+			[]string{`"node-1"`, "--address", "an address like 192.168.254.11"}},
+		{"bad range by flag", func(m *machine) { m.args = []string{"node", "--name", "n", "--pod-cidr", "10.244.1.0"} },
+			[]string{`"10.244.1.0"`, "--pod-cidr", "a range like 10.244.1.0/24"}},
+		{"no range by flags", func(m *machine) { m.args = []string{"node", "--name", "n", "--address", "192.168.254.11"} }, []string{"podCIDRs: at least one range"}},
+		{"bad address", func(m *machine) { m.args = []string{"node", "--config", m.write("name: n\naddress: node-1\n")} },
+			[]string{"node.yaml", "line 2", `"node-1"`, "an address like 192.168.254.11"}},
+		{"bad http", func(m *machine) { m.config.HTTP = "9473" }, []string{`http: "9473"`, ":9473", "none"}},
 		{"no YAML", func(m *machine) { m.args = []string{"node", "--config", m.write("name: [")} }, []string{"node.yaml", "line 1"}},
 		{"unknown field", func(m *machine) {
 			m.args = []string{"node", "--config", m.write(strings.Replace(m.json(), "podCIDRs", "podCidr", 1))}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+)
+
+// addrFlag is an IP address as a flag.
+type addrFlag netip.Addr
+
+func (f *addrFlag) Set(s string) error {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return fmt.Errorf("an address like 192.168.254.11 is needed")
+	}
+	*f = addrFlag(a)
+	return nil
+}
+
+func (f *addrFlag) String() string {
+	if a := netip.Addr(*f); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
+func (f *addrFlag) Type() string { return "address" }
+
+// prefixFlags are ranges of addresses, given by a flag each.
+type prefixFlags []netip.Prefix
+
+func (f *prefixFlags) Set(s string) error {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return fmt.Errorf("a range like 10.244.1.0/24 is needed")
+	}
+	*f = append(*f, p)
+	return nil
+}
+
+func (f *prefixFlags) String() string {
+	if len(*f) == 0 {
+		return ""
+	}
+	return fmt.Sprint(*f)
+}
+
+func (f *prefixFlags) Type() string { return "range" }
+
+// logFlags choose the form of a daemon's log.
+type logFlags struct{ level, format string }
+
+func (f *logFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "least level of the log lines: debug, info, warn, error")
+	cmd.Flags().StringVar(&f.format, "log-format", "text", "form of the log lines: text (key=value) or json")
+}
+
+func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", f.format)
+}

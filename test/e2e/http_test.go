@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// getFrom asks a daemon's HTTP server from inside its node.
+func getFrom(t *testing.T, n *lab.Node, path string) (int, []byte) {
+	t.Helper()
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, network, addr string) (net.Conn, error) { return n.Dial(ctx, network, addr) },
+	}}
+	resp, err := client.Get("http://" + node.DefaultHTTP + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+// metric returns the value of one sample in a scrape; 0 if it is not there.
+func metric(t *testing.T, scrape []byte, sample string) float64 {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(sample) + ` (\S+)$`).FindSubmatch(scrape)
+	if m == nil {
+		return 0
+	}
+	v, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestHealthAndMetrics(t *testing.T) {
+	n := newCluster(t, lab.ClusterConfig{Pods: []int{2}}).Nodes[0]
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, body := getFrom(t, n, path); code != http.StatusOK || string(body) != "ok\n" {
+			t.Errorf("GET %s: got %d %q, want 200 ok", path, code, body)
+		}
+	}
+	_, before := getFrom(t, n, "/metrics")
+	if problems, err := promlint.New(bytes.NewReader(before)).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("names of metrics: %v %v", problems, err)
+	}
+	const pings = 10
+	for range pings {
+		mustPing(t, n.Pods[0].Namespace, n.Pods[1].Addr4, 56)
+	}
+	nowhere := netip.MustParseAddrPort("203.0.113.9:9")
+	c, err := n.Pods[0].Dial(t.Context(), "udp", nowhere.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var after []byte
+	eventually(t, "the packet to nowhere is counted", func() bool {
+		_, after = getFrom(t, n, "/metrics")
+		return metric(t, after, `middleway_dropped_packets_total{reason="no-route"}`) == 1
+	})
+	if got := metric(t, after, "middleway_forwarded_packets_total") - metric(t, before, "middleway_forwarded_packets_total"); got != 2*pings {
+		t.Errorf("forwarded %v packets, want %d", got, 2*pings)
+	}
+	for sample, want := range map[string]float64{
+		"middleway_attachments": 2, "middleway_pod_mtu_bytes": float64(mustStatus(t, n).MTU), "middleway_flow_directions": 2 * pings,
+	} {
+		if got := metric(t, after, sample); got != want {
+			t.Errorf("%s: got %v, want %v", sample, got, want)
+		}
+	}
+}
+
+func TestStartHTTPPortInUse(t *testing.T) {
+	m := newMachine(t)
+	l, err := m.node.Listen("tcp4", node.DefaultHTTP)
+	m.must(err)
+	t.Cleanup(func() { l.Close() })
+	before := len(m.left())
+	m.mustFail(node.DefaultHTTP, "another program has this port", "http: none")
+	if left := m.left(); len(left) > before {
+		t.Errorf("left behind: %v", left)
+	}
+}
