@@ -46,7 +46,7 @@ func TestParseConfig(t *testing.T) {
 	want := Config{
 		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: cidrs, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
-		HTTP: ":9000",
+		HTTP:  ":9000",
 		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
