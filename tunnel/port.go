@@ -54,16 +54,16 @@ func newPort(t *Tunnel, receives bool) (*Port, error) {
 	p := &Port{t: t}
 	p.failed = p.sendFailed
 	if receives {
-		conn, err := udp.Listen(udp.Config{
+		conn, err := udp.Listen(t.socket(udp.Config{
 			Local: netip.AddrPortFrom(t.config.Local, t.config.Port), Shared: true, Trains: true,
-		})
+		}))
 		if err != nil {
 			return nil, err
 		}
 		p.conn, p.receive = conn, udp.NewReceiver(conn)
 	}
 	for range t.config.Lanes {
-		conn, err := udp.Listen(udp.Config{Local: netip.AddrPortFrom(t.config.Local, 0), SendOnly: true})
+		conn, err := udp.Listen(t.socket(udp.Config{Local: netip.AddrPortFrom(t.config.Local, 0), SendOnly: true}))
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}

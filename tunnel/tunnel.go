@@ -73,6 +73,8 @@ type Config struct {
 	// Lanes is how many sockets each port sends from: their ports are what routers and network cards tell flows apart by
 	// (RFC 7348, section 5). Default 8.
 	Lanes int
+	// Socket makes the sockets, as socket(2) does, for example in another network namespace. Default unix.Socket.
+	Socket func(domain, typ, proto int) (fd int, err error)
 }
 
 const defaultLanes = 8
@@ -97,7 +99,7 @@ func New(c Config) (*Tunnel, error) {
 	}
 	t := &Tunnel{config: c}
 	t.peers.Store(&peerTable{})
-	if err := probePort(netip.AddrPortFrom(c.Local, c.Port)); err != nil {
+	if err := t.probePort(); err != nil {
 		return nil, err
 	}
 	for i := range c.Workers + 1 {
@@ -112,8 +114,8 @@ func New(c Config) (*Tunnel, error) {
 
 // probePort fails if another program has the port: sockets that share it would be let in beside another daemon's of the
 // same user, and each would get half of the datagrams.
-func probePort(a netip.AddrPort) error {
-	probe, err := udp.Listen(udp.Config{Local: a})
+func (t *Tunnel) probePort() error {
+	probe, err := udp.Listen(t.socket(udp.Config{Local: netip.AddrPortFrom(t.config.Local, t.config.Port)}))
 	if errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("open the tunnel: %w (by a program or by a VXLAN device of the kernel, for example flannel.1)", err)
 	}
@@ -121,6 +123,12 @@ func probePort(a netip.AddrPort) error {
 		return fmt.Errorf("open the tunnel: %w", err)
 	}
 	return probe.Close()
+}
+
+// socket returns c with what all sockets of the tunnel share.
+func (t *Tunnel) socket(c udp.Config) udp.Config {
+	c.Socket = t.config.Socket
+	return c
 }
 
 // Port returns port i: from 0 on those of the workers, then the one that only sends.

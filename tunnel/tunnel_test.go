@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
@@ -359,6 +360,20 @@ func TestNewErrors(t *testing.T) {
 		if err := one.SetPeers(peers); err == nil {
 			t.Errorf("peers %v are no error", peers)
 		}
+	}
+}
+
+// TestSocket: every socket of the tunnel is made by the function given.
+func TestSocket(t *testing.T) {
+	made := 0
+	tn, err := New(Config{Local: node1, Port: freePort(t), MAC: mac1, MTU: innerMTU, Workers: 1, Lanes: 2,
+		Socket: func(domain, typ, proto int) (int, error) { made++; return unix.Socket(domain, typ, proto) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tn.Close()
+	if want := 1 + 1 + 2*2; made != want { // the probe, the worker's receiving one, two ports' lanes
+		t.Errorf("%d sockets made, want %d", made, want)
 	}
 }
 

@@ -26,6 +26,9 @@ type Config struct {
 	// Buffer is the size of the socket's buffers in bytes. Default 8 MiB; without CAP_NET_ADMIN the kernel gives at most
 	// net.core.rmem_max and wmem_max.
 	Buffer int
+	// Socket makes the socket, as socket(2) does; options and address are set here. A socket stays in the network namespace in
+	// which it was made. Default unix.Socket.
+	Socket func(domain, typ, proto int) (fd int, err error)
 }
 
 // defaultBuffer holds a hundred trains. With the kernel's default (208 KiB) a burst of three fills it; measured, that cost
@@ -47,7 +50,11 @@ func Listen(c Config) (*Conn, error) {
 	if v6 {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	socket := c.Socket
+	if socket == nil {
+		socket = unix.Socket
+	}
+	fd, err := socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, fmt.Errorf("open udp socket: %w", err)
 	}

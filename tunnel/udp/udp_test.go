@@ -2,11 +2,14 @@ package udp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
@@ -174,6 +177,25 @@ func TestShared(t *testing.T) {
 	second := listen(t, Config{Local: first.Local(), Shared: true})
 	if first.Local() != second.Local() {
 		t.Errorf("bound to %v and %v", first.Local(), second.Local())
+	}
+}
+
+// TestSocket: a socket may be made elsewhere, and its error is told.
+func TestSocket(t *testing.T) {
+	made := -1
+	in := listen(t, Config{Local: netip.AddrPortFrom(loopbacks[0], 0), Socket: func(domain, typ, proto int) (fd int, err error) {
+		if domain != unix.AF_INET || proto != unix.IPPROTO_UDP {
+			t.Errorf("asked for domain %d and protocol %d", domain, proto)
+		}
+		made, err = unix.Socket(domain, typ, proto)
+		return made, err
+	}})
+	if in.FD() != made {
+		t.Errorf("descriptor %d, want the one that was made, %d", in.FD(), made)
+	}
+	refuse := func(int, int, int) (int, error) { return -1, unix.EMFILE }
+	if _, err := Listen(Config{Local: netip.AddrPortFrom(loopbacks[0], 0), Socket: refuse}); !errors.Is(err, unix.EMFILE) {
+		t.Errorf("got %v, want %v", err, unix.EMFILE)
 	}
 }
 
