@@ -29,10 +29,9 @@ type spec struct {
 	urgent       uint16
 	options      []byte // TCP, a multiple of four bytes
 	payload      []byte
+	most         int  // bytes behind the IP header; 0: all there are
 	partial      bool // the transport checksum is the pseudo-header's sum
 }
-
-const dontFragment = 0x4000
 
 func (s spec) addrs() (src, dst []byte) {
 	from, to := "10.244.1.2", "10.244.2.3"
@@ -51,7 +50,7 @@ func (s spec) addrs() (src, dst []byte) {
 func (s spec) build() []byte {
 	l4 := s.transport()
 	src, dst := s.addrs()
-	if at, ok := map[Proto]int{TCP: 16, UDP: 6, ICMPv6: 2}[s.proto]; ok {
+	if at, ok := map[Proto]int{TCP: 16, UDP: 6, ICMPv6: 2}[s.proto]; ok && len(l4) > at+1 && s.most == 0 {
 		pseudo := append(append([]byte{}, src...), dst...)
 		pseudo = append(pseudo, 0, byte(s.proto))
 		pseudo = binary.BigEndian.AppendUint16(pseudo, uint16(len(l4)))
@@ -96,6 +95,14 @@ func (s spec) ip(src, dst []byte, n int) []byte {
 
 // transport returns the transport header with a zero checksum, and the payload.
 func (s spec) transport() []byte {
+	b := s.segment()
+	if s.most > 0 {
+		b = b[:s.most]
+	}
+	return b
+}
+
+func (s spec) segment() []byte {
 	var b []byte
 	switch s.proto {
 	case TCP:
@@ -191,6 +198,9 @@ func udp4(n int) spec {
 func udp6(n int) spec { s := udp4(n); s.v6 = true; return s }
 
 func (s spec) with(edit func(*spec)) spec { edit(&s); return s }
+
+// cut leaves n bytes behind the IP header, without a transport checksum.
+func (s spec) cut(n int) spec { s.most = n; return s }
 
 // bytesOf returns n bytes that are not all the same.
 func bytesOf(n int) []byte {

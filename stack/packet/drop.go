@@ -30,10 +30,18 @@ const (
 	DropScope
 	// DropChecksum: a wrong checksum, found where one had to be verified.
 	DropChecksum
+	// DropFragment: a fragment that hides or overlaps its packet's transport header (RFC 1858, RFC 5722).
+	DropFragment
+	// DropFragmentFull: a fragment that came before its packet's first one, when as many as may wait did so.
+	DropFragmentFull
+	// DropFragmentTimeout: a fragment whose packet's first one did not come in time.
+	DropFragmentTimeout
 	// DropTTL: the time to live (hop limit) is used up.
 	DropTTL
-	// DropNoRoute: no pod, peer or local address has the destination.
+	// DropNoRoute: the destination lies in no range that a pod, a peer or the node has.
 	DropNoRoute
+	// DropNoPod: the destination lies in this node's range, and no pod has it.
+	DropNoPod
 	// DropTransit: a peer sent a packet that would leave through the tunnel again.
 	DropTransit
 	// DropTooBig: larger than what the next hop takes, and not to be segmented.
@@ -49,7 +57,8 @@ const (
 var dropNames = [numDropReasons]string{
 	Kept: "kept", DropMalformed: "malformed", DropOffload: "offload", DropNotVXLAN: "not-vxlan", DropVNI: "vni",
 	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropSource: "source",
-	DropScope: "scope", DropChecksum: "checksum", DropTTL: "ttl", DropNoRoute: "no-route", DropTransit: "transit",
+	DropScope: "scope", DropChecksum: "checksum", DropFragment: "fragment", DropFragmentFull: "fragments-full",
+	DropFragmentTimeout: "fragment-timeout", DropTTL: "ttl", DropNoRoute: "no-route", DropNoPod: "no-pod", DropTransit: "transit",
 	DropTooBig: "too-big", DropDevice: "device", DropSend: "send",
 }
 

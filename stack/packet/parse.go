@@ -11,14 +11,25 @@ type Parsed struct {
 	Proto Proto
 	// TTL is the time to live or hop limit.
 	TTL uint8
-	// Flags are the TCP flags; valid iff Proto is TCP and Fragment is false.
+	// Flags are the TCP flags; valid iff Proto is TCP, and 0 in a fragment that is not the first.
 	Flags uint8
-	// Fragment is true for every piece of a fragmented packet, the first included: its ports and payload are not read.
+	// Fragment is true for every piece of a fragmented packet, the first included.
 	Fragment bool
-	// HasFlow is true iff Flow names a conversation: not for fragments, nor for ICMP other than echo.
+	// MoreFragments says that the fragment is not the packet's last. Valid iff Fragment.
+	MoreFragments bool
+	// HasFlow is true iff Flow names a conversation: not for ICMP other than echo, nor for a fragment that is not the first,
+	// until somebody tells what the first one said (package stack/fragment).
 	HasFlow bool
-	// L4 is where the transport header starts, in bytes from the start of the packet.
+	// FragmentOffset is where a fragment's bytes belong in its packet, behind the headers that every fragment has, in bytes;
+	// 0 in the first. Valid iff Fragment.
+	FragmentOffset uint16
+	// FragmentID is what the fragments of a packet have in common, see PacketID. Valid iff Fragment.
+	FragmentID uint32
+	// L4 is where the transport header starts, in bytes from the start of the packet; the bytes of a fragment that is not the
+	// first.
 	L4 int
+	// Piece is where a fragment's bytes start. Valid iff Fragment.
+	Piece int
 	// Payload is where the transport payload starts. Valid iff Proto is TCP or UDP and Fragment is false.
 	Payload int
 	// Len is the length of the packet by its IP header, in bytes; bytes after it are padding.
@@ -34,6 +45,7 @@ const (
 	tcpMinLen  = 20
 	udpLen     = 8
 	icmpLen    = 8
+	sctpLen    = 12
 )
 
 // maxExtensions bounds the IPv6 extension headers of a packet: more than a handful is an attack (RFC 9098).
@@ -78,9 +90,8 @@ func parse4(b []byte, p *Parsed) DropReason {
 	p.Flow.src = [2]uint64{mappedHi, mappedLo | uint64(binary.BigEndian.Uint32(b[12:]))}
 	p.Flow.dst = [2]uint64{mappedHi, mappedLo | uint64(binary.BigEndian.Uint32(b[16:]))}
 	p.Flow.ports = uint64(p.Proto)
-	// More-fragments flag or an offset: a piece of a packet.
-	if p.Fragment = binary.BigEndian.Uint16(b[6:])&0x3fff != 0; p.Fragment {
-		return Kept
+	if p.setFragment4(b, head) {
+		return parseFragment(b, p)
 	}
 	return parseTransport(b, p)
 }
@@ -104,15 +115,15 @@ func parse6(b []byte, p *Parsed) DropReason {
 	}
 	p.Flow.ports = uint64(p.Proto)
 	if p.Fragment {
-		return Kept
+		return parseFragment(b, p)
 	}
 	return parseTransport(b, p)
 }
 
 func mapped(a [2]uint64) bool { return a[0] == mappedHi && a[1]&^0xffffffff == mappedLo }
 
-// walkExtensions finds the transport header of an IPv6 packet (RFC 8200, section 4). Behind a fragment header it stops:
-// Proto is then the next header named there.
+// walkExtensions finds the transport header of an IPv6 packet (RFC 8200, section 4). A packet's first fragment has to hold
+// all of its headers (RFC 7112); in a later one it stops behind the fragment header, and Proto is the header named there.
 func walkExtensions(b []byte, p *Parsed) bool {
 	next, at := Proto(b[6]), ipv6Len
 	for range maxExtensions + 1 { // the last time for what follows them
@@ -131,11 +142,17 @@ func walkExtensions(b []byte, p *Parsed) bool {
 			if at+8 > p.Len {
 				return false
 			}
-			p.Proto, p.L4 = Proto(b[at]), at+8
-			// An atomic fragment (RFC 6946: no offset, nothing follows) is still treated as a piece: its ports come behind a
-			// header that translation would have to keep.
-			p.Fragment = true
-			return true
+			if p.Fragment {
+				return false // a fragment of a fragment
+			}
+			field := binary.BigEndian.Uint16(b[at+2:])
+			p.Fragment, p.MoreFragments, p.FragmentOffset = true, field&1 != 0, field&^7
+			p.FragmentID, p.Piece = binary.BigEndian.Uint32(b[at+4:]), at+8
+			next, at = Proto(b[at]), at+8
+			if p.FragmentOffset > 0 {
+				p.Proto, p.L4 = next, at
+				return true
+			}
 		default:
 			p.Proto, p.L4 = next, at
 			return at <= p.Len
@@ -144,45 +161,61 @@ func walkExtensions(b []byte, p *Parsed) bool {
 	return false
 }
 
-// parseTransport reads ports and flags of an unfragmented packet. Preconditions: p.L4 and p.Len are set, p.L4 ≤ p.Len.
+// parseTransport reads ports and flags of a whole packet or of a first fragment. Preconditions: p.L4 and p.Len are set,
+// p.L4 ≤ p.Len.
 func parseTransport(b []byte, p *Parsed) DropReason {
 	seg := b[p.L4:p.Len]
+	if n := transportLen(p.Proto); len(seg) < n {
+		if p.Fragment {
+			return DropFragment // it hides ports or flags in the next (RFC 1858, section 3)
+		}
+		return DropMalformed
+	}
 	switch p.Proto {
 	case TCP:
-		if len(seg) < tcpMinLen {
-			return DropMalformed
-		}
 		head := int(seg[12]>>4) * 4
-		if head < tcpMinLen || head > len(seg) {
+		if head < tcpMinLen || head > len(seg) && !p.Fragment {
 			return DropMalformed
 		}
 		p.Flags, p.Payload = seg[13], p.L4+head
 	case UDP:
-		if len(seg) < udpLen {
-			return DropMalformed
-		}
 		// The length may be below the IP payload's (RFC 9868, UDP options), never above it.
-		if n := int(binary.BigEndian.Uint16(seg[4:])); n < udpLen || n > len(seg) {
+		if n := int(binary.BigEndian.Uint16(seg[4:])); n < udpLen || n > len(seg) && !p.Fragment {
 			return DropMalformed
 		}
 		p.Payload = p.L4 + udpLen
 	case SCTP:
-		if len(seg) < 12 {
-			return DropMalformed
-		}
 	case ICMP, ICMPv6:
 		return parseICMP(seg, p)
 	default:
 		p.HasFlow = true
 		return Kept
 	}
+	if p.Fragment {
+		p.Payload = 0
+	}
 	p.HasFlow = true
 	p.Flow.ports |= uint64(binary.BigEndian.Uint16(seg))<<32 | uint64(binary.BigEndian.Uint16(seg[2:]))<<16
 	return Kept
 }
 
+// transportLen returns the length of the part of a transport header that is always there, in bytes.
+func transportLen(proto Proto) int {
+	switch proto {
+	case TCP:
+		return tcpMinLen
+	case UDP:
+		return udpLen
+	case SCTP:
+		return sctpLen
+	case ICMP, ICMPv6:
+		return icmpLen
+	}
+	return 0
+}
+
 func parseICMP(seg []byte, p *Parsed) DropReason {
-	if (p.Proto == ICMP) != (p.Version == 4) || len(seg) < icmpLen {
+	if (p.Proto == ICMP) != (p.Version == 4) {
 		return DropMalformed
 	}
 	echo4 := p.Proto == ICMP && (seg[0] == 8 || seg[0] == 0)
@@ -207,6 +240,9 @@ func (p *Parsed) unroutable(a [2]uint64) bool {
 // Routable reports whether both addresses may be forwarded: neither is multicast, broadcast, link-local, loopback or
 // unspecified (RFC 1812, section 5.3.7; RFC 4291, section 2.5).
 func (p *Parsed) Routable() bool { return !p.unroutable(p.Flow.src) && !p.unroutable(p.Flow.dst) }
+
+// RoutableSource reports whether the source names one host that may be answered.
+func (p *Parsed) RoutableSource() bool { return !p.unroutable(p.Flow.src) }
 
 // DecrementTTL takes one from the packet's time to live and keeps the IPv4 header checksum right, bit for bit as if it were
 // summed anew (RFC 1141, but never 0xffff: RFC 1624, section 3). It reports false, and leaves the packet as it is, if none
