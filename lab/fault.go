@@ -14,6 +14,7 @@ type Faults struct {
 	Reorder   float64 // frames held back until 1 to 3 later ones, or 10 ms, have passed
 	Duplicate float64 // frames that arrive twice
 	Corrupt   float64 // frames with one bit flipped, anywhere behind the Ethernet addresses
+	Mark      float64 // IP packets of senders that know of ECN which arrive with a mark of congestion (RFC 3168)
 
 	Delay  time.Duration // of every frame; order is kept
 	Jitter time.Duration // added to Delay, evenly from -Jitter to +Jitter; a frame never overtakes for it
@@ -30,12 +31,13 @@ const (
 
 // any reports whether the faults do anything.
 func (f Faults) any() bool {
-	return f.Loss > 0 || f.Reorder > 0 || f.Duplicate > 0 || f.Corrupt > 0 || f.Delay > 0 || f.Jitter > 0
+	return f.Loss > 0 || f.Reorder > 0 || f.Duplicate > 0 || f.Corrupt > 0 || f.Mark > 0 || f.Delay > 0 || f.Jitter > 0
 }
 
 // decision is the fate of one frame.
 type decision struct {
 	lose, duplicate bool
+	mark            bool
 	hold            int           // how many frames overtake it; 0 for none
 	corrupt         int           // number of the bit to flip, or -1
 	delay           time.Duration // not negative
@@ -57,10 +59,10 @@ func newDice(f Faults, direction uint64) *dice {
 // next decides about the next frame, which is length bytes long.
 func (d *dice) next(length int) decision {
 	lose, reorder, hold := d.draw(), d.draw(), d.draw()
-	duplicate, corrupt, bit, jitter := d.draw(), d.draw(), d.draw(), d.draw()
+	duplicate, corrupt, bit, jitter, mark := d.draw(), d.draw(), d.draw(), d.draw(), d.draw()
 
 	f := d.faults
-	v := decision{lose: lose < f.Loss, duplicate: duplicate < f.Duplicate, corrupt: -1, delay: f.Delay}
+	v := decision{lose: lose < f.Loss, duplicate: duplicate < f.Duplicate, mark: mark < f.Mark, corrupt: -1, delay: f.Delay}
 	if reorder < f.Reorder {
 		v.hold = 1 + int(hold*maxHold)
 	}

@@ -13,6 +13,7 @@ type Counters struct {
 	Reordered  uint64 // held back
 	Duplicated uint64 // delivered twice
 	Corrupted  uint64 // delivered with a flipped bit
+	Marked     uint64 // delivered with a mark of congestion
 	Refused    uint64 // deliveries that the receiver's device did not take, because it was down
 }
 
@@ -68,6 +69,10 @@ func (l *line) pass(b []byte, now time.Time, out []*frame) []*frame {
 		l.counters.Lost++
 		return out
 	}
+	marked := v.mark && markable(b)
+	if marked {
+		l.counters.Marked++
+	}
 	copies := 1
 	if v.duplicate {
 		l.counters.Duplicated++
@@ -82,6 +87,9 @@ func (l *line) pass(b []byte, now time.Time, out []*frame) []*frame {
 	for range copies {
 		f := l.pool.get(b)
 		f.line, f.delay = l, v.delay
+		if marked {
+			mark(f.bytes)
+		}
 		if v.corrupt >= 0 {
 			f.bytes[v.corrupt/8] ^= 1 << (v.corrupt % 8)
 		}

@@ -30,7 +30,8 @@ type Port struct {
 	// Of the datagram under way.
 	header  vxlan.Header
 	parsed  packet.Parsed
-	segment int // payload of a segment, if the kernel handed over an inner super-packet and told so; else 0
+	outer   packet.ECN // the ECN field that it came with
+	segment int        // payload of a segment, if the kernel handed over an inner super-packet and told so; else 0
 }
 
 // lane is one sending socket: flows keep to theirs, so that they are not reordered.

@@ -13,6 +13,7 @@ import (
 func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packet.Offload)) (datagrams int) {
 	for _, m := range p.receive.Receive() {
 		from := p.peerAt(m.From)
+		p.outer = m.ECN
 		for data, more := m.Data, true; more; datagrams++ { // at least one, which may be empty
 			n := min(m.Segment, len(data))
 			p.segment = 0
@@ -78,7 +79,10 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.Dr
 	if !p.mayCome(from) {
 		return o, packet.DropPeerSource
 	}
-	return p.unfinished(inner, from)
+	if o, reason = p.unfinished(inner, from); reason == packet.Kept && p.outer != packet.NotECT && !packet.Decapsulate(inner, p.outer) {
+		reason = packet.DropECN
+	}
+	return o, reason
 }
 
 // mayCome reports whether the peer may send from the source of the packet under way. Most datagrams come from the pod that

@@ -49,11 +49,12 @@ func (p *Port) sendPacket(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pa
 	if !l.batch.Fits(1) {
 		p.flushLane(l)
 	}
+	ecn := packet.ECNOf(b.Packet())
 	data := b.Prepend(vxlan.Overhead)
 	h.Encode(data)
 	l.batch.Begin(to.to)
 	l.batch.Part(data)
-	l.batch.End(0)
+	l.batch.End(0, ecn)
 	return packet.Kept
 }
 
@@ -69,6 +70,7 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 	if to.Trains || to.proved.Load() {
 		train = max(1, min(udp.MaxTrain, udp.MaxTrainLen/wire))
 	}
+	ecn := packet.ECNOf(b.Packet())
 	var outer [vxlan.Overhead]byte
 	h.Encode(outer[:])
 	for segments.Left() {
@@ -89,7 +91,7 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 		if n > 1 {
 			segment = wire
 		}
-		l.batch.End(segment)
+		l.batch.End(segment, ecn)
 	}
 	return packet.Kept
 }

@@ -333,6 +333,46 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// TestECN: the outer field is the inner one's, and what came with the outer one is combined (RFC 6040).
+func TestECN(t *testing.T) {
+	one, two := pair(t, func(p *Peer) { p.Trains, p.RemoteChecksum = true, true })
+	var pool packet.Pool
+	for inner := range packet.CE + 1 {
+		for name, d := range map[string]packettest.Packet{
+			"IPv4": {Src: pod1, Dst: pod2, TOS: 0xb8 | byte(inner), Proto: packet.TCP, Flags: packet.ACK, Payload: make([]byte, 5000)},
+			"IPv6": {Src: pod16, Dst: pod26, TOS: 0xb8 | byte(inner), Payload: make([]byte, 1000)},
+		} {
+			frame := d.Frame()
+			if d.Proto == packet.TCP {
+				frame = d.Super(1000)
+			}
+			want := packettest.Split(frame)
+			send(one, &pool, frame, node2)
+			if diff := cmp.Diff(want, receive(t, two, len(want))); diff != "" {
+				t.Errorf("%s with inner field %d (-want +got):\n%.1000s", name, inner, diff)
+			}
+			if two.Port(0).outer != inner {
+				t.Errorf("%s with inner field %d came with outer field %d", name, inner, two.Port(0).outer)
+			}
+		}
+	}
+	for outer := range packet.CE + 1 {
+		for inner := range packet.CE + 1 {
+			p, from := fakeEnd()
+			p.outer = outer
+			b := datagram(packettest.Packet{Src: pod2, Dst: pod1, TOS: byte(inner)}.Frame()[packet.VnetLen:])
+			want := bytes.Clone(b[vxlan.Overhead:])
+			ok := packet.Decapsulate(want, outer)
+			if _, reason := p.open(b, from); (reason == packet.Kept) != ok || !ok && reason != packet.DropECN {
+				t.Errorf("inner %d, outer %d: %v", inner, outer, reason)
+			}
+			if !bytes.Equal(b[vxlan.Overhead:], want) {
+				t.Errorf("inner %d, outer %d: got %x, want %x", inner, outer, b[vxlan.Overhead:], want)
+			}
+		}
+	}
+}
+
 func TestNewErrors(t *testing.T) {
 	port := freePort(t)
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: node1.AsSlice(), Port: int(port)})

@@ -24,6 +24,8 @@ const (
 	DropVTEP
 	// DropPeerSource: an inner source outside the sender's range.
 	DropPeerSource
+	// DropECN: the tunnel met congestion, and the packet's sender does not know of ECN (RFC 6040, section 4.2).
+	DropECN
 	// DropSource: a pod sent from an address that is not its own.
 	DropSource
 	// DropScope: a multicast, broadcast, link-local or unspecified address that is not routed.
@@ -56,7 +58,7 @@ const (
 
 var dropNames = [numDropReasons]string{
 	Kept: "kept", DropMalformed: "malformed", DropOffload: "offload", DropNotVXLAN: "not-vxlan", DropVNI: "vni",
-	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropSource: "source",
+	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropECN: "ecn", DropSource: "source",
 	DropScope: "scope", DropChecksum: "checksum", DropFragment: "fragment", DropFragmentFull: "fragments-full",
 	DropFragmentTimeout: "fragment-timeout", DropTTL: "ttl", DropNoRoute: "no-route", DropNoPod: "no-pod", DropTransit: "transit",
 	DropTooBig: "too-big", DropDevice: "device", DropSend: "send",

@@ -73,15 +73,18 @@ func (c *Conn) configure(cfg Config) error {
 		}
 	}
 	// A tunnel must not fragment (RFC 7348, section 4.3): DF is set, and a path MTU that somebody forged is not believed.
-	level, option, probe := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
+	level, option, probe, class := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, unix.IP_RECVTOS
 	if c.v6 {
-		level, option, probe = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
+		level, option, probe, class = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, unix.IPV6_RECVTCLASS
 		if err := unix.SetsockoptInt(c.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return fmt.Errorf("make udp socket IPv6 only: %w", err)
 		}
 	}
 	if err := unix.SetsockoptInt(c.fd, level, option, probe); err != nil {
 		return fmt.Errorf("forbid fragments on udp socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(c.fd, level, class, 1); err != nil {
+		return fmt.Errorf("ask for the traffic class on udp socket: %w", err)
 	}
 	if cfg.Trains {
 		if err := unix.SetsockoptInt(c.fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -17,17 +19,19 @@ type mmsghdr struct {
 // receiveSlots is how many messages one call receives: each slot has room for a whole train. More brought nothing.
 const receiveSlots = 4
 
-// controlLen is the room for one control message with an int.
-var controlLen = unix.CmsgSpace(4)
+// controlLen is the room for two control messages with an int each: the size of the datagrams and their traffic class.
+var controlLen = 2 * unix.CmsgSpace(4)
 
 // SlotSize is the length in bytes of the memory that a Receiver needs for each message.
 const SlotSize = 1 << 16
 
-// Received is one message: datagrams of one sender, each of Segment bytes but the last, which may be shorter.
+// Received is one message: datagrams of one sender, each of Segment bytes but the last, which may be shorter. They came with
+// the same ECN field: the kernel merges no others (inet_gro_receive, ipv6_gro_receive).
 type Received struct {
 	From    netip.Addr
 	Data    []byte
 	Segment int
+	ECN     packet.ECN
 }
 
 // Receiver receives from one socket. It is for one goroutine.
@@ -82,16 +86,19 @@ func (r *Receiver) message(i int) Received {
 	} else {
 		m.From = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&r.names[i])).Addr)
 	}
-	// The only control message asked for is UDP_GRO's.
-	control := r.controls[i*controlLen:][:h.hdr.Controllen]
-	if len(control) < unix.CmsgLen(4) {
-		return m
-	}
-	c := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-	if c.Level == unix.SOL_UDP && c.Type == unix.UDP_GRO {
-		if size := int(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):])); size > 0 {
-			m.Segment = size
+	for control := r.controls[i*controlLen:][:h.hdr.Controllen]; len(control) > unix.CmsgLen(0); {
+		c, data := (*unix.Cmsghdr)(unsafe.Pointer(&control[0])), control[unix.CmsgLen(0):]
+		switch {
+		case c.Level == unix.SOL_UDP && c.Type == unix.UDP_GRO:
+			if size := int(binary.NativeEndian.Uint32(data)); size > 0 {
+				m.Segment = size
+			}
+		case c.Level == unix.IPPROTO_IP && c.Type == unix.IP_TOS: // a byte
+			m.ECN = packet.ECN(data[0] & 3)
+		case c.Level == unix.IPPROTO_IPV6 && c.Type == unix.IPV6_TCLASS:
+			m.ECN = packet.ECN(binary.NativeEndian.Uint32(data) & 3)
 		}
+		control = control[min(unix.CmsgSpace(int(c.Len)-unix.CmsgLen(0)), len(control)):]
 	}
 	return m
 }

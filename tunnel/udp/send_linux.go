@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
 // Limits of one message and one batch.
@@ -50,7 +52,7 @@ type Batch struct {
 	conn     *Conn
 	headers  [maxMessages]mmsghdr
 	iovecs   [maxParts]unix.Iovec
-	controls []byte // one a message
+	controls []byte // controlSpace a message
 	segments [maxMessages]int
 	messages int
 	parts    int
@@ -59,17 +61,28 @@ type Batch struct {
 
 // NewBatch returns an empty batch for c.
 func NewBatch(c *Conn) *Batch {
-	b := &Batch{conn: c, controls: make([]byte, maxMessages*segmentControlLen)}
+	b := &Batch{conn: c, controls: make([]byte, maxMessages*controlSpace)}
 	for i := range maxMessages {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&b.controls[i*segmentControlLen]))
-		h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-		h.SetLen(unix.CmsgLen(2))
+		control := b.controls[i*controlSpace:]
+		segment := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		segment.Level, segment.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+		segment.SetLen(unix.CmsgLen(2))
+		tos := (*unix.Cmsghdr)(unsafe.Pointer(&control[segmentSpace]))
+		tos.Level, tos.Type = unix.IPPROTO_IP, unix.IP_TOS
+		if c.v6 {
+			tos.Level, tos.Type = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+		}
+		tos.SetLen(unix.CmsgLen(4))
 	}
 	return b
 }
 
-// segmentControlLen is the room for a control message with an uint16.
-var segmentControlLen = unix.CmsgSpace(2)
+// A message's room for control messages: the size of its segments, an uint16, and behind it its traffic class, an int. Each
+// is sent only where it says something, so that both stand ready.
+var (
+	segmentSpace = unix.CmsgSpace(2)
+	controlSpace = segmentSpace + unix.CmsgSpace(4)
+)
 
 // Fits reports whether a further message of the given number of parts has room; if not the caller flushes first.
 func (b *Batch) Fits(parts int) bool {
@@ -93,8 +106,8 @@ func (b *Batch) Part(p []byte) {
 	b.parts++
 }
 
-// End completes the message.
-func (b *Batch) End(segment int) {
+// End completes the message. Its IP headers get the ECN field; those of a train's datagrams share it.
+func (b *Batch) End(segment int, ecn packet.ECN) {
 	m := b.messages
 	h := &b.headers[m].hdr
 	h.Iov = &b.iovecs[b.started]
@@ -103,10 +116,18 @@ func (b *Batch) End(segment int) {
 	h.SetControllen(0)
 	b.segments[m] = segment
 	if segment > 0 {
-		control := b.controls[m*segmentControlLen:][:segmentControlLen]
+		control := b.controls[m*controlSpace:][:segmentSpace]
 		binary.NativeEndian.PutUint16(control[unix.CmsgLen(0):], uint16(segment))
 		h.Control = &control[0]
-		h.SetControllen(segmentControlLen)
+		h.SetControllen(segmentSpace)
+	}
+	if ecn != packet.NotECT {
+		control := b.controls[m*controlSpace+segmentSpace:][:controlSpace-segmentSpace]
+		binary.NativeEndian.PutUint32(control[unix.CmsgLen(0):], uint32(ecn))
+		if segment == 0 {
+			h.Control = &control[0]
+		}
+		h.SetControllen(int(h.Controllen) + len(control))
 	}
 	b.messages++
 }
@@ -174,8 +195,11 @@ func (b *Batch) length(i int) (n int) {
 // sendSingly sends a train without UDP_SEGMENT. Precondition: every datagram's bytes are whole parts.
 func (b *Batch) sendSingly(i int, failed func(int, error)) {
 	h := b.headers[i].hdr
-	h.Control = nil
-	h.SetControllen(0)
+	if h.SetControllen(int(h.Controllen) - segmentSpace); h.Controllen > 0 {
+		h.Control = &b.controls[i*controlSpace+segmentSpace]
+	} else {
+		h.Control = nil
+	}
 	parts := b.partsOf(i)
 	for len(parts) > 0 {
 		n, size := 0, 0

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
 var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
@@ -39,13 +42,15 @@ func makeMessage(datagrams, segment, last int) (m message) {
 	return m
 }
 
-func (m message) add(b *Batch, to *Addr, segment int) {
+func (m message) add(b *Batch, to *Addr, segment int) { m.put(b, to, segment, packet.NotECT) }
+
+func (m message) put(b *Batch, to *Addr, segment int, ecn packet.ECN) {
 	b.Begin(to)
 	for i := range m.heads {
 		b.Part(m.heads[i])
 		b.Part(m.payloads[i])
 	}
-	b.End(segment)
+	b.End(segment, ecn)
 }
 
 // datagrams receives n datagrams; trains tells whether any message held more than one.
@@ -135,6 +140,46 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestECN: datagrams arrive with the ECN field that they were sent with, trains and single ones, side by side in one call.
+func TestECN(t *testing.T) {
+	for _, ip := range loopbacks {
+		for _, refused := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v/refused=%v", ip, refused), func(t *testing.T) {
+				in := listen(t, Config{Local: netip.AddrPortFrom(ip, 0), Trains: true})
+				out := listen(t, Config{Local: netip.AddrPortFrom(ip, 0)})
+				out.noGSO = refused
+				b, r, to := NewBatch(out), NewReceiver(in), NewAddr(in.Local())
+				fields := []packet.ECN{packet.NotECT, packet.CE, packet.ECT0, packet.ECT1, packet.NotECT}
+				var want []packet.ECN
+				for _, ecn := range fields {
+					for _, n := range []int{1, 3} {
+						segment := 0
+						if n > 1 {
+							segment = 500
+						}
+						makeMessage(n, 500, 500).put(b, to, segment, ecn)
+						for range n {
+							want = append(want, ecn)
+						}
+					}
+				}
+				b.Flush(noFailure(t))
+				var got []packet.ECN
+				for end := time.Now().Add(10 * time.Second); len(got) < len(want) && time.Now().Before(end); {
+					for _, m := range r.Receive() {
+						for n := len(m.Data); n > 0; n -= m.Segment {
+							got = append(got, m.ECN)
+						}
+					}
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("got  %v\nwant %v", got, want)
+				}
+			})
+		}
+	}
+}
+
 func TestFits(t *testing.T) {
 	out := listen(t, Config{Local: netip.AddrPortFrom(loopbacks[0], 0)})
 	b, to := NewBatch(out), NewAddr(netip.AddrPortFrom(loopbacks[0], 9))
@@ -143,7 +188,7 @@ func TestFits(t *testing.T) {
 		b.Begin(to)
 		b.Part([]byte{1})
 		b.Part([]byte{2})
-		b.End(0)
+		b.End(0, packet.NotECT)
 		n++
 	}
 	if n != maxMessages {
@@ -204,13 +249,15 @@ func TestNoAllocs(t *testing.T) {
 	out := listen(t, Config{Local: netip.AddrPortFrom(loopbacks[0], 0)})
 	b, r, to := NewBatch(out), NewReceiver(in), NewAddr(in.Local())
 	m, failed := makeMessage(44, 1472, 1472), noFailure(t)
-	got := testing.AllocsPerRun(100, func() {
-		m.add(b, to, 1472)
-		b.Flush(failed)
-		for len(r.Receive()) == 0 {
+	for _, ecn := range []packet.ECN{packet.NotECT, packet.CE} {
+		got := testing.AllocsPerRun(100, func() {
+			m.put(b, to, 1472, ecn)
+			b.Flush(failed)
+			for len(r.Receive()) == 0 {
+			}
+		})
+		if got != 0 {
+			t.Errorf("%v allocations a train with ECN field %d", got, ecn)
 		}
-	})
-	if got != 0 {
-		t.Errorf("%v allocations a train", got)
 	}
 }

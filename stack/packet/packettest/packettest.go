@@ -15,6 +15,7 @@ type Packet struct {
 	SrcPort, DstPort uint16       // for ICMP the identifier and nothing
 	Flags            byte         // TCP
 	TTL              byte         // default 64
+	TOS              byte         // type of service, traffic class: DSCP and ECN
 	ID               uint16       // IPv4
 	Seq              uint32       // TCP
 	Payload          []byte
@@ -31,12 +32,12 @@ func (d Packet) Frame() []byte {
 	l4 := d.transport()
 	b := make([]byte, packet.VnetLen, packet.VnetLen+60+len(l4))
 	if d.Src.Is4() {
-		b = append(b, 0x45, 0)
+		b = append(b, 0x45, d.TOS)
 		b = binary.BigEndian.AppendUint16(b, uint16(20+len(l4)))
 		b = binary.BigEndian.AppendUint16(b, d.ID)
 		b = append(b, 0x40, 0, d.TTL, byte(d.Proto), 0, 0)
 	} else {
-		b = binary.BigEndian.AppendUint32(b, 6<<28)
+		b = binary.BigEndian.AppendUint32(b, 6<<28|uint32(d.TOS)<<20)
 		b = binary.BigEndian.AppendUint16(b, uint16(len(l4)))
 		b = append(b, byte(d.Proto), d.TTL)
 	}
