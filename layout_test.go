@@ -41,6 +41,8 @@ var arrows = []arrow{
 
 	{"lab", "node k8s cni cni/netns stack/tun", "lab surrounds whole nodes with namespaces, links and a control plane"},
 	{"lab/demo", "lab lab/tool node stack/packet tunnel/vxlan", "the demo drives a lab and draws a packet of it"},
+	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
+	{"lab/playground", "lab lab/manifest node", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/*", "one loop joins what the parts below compile"},

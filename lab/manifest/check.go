@@ -1,0 +1,146 @@
+package manifest
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// check finds the first thing for which Kubernetes would refuse the pod, or for which it cannot run here.
+func (p *Pod) check() error {
+	if p.Name == "" {
+		return p.Errorf("metadata.name", "a pod needs a name, for example web")
+	}
+	if problems := validation.IsDNS1123Subdomain(p.Name); problems != nil {
+		return p.Errorf("metadata.name", "%q is no name for a pod: %s", p.Name, problems[0])
+	}
+	if problems := validation.IsDNS1123Label(p.Namespace); problems != nil {
+		return p.Errorf("metadata.namespace", "%q is no name for a namespace: %s", p.Namespace, problems[0])
+	}
+	policies := []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}
+	if !slices.Contains(policies, p.Spec.RestartPolicy) {
+		return p.Errorf("spec.restartPolicy", "%q is none; want Always, OnFailure or Never", p.Spec.RestartPolicy)
+	}
+	if s := p.Spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
+		return p.Errorf("spec.terminationGracePeriodSeconds", "%d is less than 0", *s)
+	}
+	if len(p.Spec.Containers) == 0 {
+		return p.Errorf("spec.containers", "a pod needs at least one container")
+	}
+	names := map[string]int{}
+	for i := range p.Spec.Containers {
+		c := &p.Spec.Containers[i]
+		if err := p.checkContainer(fmt.Sprintf("spec.containers[%d]", i), c); err != nil {
+			return err
+		}
+		if other, taken := names[c.Name]; taken {
+			return p.Errorf(fmt.Sprintf("spec.containers[%d].name", i), "%q is the name of containers[%d] already; choose another one", c.Name, other)
+		}
+		names[c.Name] = i
+	}
+	return nil
+}
+
+func (p *Pod) checkContainer(at string, c *corev1.Container) error {
+	if c.Name == "" {
+		return p.Errorf(at+".name", "a container needs a name")
+	}
+	if problems := validation.IsDNS1123Label(c.Name); problems != nil {
+		return p.Errorf(at+".name", "%q is no name for a container: %s", c.Name, problems[0])
+	}
+	if len(c.Command) == 0 {
+		return p.Errorf(at+".command", "container %s has no command, and images are not run here; say what to run with the host's files, for example command: [sleep, infinity]", c.Name)
+	}
+	if c.Command[0] == "" {
+		return p.Errorf(at+".command[0]", "the command is empty")
+	}
+	if c.WorkingDir != "" && c.WorkingDir[0] != '/' {
+		return p.Errorf(at+".workingDir", "%q is no absolute path", c.WorkingDir)
+	}
+	for _, list := range []struct {
+		name  string
+		words []string
+	}{{"command", c.Command}, {"args", c.Args}, {"workingDir", []string{c.WorkingDir}}} {
+		for i, word := range list.words {
+			if strings.ContainsRune(word, 0) {
+				return p.Errorf(fmt.Sprintf("%s.%s[%d]", at, list.name, i), "a NUL byte cannot be passed to a program")
+			}
+		}
+	}
+	for i, e := range c.Env {
+		if err := p.checkEnv(fmt.Sprintf("%s.env[%d]", at, i), e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Pod) checkEnv(at string, e corev1.EnvVar) error {
+	if problems := validation.IsRelaxedEnvVarName(e.Name); problems != nil {
+		return p.Errorf(at+".name", "%q is no name for a variable: %s", e.Name, problems[0])
+	}
+	if strings.ContainsRune(e.Value, 0) {
+		return p.Errorf(at+".value", "a NUL byte cannot be passed to a program")
+	}
+	if e.ValueFrom == nil {
+		return nil
+	}
+	if e.Value != "" {
+		return p.Errorf(at+".valueFrom", "value is set too; keep one of them")
+	}
+	if ref := e.ValueFrom.FieldRef; ref != nil {
+		if _, ok := p.FieldValue(ref.FieldPath, Facts{}); !ok {
+			return p.Errorf(at+".valueFrom.fieldRef.fieldPath", "%q cannot be had; want one of %s", ref.FieldPath, strings.Join(fieldPaths, ", "))
+		}
+	}
+	return nil
+}
+
+// Facts are what becomes known of a pod when it runs.
+type Facts struct {
+	NodeName string
+	HostIP   string
+	PodIPs   []string
+}
+
+// fieldPaths are what FieldValue knows.
+var fieldPaths = []string{
+	"metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels['KEY']", "metadata.annotations['KEY']",
+	"spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.podIP", "status.podIPs",
+}
+
+// subscript is a field path with a key (KEP-1287 has no name for it; the downward API's documentation calls it so).
+var subscript = regexp.MustCompile(`^metadata\.(labels|annotations)\['([^']+)'\]$`)
+
+// FieldValue returns a field of the pod as the downward API gives it to a variable; false for one that it does not give.
+func (p *Pod) FieldValue(path string, f Facts) (string, bool) {
+	if m := subscript.FindStringSubmatch(path); m != nil {
+		if m[1] == "labels" {
+			return p.Labels[m[2]], true
+		}
+		return p.Annotations[m[2]], true
+	}
+	switch path {
+	case "metadata.name":
+		return p.Name, true
+	case "metadata.namespace":
+		return p.Namespace, true
+	case "metadata.uid":
+		return string(p.UID), true
+	case "spec.nodeName":
+		return f.NodeName, true
+	case "spec.serviceAccountName":
+		return p.Spec.ServiceAccountName, true
+	case "status.hostIP":
+		return f.HostIP, true
+	case "status.podIP":
+		return strings.Join(f.PodIPs[:min(1, len(f.PodIPs))], ""), true
+	case "status.podIPs":
+		return strings.Join(f.PodIPs, ","), true
+	}
+	return "", false
+}

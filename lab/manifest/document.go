@@ -1,0 +1,137 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// yamlLine is how the YAML library tells the line of a syntax error.
+var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+
+// parse adds the pods of a file.
+func (s *Set) parse(file string, b []byte) error {
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	for {
+		var n yaml.Node
+		err := d.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return syntaxError(file, err)
+		}
+		if len(n.Content) == 1 && !isNull(n.Content[0]) { // else a document without content
+			if err := s.object(file, n.Content[0], 0); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func syntaxError(file string, err error) error {
+	e := &Error{File: file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")}
+	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+		e.Line, _ = strconv.Atoi(m[1]) // digits
+		e.Problem = m[2]
+	}
+	e.Problem = "this is no YAML or JSON: " + e.Problem
+	return e
+}
+
+// maxNested bounds lists within lists.
+const maxNested = 4
+
+// object adds a pod, or the pods of a list. Other kinds are named in a warning.
+func (s *Set) object(file string, n *yaml.Node, depth int) error {
+	n = target(n)
+	if n.Kind != yaml.MappingNode {
+		return &Error{File: file, Line: n.Line, Problem: "this is no Kubernetes object; it begins with apiVersion and kind"}
+	}
+	version, kind := scalar(field(n, "apiVersion")), scalar(field(n, "kind"))
+	switch {
+	case kind == "":
+		return &Error{File: file, Line: n.Line, Field: "kind", Problem: "an object says its kind, for example kind: Pod"}
+	case version == "":
+		return &Error{File: file, Line: n.Line, Field: "apiVersion", Problem: "an object says its version, for example apiVersion: v1"}
+	case kind == "Pod" && version != "v1":
+		return &Error{File: file, Line: field(n, "apiVersion").Line, Field: "apiVersion", Problem: fmt.Sprintf("a Pod is of v1, not of %s", version)}
+	case kind == "Pod":
+		return s.pod(file, n)
+	case kind == "List" || kind == "PodList":
+		return s.list(file, n, depth)
+	}
+	s.warn("kind "+kind, "%s, line %d: kind %s is left out; only pods are run", file, n.Line, kind)
+	return nil
+}
+
+func (s *Set) list(file string, n *yaml.Node, depth int) error {
+	if depth == maxNested {
+		return &Error{File: file, Line: n.Line, Field: "items", Problem: "lists are nested too deeply; take them apart"}
+	}
+	items := field(n, "items")
+	if items == nil || isNull(items) {
+		return nil
+	}
+	if items = target(items); items.Kind != yaml.SequenceNode {
+		return &Error{File: file, Line: items.Line, Field: "items", Problem: "want a list of objects"}
+	}
+	for _, item := range items.Content {
+		if err := s.object(file, item, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Set) pod(file string, n *yaml.Node) error {
+	d := &decoder{set: s, pod: &Pod{File: file, line: n.Line, lines: map[string]int{}}}
+	tree, err := d.value(n, reflect.TypeFor[corev1.Pod](), "", "")
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(tree)
+	if err != nil {
+		return fmt.Errorf("%s, line %d: %w", file, n.Line, err)
+	}
+	if err := json.Unmarshal(b, &d.pod.Pod); err != nil {
+		return &Error{File: file, Line: n.Line, Problem: err.Error()}
+	}
+	setDefaults(d.pod)
+	if err := d.pod.check(); err != nil {
+		return err
+	}
+	return s.add(d.pod)
+}
+
+// add refuses a second pod of one name.
+func (s *Set) add(p *Pod) error {
+	if s.named == nil {
+		s.named = map[string]*Pod{}
+	}
+	if other := s.named[p.Key()]; other != nil {
+		return p.Errorf("metadata.name", "%s is the pod of %s, line %d, already; give this one another name", p.Key(), other.File, other.line)
+	}
+	s.named[p.Key()] = p
+	s.Pods = append(s.Pods, p)
+	return nil
+}
+
+func setDefaults(p *Pod) {
+	if p.Namespace == "" {
+		p.Namespace = metav1.NamespaceDefault
+	}
+	if p.Spec.RestartPolicy == "" {
+		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	}
+}

@@ -1,0 +1,281 @@
+package manifest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+const web = `apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+spec:
+  containers:
+  - name: main
+    image: example.org/web
+    command: [serve]
+`
+
+// edited returns web with a piece replaced.
+func edited(from, to string) string { return strings.Replace(web, from, to, 1) }
+
+func names(s *Set) (all []string) {
+	for _, p := range s.Pods {
+		all = append(all, p.Key())
+	}
+	return all
+}
+
+func TestParse(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       []string
+		warnings   []string // pieces, in order
+	}{
+		{"pod", web, []string{"default/web"}, nil},
+		{"nothing", "", nil, nil},
+		{"documents", web + "---\n# nothing\n---\n" + edited("name: web", "name: db\n  namespace: prod"), []string{"default/web", "prod/db"}, nil},
+		{"JSON", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"main","command":["true"]}]}}`,
+			[]string{"default/web"}, nil},
+		{"list", "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(web), "\n", "\n  "), []string{"default/web"}, nil},
+		{"empty list", "apiVersion: v1\nkind: List\n", nil, nil},
+		{"other kinds, once each", strings.Repeat("---\napiVersion: v1\nkind: Service\n", 2) + "---\napiVersion: apps/v1\nkind: Deployment\n", nil,
+			[]string{"x.yaml, line 2: kind Service is left out", "x.yaml, line 8: kind Deployment is left out"}},
+		{"fields that are not honoured, once each", edited("spec:", "spec:\n  tolerations: [{key: a}]\n  volumes: [{name: v, emptyDir: {}}]") +
+			"---\n" + edited("name: web", "name: db") + "    resources: {limits: {cpu: 500m}}\n  tolerations: []\n",
+			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.tolerations is not honoured", "line 7: spec.volumes is not", "line 22: spec.containers.resources is not"}},
+		{"what a server wrote", edited("name: web", "name: web\n  uid: x\n  creationTimestamp: 2026-01-02T03:04:05Z\n  managedFields: [{manager: m}]") +
+			"status: {phase: Running}\n", []string{"default/web"}, nil},
+		{"empty field", edited("spec:", "spec:\n  tolerations:\n  nodeName: ~"), []string{"default/web"}, nil},
+		{"anchors and merges", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n" +
+			"  - &a\n    name: a\n    command: &c [serve]\n  - <<: *a\n    name: b\n    args: *c\n", []string{"default/web"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := Parse("x.yaml", []byte(tt.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, names(s)); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+			if len(s.Warnings) != len(tt.warnings) {
+				t.Fatalf("got warnings %q, want %d", s.Warnings, len(tt.warnings))
+			}
+			for i, w := range tt.warnings {
+				if !strings.Contains(s.Warnings[i], w) {
+					t.Errorf("got warning %q, want %q", s.Warnings[i], w)
+				}
+			}
+		})
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name, text, want string // the whole beginning of the error
+	}{
+		{"no YAML", "a: [", "x.yaml, line 1: this is no YAML or JSON"},
+		{"no YAML, later", web + "\tx", "x.yaml, line 10: this is no YAML or JSON"},
+		{"no object", "- a", "x.yaml, line 1: this is no Kubernetes object"},
+		{"no kind", "apiVersion: v1", "x.yaml, line 1, kind: an object says its kind"},
+		{"no version", "kind: Pod", "x.yaml, line 1, apiVersion: an object says its version"},
+		{"wrong version", edited("v1", "v2"), "x.yaml, line 1, apiVersion: a Pod is of v1, not of v2"},
+		{"no name", edited("name: web", "labels: {}"), "x.yaml, line 4, metadata.name: a pod needs a name"},
+		{"no metadata", edited("metadata:\n  name: web\n", ""), "x.yaml, line 1, metadata.name: a pod needs a name"},
+		{"bad name", edited("name: web", "name: Web_1"), `x.yaml, line 4, metadata.name: "Web_1" is no name for a pod: `},
+		{"bad namespace", edited("name: web", "name: web\n  namespace: a.b"), `x.yaml, line 5, metadata.namespace: "a.b" is no name`},
+		{"no spec", edited("spec:", "spec: {}\n#"), "x.yaml"},
+		{"no containers", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {}\n", "x.yaml, line 4, spec.containers: a pod needs at least one"},
+		{"unknown field", edited("image:", "imagee:"), "x.yaml, line 8, spec.containers[0].imagee: Kubernetes has no such field here"},
+		{"unknown field that is nearly one", edited("command:", "Command:"), "x.yaml, line 9, spec.containers[0].Command: Kubernetes has no such field here; did you mean command?"},
+		{"unknown field at the top", web + "specs: {}\n", "x.yaml, line 10, specs: Kubernetes has no such field here; did you mean spec?"},
+		{"string for list", edited("[serve]", "serve"), `x.yaml, line 9, spec.containers[0].command: want a list, as in [a, b] or lines with a dash, not "serve"`},
+		{"number for string", edited("name: web", "name: 80"), `x.yaml, line 4, metadata.name: want a string, not 80; write it in quotes: "80"`},
+		{"list for fields", edited("  name: web", "- name: web"), "x.yaml, line 4, metadata: want fields, as in name: value, not a list"},
+		{"string for boolean", edited("spec:", "spec:\n  hostNetwork: \"true\""), `x.yaml, line 6, spec.hostNetwork: want true or false, not "true"`},
+		{"string for number", edited("spec:", "spec:\n  terminationGracePeriodSeconds: soon"), `x.yaml, line 6, spec.terminationGracePeriodSeconds: want a whole number, not "soon"`},
+		{"large number", edited("spec:", "spec:\n  terminationGracePeriodSeconds: 99999999999999999999"), "x.yaml, line 6, spec.terminationGracePeriodSeconds:"},
+		{"negative grace period", edited("spec:", "spec:\n  terminationGracePeriodSeconds: -1"), "x.yaml, line 6, spec.terminationGracePeriodSeconds: -1 is less"},
+		{"no quantity", web + "    resources: {limits: {cpu: many}}\n", `x.yaml, line 10, spec.containers[0].resources.limits.cpu: "many" is no quantity`},
+		{"empty entry", edited("[serve]", "[serve, ~]"), "x.yaml, line 9, spec.containers[0].command[1]: an entry of the list is empty"},
+		{"field twice", edited("spec:", "spec:\n  nodeName: a\n  nodeName: b"), "x.yaml, line 7, spec.nodeName: the field is there twice"},
+		{"number as a field", edited("spec:", "spec:\n  1: a"), "x.yaml, line 6, spec: a field's name is a string"},
+		{"restart policy", edited("spec:", "spec:\n  restartPolicy: Sometimes"), `x.yaml, line 6, spec.restartPolicy: "Sometimes" is none; want Always, OnFailure or Never`},
+		{"no command", edited("    command: [serve]\n", "    args: [x]\n"), "x.yaml, line 7, spec.containers[0].command: container main has no command, and images are not run here"},
+		{"empty command", edited("[serve]", `[""]`), "x.yaml, line 9, spec.containers[0].command[0]: the command is empty"},
+		{"NUL", edited("[serve]", `["a\0b"]`), "x.yaml, line 9, spec.containers[0].command[0]: a NUL byte"},
+		{"no container name", edited("name: main", "stdin: true"), "x.yaml, line 7, spec.containers[0].name: a container needs a name"},
+		{"container name", edited("name: main", "name: a.b"), `x.yaml, line 7, spec.containers[0].name: "a.b" is no name`},
+		{"container twice", web + "  - name: main\n    command: [x]\n", `x.yaml, line 10, spec.containers[1].name: "main" is the name of containers[0] already`},
+		{"relative directory", web + "    workingDir: tmp\n", `x.yaml, line 10, spec.containers[0].workingDir: "tmp" is no absolute path`},
+		{"variable's name", web + "    env: [{name: a=b}]\n", `x.yaml, line 10, spec.containers[0].env[0].name: "a=b" is no name for a variable`},
+		{"two values", web + "    env: [{name: a, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]\n", "x.yaml, line 10, spec.containers[0].env[0].valueFrom: value is set too"},
+		{"field path", web + "    env: [{name: a, valueFrom: {fieldRef: {fieldPath: spec.color}}}]\n", `x.yaml, line 10, spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "spec.color" cannot be had`},
+		{"pod twice", web + "---\n" + web, "x.yaml, line 14, metadata.name: default/web is the pod of x.yaml, line 1, already"},
+		{"items", "apiVersion: v1\nkind: List\nitems: {}\n", "x.yaml, line 3, items: want a list"},
+		{"aliases of aliases", "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations: &a\n    x: *a\n", "x.yaml, line 4"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("x.yaml", []byte(tt.text))
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got  %v\nwant %s…", err, tt.want)
+			}
+			if e := (*Error)(nil); !errors.As(err, &e) {
+				t.Errorf("got %T, want *Error", err)
+			}
+		})
+	}
+}
+
+// A file whose aliases stand for billions of nodes is refused, and soon.
+func TestParseBomb(t *testing.T) {
+	list := "x: &a [z]\n"
+	for i := 'b'; i < 'n'; i++ {
+		list += "y" + string(i) + ": &" + string(i) + " [" + strings.Repeat("*"+string(i-1)+",", 15) + "]\n"
+	}
+	_, err := Parse("x.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  managedFields:\n  - fieldsV1:\n      "+
+		strings.ReplaceAll(list, "\n", "\n      ")+"\n"))
+	if err == nil || !strings.Contains(err.Error(), "too large or nested too deeply") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"b.yaml": edited("name: web", "name: b"), "a.yml": edited("name: web", "name: a"), "README.md": "# no manifest", "c.json": "{}",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Read(nil, dir); err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "c.json")+", line 1, kind:") {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "c.json")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read(strings.NewReader(web), dir, "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"default/a", "default/b", "default/web"}, names(s)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if got := s.Pods[2].File; got != "standard input" {
+		t.Errorf("got %q", got)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "gone"): "there is no such file or directory",
+		t.TempDir():                "no manifest lies in this directory",
+	} {
+		if _, err := Read(nil, path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", path, err, want)
+		}
+	}
+}
+
+func TestErrorf(t *testing.T) {
+	s, err := Parse("x.yaml", []byte(edited("spec:", "spec:\n  nodeName: node-9")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.Pods[0]
+	for field, want := range map[string]string{
+		"spec.nodeName":                 "x.yaml, line 6, spec.nodeName: no",
+		"spec.hostNetwork":              "x.yaml, line 6, spec.hostNetwork: no", // the first line of spec's fields
+		"spec.containers[0].args[0]":    "x.yaml, line 8, spec.containers[0].args[0]: no",
+		"status":                        "x.yaml, line 1, status: no",
+		"spec.containers[0].command[0]": "x.yaml, line 10, spec.containers[0].command[0]: no",
+	} {
+		if got := p.Errorf(field, "no").Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestExpand(t *testing.T) {
+	known := map[string]string{"A": "1", "B": "$(A)", "EMPTY": ""}
+	for in, want := range map[string]string{
+		"":           "",
+		"plain":      "plain",
+		"$(A)":       "1",
+		"x$(A)y$(A)": "x1y1",
+		"$(B)":       "$(A)",
+		"$(EMPTY)":   "",
+		"$(C)":       "$(C)",
+		"$$(A)":      "$(A)",
+		"$$$(A)":     "$1",
+		"$A ${A}":    "$A ${A}",
+		"$(A":        "$(A",
+		"$":          "$",
+		"$$":         "$",
+		"$()":        "$()",
+		"$($(A))":    "$($(A))",
+	} {
+		if got := expand(in, known); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	s, err := Parse("x.yaml", []byte(edited("name: web", "name: web\n  labels: {app: x}")+`    args: [$(IP), "$(URL)", $$(IP)]
+    env:
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    - {name: URL, value: "http://$(IP):$(PORT)"}
+    - {name: PORT, value: "80"}
+    - {name: SECRET, valueFrom: {secretKeyRef: {name: s, key: k}}}
+    - {name: APP, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
+    - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "spec.containers.env.valueFrom.secretKeyRef is not honoured") {
+		t.Errorf("got warnings %q", s.Warnings)
+	}
+	p := s.Pods[0]
+	argv, env := p.Command(&p.Spec.Containers[0], Facts{NodeName: "node-1", PodIPs: []string{"10.244.1.2", "fd00:10:244:1::2"}})
+	if diff := cmp.Diff([]string{"serve", "10.244.1.2", "http://10.244.1.2:$(PORT)", "$(IP)"}, argv); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	want := []string{"IP=10.244.1.2", "URL=http://10.244.1.2:$(PORT)", "PORT=80", "APP=x", "NODE=node-1"}
+	if diff := cmp.Diff(want, env); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// Whatever is parsed is a pod that can be run, or an error with a place.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(web))
+	f.Add([]byte(web + "---\n" + web))
+	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod"}]}`))
+	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata: &a\n  <<: *a\n  name: x\n"))
+	f.Add([]byte("kind: Pod\napiVersion: v1\nspec: {containers: [{resources: {limits: {cpu: 1e9}}}]}\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Parse("x.yaml", b)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "x.yaml") {
+				t.Errorf("an error without its place: %v", err)
+			}
+			return
+		}
+		for _, p := range s.Pods {
+			for i := range p.Spec.Containers {
+				if argv, _ := p.Command(&p.Spec.Containers[i], Facts{}); len(argv) == 0 {
+					t.Errorf("%s: a container without a command", p.Key())
+				}
+			}
+			if p.Spec.RestartPolicy == corev1.RestartPolicy("") {
+				t.Errorf("%s: no restart policy", p.Key())
+			}
+		}
+	})
+}
