@@ -63,7 +63,7 @@ func (o *outward) add(frame, heads []byte) []byte {
 		o.header.Encode(heads)
 		o.batch.Part(heads[:vxlan.Overhead])
 		o.batch.Part(b)
-		o.batch.End(0)
+		o.batch.End(0, packet.NotECT)
 		return heads[headSize:]
 	}
 	segments, _ := packet.Split(b, &o.parsed, offload, true)
@@ -75,7 +75,7 @@ func (o *outward) add(frame, heads []byte) []byte {
 		o.batch.Part(payload)
 		heads = heads[headSize:]
 	}
-	o.batch.End(headLen + segments.Size())
+	o.batch.End(headLen+segments.Size(), packet.NotECT)
 	return heads
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/tunnel/udp"
 )
 
@@ -118,7 +119,7 @@ func (w *wire) send(segments int, pairs bool) {
 	if segments > 1 {
 		size = trainSegment
 	}
-	w.batch.End(size)
+	w.batch.End(size, packet.NotECT)
 	w.batch.Flush(w.failed)
 }
 
