@@ -145,7 +145,7 @@ func underlayAddr(number int, v6 bool) netip.Addr {
 func peerConfig(number int, v6, kernel bool) node.Peer {
 	p := node.Peer{
 		Name: fmt.Sprintf("node-%d", number), Address: underlayAddr(number, v6), Kernel: kernel,
-		PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)},
+		PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, NodeAddresses: nodeAddrs(number),
 	}
 	if kernel {
 		p.MAC = vtepMAC(number, 4).String()
@@ -154,6 +154,11 @@ func peerConfig(number int, v6, kernel bool) node.Peer {
 		}
 	}
 	return p
+}
+
+// nodeAddrs returns the addresses by which pods know node n.
+func nodeAddrs(n int) []netip.Addr {
+	return []netip.Addr{NodeAddr4(n).Addr(), NodeAddr6(n).Addr()}
 }
 
 func (cl *Cluster) addNode(number, pods int, c ClusterConfig) (*Node, error) {
@@ -166,7 +171,7 @@ func (cl *Cluster) addNode(number, pods int, c ClusterConfig) (*Node, error) {
 	cl.Nodes = append(cl.Nodes, n)
 	n.Config = node.Config{
 		Name: name, Address: underlayAddr(number, c.IPv6Underlay), Workers: c.Workers,
-		PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(cl.dir.path(), name),
+		NodeAddresses: nodeAddrs(number), PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(cl.dir.path(), name),
 	}
 	for i := range pods {
 		p := &Pod{Addr4: host(PodCIDR4(number), i+2).Addr(), Addr6: host(PodCIDR6(number), i+2).Addr()}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/middleway-net/middleway/cni/link"
 	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -41,7 +42,7 @@ func (n *Node) attach(p Pod) error {
 	return nil
 }
 
-// device is a pod's device of either kind.
+// device is a pod's or the host's device of either kind.
 type device interface {
 	SetPersist(on bool) error
 	Close() error
@@ -56,11 +57,14 @@ func (n *Node) openDevice(c link.Config) (device, []stack.Queue, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	queues := make([]stack.Queue, 0, len(dev.Queues()))
+	return dev, queuesOf(dev), nil
+}
+
+func queuesOf(dev *tun.Device) (queues []stack.Queue) {
 	for _, q := range dev.Queues() {
 		queues = append(queues, q)
 	}
-	return dev, queues, nil
+	return queues
 }
 
 // gatewaysOf returns the gateways of the families that a pod has.
@@ -78,7 +82,7 @@ func (n *Node) gatewaysOf(addrs []netip.Addr) (gateways []netip.Addr) {
 // maxSegments is how many segments of a super-packet fit one train.
 func maxSegments(mtu int) int { return max(1, min(udp.MaxTrain, udp.MaxTrainLen/(mtu+vxlan.Overhead))) }
 
-// keepDevices makes the pods' devices outlive the daemon. It is the last step of New: a start that failed before leaves no
+// keepDevices makes the devices outlive the daemon. It is the last step of New: a start that failed before leaves no
 // device behind that was not there.
 func (n *Node) keepDevices() error {
 	for _, dev := range n.devices {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
@@ -51,7 +52,74 @@ func (c *Config) check() error {
 	if err := c.checkPeers(); err != nil {
 		return err
 	}
+	if err := c.checkHost(); err != nil {
+		return err
+	}
 	return c.checkPods()
+}
+
+// maxDevice is the longest name of an interface, in bytes (IFNAMSIZ less the end).
+const maxDevice = 15
+
+// checkHost checks the nodes' addresses, and that the host does not reach them through its attachment: what the tunnel
+// sends would come back into it.
+func (c *Config) checkHost() error {
+	if len(c.HostDevice) > maxDevice || strings.ContainsAny(c.HostDevice, "%/: \t\n\x00") {
+		return fmt.Errorf("hostDevice: %q is not an interface name of 1 to %d bytes without %%, /, : and space; none leaves the host without one", c.HostDevice, maxDevice)
+	}
+	owners := map[netip.Addr]string{}
+	if err := c.checkNodeAddrs("nodeAddresses", "this node", c.NodeAddresses, owners); err != nil {
+		return err
+	}
+	for i, p := range c.Peers {
+		where := fmt.Sprintf("peers[%d]", i)
+		if err := c.checkNodeAddrs(where+".nodeAddresses", where, p.NodeAddresses, owners); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.podRanges() {
+		if a, ok := c.nodeWithin(r); ok {
+			return fmt.Errorf("address: %v of a node lies within %v, the range of a node's pods; pods need a range of their own", a, r)
+		}
+	}
+	for i, r := range c.ClusterCIDRs {
+		where := fmt.Sprintf("clusterCIDRs[%d]", i)
+		if !r.IsValid() || r.Addr().Is4In6() || r != r.Masked() || r.Bits() == 0 {
+			return fmt.Errorf("%s: %v is not a range like 10.244.0.0/16 or fd00:10:244::/48", where, r)
+		}
+		if a, ok := c.nodeWithin(r); ok {
+			return fmt.Errorf("%s: %v contains %v of a node, which the host must reach by the underlay; leave it out, or name smaller ranges", where, r, a)
+		}
+	}
+	return nil
+}
+
+// checkNodeAddrs checks the addresses of one node and enters them in owners.
+func (c *Config) checkNodeAddrs(field, owner string, addrs []netip.Addr, owners map[netip.Addr]string) error {
+	for _, a := range addrs {
+		if !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
+			return fmt.Errorf("%s: %v is not an address by which pods can reach a node; leave it out", field, a)
+		}
+		if other := owners[a]; other != "" {
+			return fmt.Errorf("%s: %v is named twice, %s has it; every node needs addresses of its own", field, a, other)
+		}
+		owners[a] = owner
+	}
+	return nil
+}
+
+// nodeWithin returns an address of a node that lies within r.
+func (c *Config) nodeWithin(r netip.Prefix) (netip.Addr, bool) {
+	addrs := append([]netip.Addr{c.Address}, c.NodeAddresses...)
+	for _, p := range c.Peers {
+		addrs = append(append(addrs, p.Address), p.NodeAddresses...)
+	}
+	for _, a := range addrs {
+		if r.Contains(a) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 func checkCIDRs(cidrs []netip.Prefix) error {
@@ -103,7 +171,7 @@ func (c *Config) checkPods() error {
 	names, owners := map[string]bool{}, map[netip.Addr]string{}
 	for _, cidr := range c.PodCIDRs {
 		owners[Gateway(cidr)] = "the node (gateway)"
-		owners[cidr.Addr()] = "the node (network address)"
+		owners[HostAddr(cidr)] = "the host (network address)"
 	}
 	for i, p := range c.Pods {
 		where := fmt.Sprintf("pods[%d]", i)

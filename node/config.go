@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,15 @@ type Config struct {
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
 	// the gateway of the pods. Required.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	// NodeAddresses are the node's own addresses as pods know them. Packets to them, and to every other address that the
+	// host has, go to the host. Default Address.
+	NodeAddresses []netip.Addr `json:"nodeAddresses,omitempty"`
+	// HostDevice is the name of the host's attachment, the device through which the host reaches pods of all nodes, and they
+	// the host; "none": without. It has the first address of each of PodCIDRs. Default mw0.
+	HostDevice string `json:"hostDevice,omitempty"`
+	// ClusterCIDRs are further ranges that the host reaches through its attachment, for example all pods' and Services',
+	// beside the PodCIDRs of the node and of its peers. Default none.
+	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"`
 	// MTU of the pods, in bytes, IP header included. Default: that of the interface with Address, less what the tunnel adds
 	// (50 with IPv4 outside, 70 with IPv6).
 	MTU int `json:"mtu,omitempty"`
@@ -77,6 +87,9 @@ type Peer struct {
 	Address netip.Addr `json:"address"`
 	// PodCIDRs are the ranges of its pods. Required.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	// NodeAddresses are its own addresses as pods know them: packets to them go through the tunnel, and its host may send
+	// from them. Default Address.
+	NodeAddresses []netip.Addr `json:"nodeAddresses,omitempty"`
 	// MAC is the address of its VTEP. Default: made from Address, as the peer does.
 	MAC string `json:"mac,omitempty"`
 	// Kernel: the peer is a kernel's VXLAN device, for example flannel's. It gets one datagram a packet, complete checksums,
@@ -195,12 +208,25 @@ func (c *Config) setDefaults() {
 	if c.HTTP == "" {
 		c.HTTP = DefaultHTTP
 	}
+	if c.HostDevice == "" {
+		c.HostDevice = DefaultHostDevice
+	}
+	if c.NodeAddresses == nil && c.Address.IsValid() {
+		c.NodeAddresses = []netip.Addr{c.Address}
+	}
 	if c.VXLAN.MAC == "" && c.Address.IsValid() {
 		c.VXLAN.MAC = DefaultMAC(c.Address).String()
 	}
 	for i := range c.Peers {
-		if p := &c.Peers[i]; p.MAC == "" && p.Address.IsValid() {
+		p := &c.Peers[i]
+		if !p.Address.IsValid() {
+			continue
+		}
+		if p.MAC == "" {
 			p.MAC = DefaultMAC(p.Address).String()
+		}
+		if p.NodeAddresses == nil {
+			p.NodeAddresses = []netip.Addr{p.Address}
 		}
 	}
 }
@@ -220,6 +246,27 @@ func DefaultMAC(node netip.Addr) vxlan.MAC {
 	mac := vxlan.MAC(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// HostAddr returns the address of a podCIDR that the host has on its attachment: the network's own, as flannel's device has.
+func HostAddr(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr() }
+
+// podRanges returns the ranges of all nodes' pods.
+func (c *Config) podRanges() []netip.Prefix {
+	ranges := slices.Clone(c.PodCIDRs)
+	for _, p := range c.Peers {
+		ranges = append(ranges, p.PodCIDRs...)
+	}
+	return ranges
+}
+
+// ranges returns what is behind the peer: its pods and itself.
+func (p *Peer) ranges() []netip.Prefix {
+	ranges := slices.Clone(p.PodCIDRs)
+	for _, a := range p.NodeAddresses {
+		ranges = append(ranges, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return ranges
 }
 
 // Gateway returns the address of a podCIDR that the node answers: the first after the network's own.

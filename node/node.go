@@ -42,6 +42,7 @@ type Node struct {
 	netstack *netstack.Netstack
 	stack    *stack.Stack
 	devices  []device
+	host     host
 
 	madeRunDir bool
 	status     statusServer
@@ -63,7 +64,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 func New(c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
 	for _, step := range []func() error{
-		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.listenStatus, n.listenHTTP, n.keepDevices,
+		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.attachHost, n.listenStatus, n.listenHTTP, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -86,6 +87,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
 	g.Go(func() error { return n.http.run(ctx) })
+	if n.host.device != "" {
+		g.Go(func() error { return n.watchHost(ctx) })
+	}
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
@@ -145,8 +149,8 @@ func (n *Node) buildStack() error {
 	n.netstack.Connect(s.Inject)
 	var routes []fib.Route
 	for _, p := range n.config.Peers {
-		for _, cidr := range p.PodCIDRs {
-			routes = append(routes, fib.Route{Prefix: cidr, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
+		for _, r := range p.ranges() {
+			routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
 		}
 	}
 	return s.SetRoutes(routes)

@@ -26,6 +26,7 @@ type Status struct {
 	PID      int            `json:"pid"`
 	Started  time.Time      `json:"started"`
 	Peers    int            `json:"peers"`
+	Host     HostStatus     `json:"host"`
 	Stack    stack.Stats    `json:"stack"`
 }
 
@@ -69,7 +70,7 @@ func (n *Node) Status() Status {
 	return Status{
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
-		Peers: len(n.config.Peers), Stack: n.stack.Stats(),
+		Peers: len(n.config.Peers), Host: n.hostStatus(), Stack: n.stack.Stats(),
 	}
 }
 

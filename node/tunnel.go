@@ -13,10 +13,11 @@ import (
 // setMTU finds the pods' MTU, or checks the one that was configured: a packet that the underlay does not take would be
 // dropped.
 func (n *Node) setMTU() error {
-	underlay, err := underlayMTU(n.config.Address)
+	iface, err := underlayOf(n.config.Address)
 	if err != nil {
 		return err
 	}
+	underlay := iface.Attrs().MTU
 	overhead := tunnel.Overhead(n.config.Address)
 	n.mtu = min(underlay-overhead, maxMTU)
 	if least := n.leastMTU(); n.mtu < least {
@@ -68,7 +69,7 @@ func (n *Node) setPeers() error {
 			return err
 		}
 		peers[i] = tunnel.Peer{
-			Addr: p.Address, MAC: mac, Sources: append([]netip.Prefix{netip.PrefixFrom(p.Address, p.Address.BitLen())}, p.PodCIDRs...),
+			Addr: p.Address, MAC: mac, Sources: p.ranges(),
 			Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
 		}
 	}

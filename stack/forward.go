@@ -13,6 +13,7 @@ const (
 	originPod origin = iota
 	originPeer
 	originNode
+	originHost
 )
 
 // fromPod takes a frame that a pod sent. It takes ownership of b.
@@ -30,15 +31,43 @@ func (f *forwarder) fromPod(att *attachment, b *packet.Buffer) {
 	if reason == packet.Kept && !p.Routable() {
 		reason = packet.DropScope
 	}
-	if reason == packet.Kept && !att.owns(&p.Flow) {
-		reason = packet.DropSource
+	from := originPod
+	if reason == packet.Kept {
+		from, reason = f.source(att, &p.Flow)
 	}
 	if reason != packet.Kept {
 		f.refuse(b, reason)
 		return
 	}
 	b.Trim(p.Len)
-	f.act(b, p, o, f.judge(p, originPod), originPod)
+	f.forward(b, p, o, from)
+}
+
+// source is the source check: a pod sends from its own addresses only. The host does so too, and its kernel may pass on
+// what a peer sent it without the tunnel.
+func (f *forwarder) source(att *attachment, fl *packet.Flow) (origin, packet.DropReason) {
+	if !att.host {
+		if att.owns(fl) {
+			return originPod, packet.Kept
+		}
+		return originPod, packet.DropSource
+	}
+	return f.hostSource(att, fl)
+}
+
+// forward decides about a packet that lies in a buffer of its own and does what was decided. It takes ownership of b.
+func (f *forwarder) forward(b *packet.Buffer, p *packet.Parsed, o packet.Offload, from origin) {
+	if reason := f.related(b.Packet(), p, &o); reason != packet.Kept {
+		f.refuse(b, reason)
+		return
+	}
+	v, to := f.judge(p, from)
+	if to != nil && v.Action != flow.Drop {
+		if reason := packet.Translate(b.Packet(), p, &o, to); reason != packet.Kept {
+			v = flow.Verdict{Reason: reason}
+		}
+	}
+	f.act(b, p, o, v, from)
 }
 
 // fromNode takes a packet of the node's own netstack. It takes ownership of b.
@@ -48,7 +77,7 @@ func (f *forwarder) fromNode(b *packet.Buffer, o packet.Offload) {
 		f.refuse(b, reason)
 		return
 	}
-	f.act(b, p, o, f.judge(p, originNode), originNode)
+	f.forward(b, p, o, originNode)
 }
 
 // receive takes one batch from the tunnel.
@@ -68,11 +97,25 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		f.drop(packet.DropScope, 1)
 		return
 	}
-	switch v := f.judge(p, originPeer); v.Action {
+	if reason := f.related(b, p, &o); reason != packet.Kept {
+		f.drop(reason, 1)
+		return
+	}
+	v, to := f.judge(p, originPeer)
+	switch v.Action {
 	case flow.ToAttachment:
 		f.to = f.tables.attachments[v.Attachment]
+		if f.translates = to != nil; f.translates {
+			f.translated = *to // what to points at is gone with the next packet
+		}
 		f.train.Start(frame, p, o)
 	case flow.ToNode:
+		if to != nil {
+			if reason := packet.Translate(b, p, &o, to); reason != packet.Kept {
+				f.drop(reason, 1)
+				return
+			}
+		}
 		f.toNode(b[:p.Len], p, o)
 	default:
 		f.drop(v.Reason, 1)
@@ -85,8 +128,8 @@ func (f *forwarder) flushTrain() {
 		return
 	}
 	n, length := f.train.Count(), f.train.Len()
-	if !packet.DecrementTTL(f.train.First()) {
-		f.drop(packet.DropTTL, n)
+	if reason := f.editTrain(); reason != packet.Kept {
+		f.drop(reason, n)
 	} else if frame, more := f.train.Finish(); f.to.queue(f.queue).Write(frame, more) != nil {
 		f.drop(packet.DropDevice, n)
 	} else {
@@ -95,39 +138,64 @@ func (f *forwarder) flushTrain() {
 	f.train.Reset()
 }
 
-// judge returns what is to be done with a packet. Only the first packet of a flow, and the first after a change of the
-// tables, is decided on; for others the flow cache answers.
-func (f *forwarder) judge(p *packet.Parsed, from origin) flow.Verdict {
+// editTrain makes of the first packet, whose headers are those of the whole train, what its receiver shall see.
+func (f *forwarder) editTrain() packet.DropReason {
+	b, p := f.train.First()
+	if !f.to.host && !packet.DecrementTTL(b, p) {
+		return packet.DropTTL
+	}
+	if !f.translates {
+		return packet.Kept
+	}
+	return packet.Translate(b, p, f.train.Offload(), &f.translated)
+}
+
+// judge returns what is to be done with a packet, and as what it has to leave, nil if as it came; that is valid until the
+// next packet. Only the first packet of a flow, and the first after a change of the tables, is decided on; for others the
+// flow cache answers.
+func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.Flow) {
 	if !p.HasFlow {
-		return f.decide(&p.Flow, from)
+		return f.decide(&p.Flow, from), nil
 	}
 	c := f.cache.Get(&p.Flow, f.now)
 	if c == nil {
 		v := f.decide(&p.Flow, from)
 		if v.Action == flow.Drop {
-			return v // not worth an entry: a scan would push out what lives
+			return v, nil // not worth an entry: a scan would push out what lives
 		}
-		back := p.Flow.Reverse()
-		c = f.cache.Put(f.s.flows.Create(p.Flow, v, f.decide(&back, originNode), f.tables.generation))
+		c = f.cache.Put(f.enter(&p.Flow, v, from))
 	}
 	if c.Generation != f.tables.generation {
 		if c = f.rejudge(c, from); c == nil {
-			return f.decide(&p.Flow, from)
+			return f.judge(p, from) // the entry went this moment
 		}
 	}
 	if p.Proto == packet.TCP && p.Flags&(packet.SYN|packet.FIN|packet.RST) != 0 {
 		f.noteTCP(c, p.Flags)
 	}
 	if c.Verdict.Action == flow.ToPeer && from == originPeer {
-		return flow.Verdict{Reason: packet.DropTransit}
+		return flow.Verdict{Reason: packet.DropTransit}, nil
 	}
-	return c.Verdict
+	if c.Translates {
+		return c.Verdict, &c.Translated
+	}
+	return c.Verdict, nil
+}
+
+// enter makes an entry for the flow of a packet on which v was decided.
+func (f *forwarder) enter(fl *packet.Flow, v flow.Verdict, from origin) flow.Copy {
+	back := fl.Reverse()
+	reply := f.decide(&back, originNode)
+	if from == originHost && v.Action == flow.ToPeer {
+		return f.enterFromHost(fl, v, reply)
+	}
+	return f.s.flows.Create(*fl, v, reply, f.tables.generation)
 }
 
 // rejudge decides again about a flow that was judged by other tables than those of this batch, older or newer: numbers of
 // attachments mean something only in the tables by which they were found.
 func (f *forwarder) rejudge(c *flow.Copy, from origin) *flow.Copy {
-	v := f.decide(&c.Flow, from)
+	v := f.decide(c.LeavesAs(), from)
 	fresh, ok := f.s.flows.Rejudge(c, v, f.tables.generation)
 	if !ok {
 		return nil
@@ -174,16 +242,20 @@ func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v 
 		f.refuse(b, v.Reason)
 		return
 	}
-	// The node is the first hop of its own packets.
-	if from != originNode && !packet.DecrementTTL(b.Packet(), p) {
+	var to *attachment // nil: a peer
+	if v.Action == flow.ToAttachment {
+		to = f.tables.attachments[v.Attachment]
+	}
+	// Netstack and host are the node itself: it is the first hop of their packets, and no hop before them.
+	inside := from == originNode || from == originHost || to != nil && to.host
+	if !inside && !packet.DecrementTTL(b.Packet(), p) {
 		f.refuse(b, packet.DropTTL)
 		return
 	}
-	if v.Action == flow.ToPeer {
+	if to == nil {
 		f.toPeer(b, p, o, v)
 		return
 	}
-	to := f.tables.attachments[v.Attachment]
 	if to.queue(f.queue).Write(b.Frame(), nil) != nil {
 		f.refuse(b, packet.DropDevice)
 		return

@@ -85,7 +85,7 @@ func Workers(n int) int {
 	return min(runtime.NumCPU(), maxWorkers)
 }
 
-// Stack moves packets. Attach, Detach, SetRoutes, Inject and Stats may be called by any goroutine, before and while Run
+// Stack moves packets. Attach, Detach, SetRoutes, SetHostAddrs, Inject and Stats may be called by any goroutine, before and while Run
 // runs.
 type Stack struct {
 	log     *slog.Logger
@@ -95,8 +95,9 @@ type Stack struct {
 	local   localWorker
 	tables  atomic.Pointer[tables]
 
-	mu     sync.Mutex // guards the making of tables
-	routes []fib.Route
+	mu        sync.Mutex // guards the making of tables
+	routes    []fib.Route
+	hostAddrs []netip.Addr
 }
 
 // New builds a stack. Nothing runs before Run.
@@ -177,12 +178,15 @@ func (s *Stack) closeWorkers() {
 	}
 }
 
-// Attachment describes a pod's interface on this node.
+// Attachment describes a pod's interface on this node, or the host's.
 type Attachment struct {
 	// Name is for logs and statistics, for example "default/web-0".
 	Name string
 	// Addrs are the addresses that the pod has: packets to them go to its device, and it may send from no other.
 	Addrs []netip.Addr
+	// Host: it is not a pod's, but the way to the node's own kernel; one at most. It has the addresses of SetHostAddrs too. Of
+	// Addrs, at most one of each family, are those from which it sends to peers; from another one it is translated.
+	Host bool
 	// Queues are the ends of its device. With fewer queues than workers some workers read none.
 	Queues []Queue
 	// Device closes the queues.
@@ -204,7 +208,11 @@ func (s *Stack) Attach(a Attachment) (uint32, error) {
 			return 0, fmt.Errorf("watch device of %s: %w", a.Name, err)
 		}
 	}
-	s.log.Info("pod attached", "pod", a.Name, "addrs", a.Addrs)
+	if a.Host {
+		s.log.Info("host attached", "device", a.Name, "addrs", a.Addrs)
+	} else {
+		s.log.Info("pod attached", "pod", a.Name, "addrs", a.Addrs)
+	}
 	return att.id, nil
 }
 

@@ -26,7 +26,7 @@ type Stats struct {
 	RestoredFlows int `json:"restoredFlows"`
 	// EvictedFlows is how many directions of flows were given up for newer ones because the flow table was full.
 	EvictedFlows uint64 `json:"evictedFlows"`
-	// Attachments is how many pods are attached.
+	// Attachments is how many pods are attached, the host not counted.
 	Attachments int `json:"attachments"`
 }
 
@@ -46,7 +46,7 @@ func (s *Stack) Stats() Stats {
 	}
 	add(&s.local.forwarder)
 	for _, a := range s.tables.Load().attachments {
-		if a != nil {
+		if a != nil && !a.host {
 			st.Attachments++
 		}
 	}

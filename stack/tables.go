@@ -15,6 +15,7 @@ type tables struct {
 	generation  uint32
 	fib         *fib.Table
 	attachments []*attachment // by number; nil where there is none
+	host        *attachment   // the one among them that is the host's, or nil
 	nodeAddrs   []netip.Addr
 }
 
@@ -26,6 +27,7 @@ type attachment struct {
 	keys   []packet.AddrKey
 	queues []Queue
 	device io.Closer
+	host   bool
 }
 
 // owns is the source check: a pod sends from its own addresses only.
@@ -46,6 +48,12 @@ func (a *attachment) queue(w int) Queue { return a.queues[w%len(a.queues)] }
 func (s *Stack) publish(attachments []*attachment) error {
 	nodeAddrs := s.tables.Load().nodeAddrs
 	routes := slices.Clone(s.routes)
+	host := hostAmong(attachments)
+	if host != nil {
+		for _, a := range s.hostAddrs {
+			routes = append(routes, hostRoute(a, fib.Destination{Kind: fib.Attachment, Attachment: host.id}))
+		}
+	}
 	for _, a := range nodeAddrs {
 		routes = append(routes, hostRoute(a, fib.Destination{Kind: fib.Node}))
 	}
@@ -62,8 +70,17 @@ func (s *Stack) publish(attachments []*attachment) error {
 		return err
 	}
 	s.tables.Store(&tables{
-		generation: s.flows.NextGeneration(), fib: table, attachments: attachments, nodeAddrs: nodeAddrs,
+		generation: s.flows.NextGeneration(), fib: table, attachments: attachments, host: host, nodeAddrs: nodeAddrs,
 	})
+	return nil
+}
+
+func hostAmong(attachments []*attachment) *attachment {
+	for _, a := range attachments {
+		if a != nil && a.host {
+			return a
+		}
+	}
 	return nil
 }
 
@@ -77,7 +94,10 @@ func (s *Stack) addLocked(a Attachment) (*attachment, error) {
 	if len(a.Queues) == 0 || len(a.Addrs) == 0 {
 		return nil, fmt.Errorf("attach %s: a device with a queue and at least one address are needed", a.Name)
 	}
-	att := &attachment{name: a.Name, addrs: a.Addrs, queues: a.Queues, device: a.Device}
+	if a.Host && t.host != nil {
+		return nil, fmt.Errorf("attach %s: the host is attached already, as %s", a.Name, t.host.name)
+	}
+	att := &attachment{name: a.Name, addrs: a.Addrs, queues: a.Queues, device: a.Device, host: a.Host}
 	for _, addr := range a.Addrs {
 		if has := t.fib.Lookup(addr); has.Kind == fib.Attachment {
 			return nil, fmt.Errorf("attach %s: address %v belongs to %s", a.Name, addr, t.attachments[has.Attachment].name)

@@ -236,7 +236,11 @@ type forwarder struct {
 	pool  packet.Pool
 	cache *flow.Cache
 	train packet.Train
-	to    *attachment // of the train
+	// Of the train:
+	to         *attachment
+	translates bool
+	translated packet.Flow // as what it leaves; valid iff translates
+
 	drops packet.Drops
 	moved counters
 

@@ -1,6 +1,6 @@
-// Package link is the pod's side of its attachment: the TUN device in the pod's network namespace, with its addresses and
-// routes. Whoever attaches pods (the node daemon now, the CNI plugin for kubelet) opens it and hands the device to the
-// stack.
+// Package link is the kernel's side of an attachment: the TUN device in the pod's network namespace, or in the host's, with
+// its addresses and routes. Whoever attaches (the node daemon now, the CNI plugin for kubelet) opens it and hands the
+// device to the stack.
 package link
 
 import (
@@ -76,25 +76,12 @@ func configure(c Config) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	dev, err := h.LinkByName(c.Name)
+	dev, err := setUp(h, c.Name, c.MTU, c.MaxSegments)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", c.Name, err)
+		return err
 	}
-	_ = h.LinkSetIP6AddrGenMode(dev, addrGenModeNone) // fails without IPv6 in the kernel
-	steps := []struct {
-		what string
-		do   func() error
-	}{
-		{"set MTU", func() error { return h.LinkSetMTU(dev, c.MTU) }},
-		{"set queue length", func() error { return h.LinkSetTxQLen(dev, queueLength) }},
-		{"limit segments", func() error { return limitSegments(h, dev, c.MaxSegments) }},
-		{"set up", func() error { return h.LinkSetUp(dev) }},
-		{"set up lo", func() error { return setUpLoopback(h) }},
-	}
-	for _, s := range steps {
-		if err := s.do(); err != nil {
-			return fmt.Errorf("%s of %s: %w", s.what, c.Name, err)
-		}
+	if err := setUpLoopback(h); err != nil {
+		return fmt.Errorf("set up lo: %w", err)
 	}
 	if err := removeOthers(h, dev, c.Addrs); err != nil {
 		return err
@@ -112,6 +99,30 @@ func configure(c Config) error {
 	return nil
 }
 
+// setUp finds a device that was opened, sets its limits, and sets it up.
+func setUp(h *netlink.Handle, name string, mtu, maxSegments int) (netlink.Link, error) {
+	dev, err := h.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	_ = h.LinkSetIP6AddrGenMode(dev, addrGenModeNone) // fails without IPv6 in the kernel
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"set MTU", func() error { return h.LinkSetMTU(dev, mtu) }},
+		{"set queue length", func() error { return h.LinkSetTxQLen(dev, queueLength) }},
+		{"limit segments", func() error { return limitSegments(h, dev, maxSegments) }},
+		{"set up", func() error { return h.LinkSetUp(dev) }},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return nil, fmt.Errorf("%s of %s: %w", s.what, name, err)
+		}
+	}
+	return dev, nil
+}
+
 func limitSegments(h *netlink.Handle, dev netlink.Link, n int) error {
 	if n == 0 {
 		return nil
@@ -127,8 +138,8 @@ func setUpLoopback(h *netlink.Handle) error {
 	return h.LinkSetUp(lo)
 }
 
-// removeOthers takes away addresses that the pod had from a former daemon and no longer has: its kernel would send from
-// them, and the source check would drop that.
+// removeOthers takes away addresses that a former daemon gave to a device and that it no longer has: its kernel would send
+// from them, and the source check would drop that.
 func removeOthers(h *netlink.Handle, dev netlink.Link, keep []netip.Addr) error {
 	addrs, err := h.AddrList(dev, netlink.FAMILY_ALL)
 	if err != nil {
@@ -170,8 +181,10 @@ func gateway(h *netlink.Handle, dev netlink.Link, g netip.Addr) error {
 	return nil
 }
 
-func hostNet(a netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+func hostNet(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func anyNet(family netip.Addr) *net.IPNet {

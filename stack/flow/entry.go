@@ -20,13 +20,14 @@ type entry struct {
 	state      atomic.Uint32 // bits below
 	twin       atomic.Uint32 // Ref of the other direction; the entry itself if there is none
 	flow       packet.Flow
+	translated packet.Flow // as what packets leave; zero if as they came
 	peer       [16]byte
 	attachment uint32
 	generation uint32
 	created    uint32
 	action     Action
 	reason     packet.DropReason
-	_          [entrySize - 86]byte
+	_          [entrySize - 126]byte
 }
 
 // Bits of entry.state. They are read without the lock of the entry's shard when its twin is looked at.
@@ -73,7 +74,18 @@ func (e *entry) copy(ref Ref) Copy {
 	return Copy{
 		Flow: e.flow, Verdict: e.verdict(), Generation: e.generation,
 		ref: ref, version: e.version.Load(), seen: e.seen.Load(),
+		Translates: e.translates(), Translated: e.translated,
 	}
+}
+
+func (e *entry) translates() bool { return e.translated != packet.Flow{} }
+
+// leavesAs returns the flow of the packets as they leave.
+func (e *entry) leavesAs() packet.Flow {
+	if e.translates() {
+		return e.translated
+	}
+	return e.flow
 }
 
 // Lifetimes of an idle flow. An established TCP connection is kept longer than the default keep-alive of two hours (RFC

@@ -18,7 +18,7 @@ import (
 
 // layoutVersion is the format of the file: header, entry and packet.Flow.Hash. A daemon that knows another one starts with
 // an empty table.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // headerSize keeps the entries page-aligned.
 const headerSize = 4096
@@ -166,10 +166,13 @@ func (t *Table) recover() {
 	t.flows.Store(int64(t.restored))
 }
 
-// sound reports whether an entry can have been written by a table: it lies where it is looked for, and its verdict is one.
+// sound reports whether an entry can have been written by a table: it lies where it is looked for, its verdict is one, and
+// what it leaves as is of its protocol and family.
 func (t *Table) sound(ref Ref) bool {
 	e := &t.entries[ref]
-	return t.bucket(t.hash(e.flow)) == t.bucketOf(ref) && e.action <= ToNode
+	to := e.leavesAs()
+	return t.bucket(t.hash(e.flow)) == t.bucketOf(ref) && e.action <= ToNode &&
+		to.Proto() == e.flow.Proto() && to.Is4() == e.flow.Is4()
 }
 
 // bootClock returns a clock in seconds since boot; unlike the wall clock it neither jumps nor goes back, and a restarted

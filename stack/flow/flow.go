@@ -7,6 +7,13 @@
 // A worker asks its own Cache first: copies of entries, each with the version that the entry had. An entry that changes
 // gets a new version, and the copy is stale. So a packet of a known flow costs one hash, one compare and one atomic load;
 // locks are taken only on a miss, an insert, the end of a TCP connection, and expiry.
+//
+// An entry also says as what its packets leave, where addresses or ports are translated: a full tuple for each direction,
+//
+//	entry of         192.168.254.11:4000 -> 10.244.2.2:80     leaves as 10.244.1.0:4000 -> 10.244.2.2:80
+//	its twin, of     10.244.2.2:80 -> 10.244.1.0:4000         leaves as 10.244.2.2:80 -> 192.168.254.11:4000
+//
+// so that no two flows leave as the same one, and a translated flow keeps its mapping at whatever worker its packets come.
 package flow
 
 import (
@@ -62,4 +69,29 @@ type Copy struct {
 	ref        Ref
 	version    uint32
 	seen       uint32
+	// Translates: packets leave as others than they came, as Translated.
+	Translates bool
+	// Translated is the flow that packets become; valid iff Translates.
+	Translated packet.Flow
+}
+
+// LeavesAs returns the flow of the packets as they leave.
+func (c *Copy) LeavesAs() *packet.Flow {
+	if c.Translates {
+		return &c.Translated
+	}
+	return &c.Flow
+}
+
+// Pair describes both directions of a flow that is to be entered.
+type Pair struct {
+	// Flow is that of the packet at hand.
+	Flow packet.Flow
+	// Translated is what its packets become; Flow itself if they are not translated. Replies come as its reverse, and become
+	// Flow's. Any of the four (addresses, ports) may differ.
+	Translated packet.Flow
+	// Verdict is for the packets, Reply for those of the other direction, both as they leave.
+	Verdict, Reply Verdict
+	// Generation is that of the tables by which the verdicts were made.
+	Generation uint32
 }

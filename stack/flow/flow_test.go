@@ -181,7 +181,7 @@ func TestCacheStale(t *testing.T) {
 		{"freed", func(table *Table, c Copy) { table.free(c.ref) }, nil},
 		{"freed and used by another flow", func(table *Table, c Copy) {
 			table.free(c.ref)
-			table.put(c.ref, numbered(packet.TCP, 2), toNode, 1, 1)
+			table.put(c.ref, numbered(packet.TCP, 2), numbered(packet.TCP, 2), toNode, 1, 1)
 		}, nil},
 		{"freed and created again", func(table *Table, c Copy) {
 			table.free(c.ref)
@@ -248,7 +248,7 @@ func TestRejudge(t *testing.T) {
 	if _, ok := table.Rejudge(&c, toPod, 4); ok {
 		t.Error("judged an entry that is gone")
 	}
-	table.put(c.ref, numbered(packet.TCP, 2), toPod, 1, 1)
+	table.put(c.ref, numbered(packet.TCP, 2), numbered(packet.TCP, 2), toPod, 1, 1)
 	if _, ok := table.Rejudge(&c, toPeer, 4); ok || table.entries[c.ref].action != ToAttachment {
 		t.Error("judged another flow's entry")
 	}

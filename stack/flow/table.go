@@ -120,6 +120,10 @@ func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
 		return Copy{}, false
 	}
 	e := &t.entries[ref]
+	if t.widowed(ref) {
+		t.free(ref)
+		return Copy{}, false
+	}
 	if !e.is(seenOne) {
 		e.state.Or(seenOne)
 	}
@@ -127,34 +131,74 @@ func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
 	return e.copy(ref), true
 }
 
-// Create enters flow f, judged v by tables of the given generation, and its reply direction, judged reply, and returns a
-// copy of f's entry. Where another worker was faster its entry stands and is returned. A full bucket gives up an entry:
-// an expired one, else one that is not an established TCP connection, else the one idle longest.
+// Peek returns a copy of the entry of f without noting a packet: for packets that are about a flow and not of it.
+func (t *Table) Peek(f packet.Flow) (Copy, bool) {
+	bucket := t.bucket(t.hash(f))
+	s := t.lockOf(bucket)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ref, ok := t.findIn(bucket, &f)
+	if !ok {
+		return Copy{}, false
+	}
+	return t.entries[ref].copy(ref), true
+}
+
+// widowed reports whether an entry translates but its twin was evicted: replies would come through as they are. Such a
+// flow is entered anew.
+func (t *Table) widowed(ref Ref) bool { return t.entries[ref].translates() && t.twinOf(ref) == nil }
+
+// Create enters a flow whose packets are not translated: f, judged v by tables of the given generation, and its reply
+// direction, judged reply. It returns a copy of f's entry. Where another worker was faster its entry stands and is
+// returned. Where the replies belong to another flow already (Enter) the copy says that f is dropped.
 func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy {
-	back := f.Reverse()
-	b0, b1 := t.bucket(t.hash(f)), t.bucket(t.hash(back))
+	c, ok := t.Enter(&Pair{Flow: f, Translated: f, Verdict: v, Reply: reply, Generation: generation})
+	if !ok {
+		return Copy{Flow: f, Verdict: Verdict{Reason: packet.DropTranslate}, Generation: generation}
+	}
+	return c
+}
+
+// Enter enters both directions of a flow and returns a copy of the entry of its packets. Where another worker was faster
+// its entry stands and is returned, whatever translation it has. ok is false, and nothing was entered, if replies to
+// p.Translated belong to another flow: the two would leave as one, so the caller has to translate to another port. A full
+// bucket gives up an entry: an expired one, else one that is neither translated nor an established TCP connection, else
+// the one idle longest.
+func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
+	reply, back := p.Translated.Reverse(), p.Flow.Reverse()
+	b0, b1 := t.bucket(t.hash(p.Flow)), t.bucket(t.hash(reply))
 	t.lockBoth(b0, b1)
 	defer t.unlockBoth(b0, b1)
 	now := t.now()
-	if ref, ok := t.findIn(b0, &f); ok {
+	if ref, ok := t.findIn(b0, &p.Flow); ok {
 		t.entries[ref].state.Or(seenOne)
 		t.entries[ref].seen.Store(now)
-		return t.entries[ref].copy(ref)
+		return t.entries[ref].copy(ref), true
 	}
-	ref := t.claim(b0, now)
-	t.put(ref, f, v, generation, now)
+	twin, there := t.findIn(b1, &reply)
+	if there && t.entries[twin].leavesAs() != back {
+		return Copy{}, false
+	}
+	ref := t.claimBut(b0, now, twinIf(there, twin))
+	t.put(ref, p.Flow, p.Translated, p.Verdict, p.Generation, now)
 	t.entries[ref].state.Or(seenOne)
-	if back == f { // a packet to its own address and port
-		return t.entries[ref].copy(ref)
+	if reply == p.Flow { // a packet to its own address and port
+		return t.entries[ref].copy(ref), true
 	}
-	twin, ok := t.findIn(b1, &back)
-	if !ok {
+	if !there {
 		twin = t.claimBut(b1, now, ref)
-		t.put(twin, back, reply, generation, now)
+		t.put(twin, reply, back, p.Reply, p.Generation, now)
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
-	return t.entries[ref].copy(ref)
+	return t.entries[ref].copy(ref), true
+}
+
+func twinIf(there bool, twin Ref) Ref {
+	if there {
+		return twin
+	}
+	return noRef
 }
 
 // lockBoth locks the shards of two buckets, always in the same order.
@@ -174,10 +218,14 @@ func (t *Table) unlockBoth(b0, b1 uint32) {
 	t.shards[s0].mu.Unlock()
 }
 
-func (t *Table) put(ref Ref, f packet.Flow, v Verdict, generation, now uint32) {
+func (t *Table) put(ref Ref, f, leavesAs packet.Flow, v Verdict, generation, now uint32) {
 	e := &t.entries[ref]
 	e.write(func() {
 		e.flow, e.generation, e.created = f, generation, now
+		e.translated = packet.Flow{}
+		if leavesAs != f {
+			e.translated = leavesAs
+		}
 		e.twin.Store(uint32(ref))
 		e.state.Store(used)
 		e.setVerdict(v)
@@ -187,8 +235,6 @@ func (t *Table) put(ref Ref, f packet.Flow, v Verdict, generation, now uint32) {
 }
 
 const noRef = ^Ref(0)
-
-func (t *Table) claim(bucket, now uint32) Ref { return t.claimBut(bucket, now, noRef) }
 
 // claimBut returns a free entry of the bucket, freeing one if it must, but not keep.
 func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
@@ -209,7 +255,7 @@ func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
 		switch life := lifetime(e, twin); {
 		case idle > life:
 			class = 2
-		case life == tcpEstablished:
+		case life == tcpEstablished || e.translates():
 			class = 0
 		}
 		if class > victimClass || class == victimClass && idle > victimIdle {

@@ -46,6 +46,8 @@ const (
 	DropNoPod
 	// DropTransit: a peer sent a packet that would leave through the tunnel again.
 	DropTransit
+	// DropTranslate: addresses that would have to be translated, and cannot be: every port is taken, or the protocol forbids it.
+	DropTranslate
 	// DropTooBig: larger than what the next hop takes, and not to be segmented.
 	DropTooBig
 	// DropDevice: the pod's device did not take the packet (down, gone, or its memory is exhausted).
@@ -61,7 +63,7 @@ var dropNames = [numDropReasons]string{
 	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropECN: "ecn", DropSource: "source",
 	DropScope: "scope", DropChecksum: "checksum", DropFragment: "fragment", DropFragmentFull: "fragments-full",
 	DropFragmentTimeout: "fragment-timeout", DropTTL: "ttl", DropNoRoute: "no-route", DropNoPod: "no-pod", DropTransit: "transit",
-	DropTooBig: "too-big", DropDevice: "device", DropSend: "send",
+	DropTranslate: "translate", DropTooBig: "too-big", DropDevice: "device", DropSend: "send",
 }
 
 // String returns the stable name under which the reason is counted and logged.

@@ -58,6 +58,31 @@ func addr(a [2]uint64) netip.Addr {
 // From reports whether a is the flow's source. It is what the source check of an attachment asks for every packet.
 func (f *Flow) From(a AddrKey) bool { return f.src == a.a }
 
+// To reports whether a is the flow's destination.
+func (f *Flow) To(a AddrKey) bool { return f.dst == a.a }
+
+// WithSource returns the flow with another source. An ICMP echo's identifier is both of its ports.
+func (f Flow) WithSource(a AddrKey, port uint16) Flow {
+	f.src = a.a
+	f.ports = f.ports&^(0xffff<<32) | uint64(port)<<32
+	if p := f.Proto(); p == ICMP || p == ICMPv6 {
+		f.ports = f.ports&^(0xffff<<16) | uint64(port)<<16
+	}
+	return f
+}
+
+// HasPorts reports whether the flow's protocol has ports, or an identifier in their place, that can be translated.
+func (f *Flow) HasPorts() bool {
+	switch f.Proto() {
+	case TCP, UDP, ICMP, ICMPv6:
+		return true
+	}
+	return false
+}
+
+// Is4 reports whether the flow is of IPv4.
+func (f *Flow) Is4() bool { return f.src[0] == mappedHi && f.src[1]&^0xffffffff == mappedLo }
+
 // AddrKey is an address in the form in which Flow holds it.
 type AddrKey struct{ a [2]uint64 }
 

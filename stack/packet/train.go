@@ -42,6 +42,9 @@ func (t *Train) Reset() { t.frame, t.more = nil, nil }
 // First returns the first packet and its headers, to be edited before Finish.
 func (t *Train) First() ([]byte, *Parsed) { return t.frame[VnetLen:], &t.p }
 
+// Offload returns what is unfinished in the first packet, to be known where it is edited.
+func (t *Train) Offload() *Offload { return &t.offload }
+
 // Count returns how many packets the train holds.
 func (t *Train) Count() int {
 	if t.frame == nil {

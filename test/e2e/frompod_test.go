@@ -91,8 +91,8 @@ func podKinds(t *testing.T, s *stage) (kinds []flooding) {
 		with(flow{v4.src, host(lab.PodCIDR4(2), 2)}.udp(9), put(8, 1)))
 	each("no such pod", packet.DropNoRoute,
 		flow{v4.src, netip.MustParseAddr("203.0.113.7")}.udp(9), flow{v4.src, host(lab.PodCIDR4(1), 200)}.echo(9),
-		flow{v4.src, host(lab.PodCIDR4(1), 0)}.udp(9), flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9),
-		flow{v4.src, lab.NodeAddr4(1).Addr()}.tcp(9))
+		flow{v4.src, host(lab.PodCIDR4(1), 255)}.udp(9), flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9),
+		flow{v4.src, lab.NodeAddr4(9).Addr()}.tcp(9))
 	wrong := flow{v4.src, host(lab.PodCIDR4(1), 1)}
 	badTCP, badEcho := wrong.tcp(9), wrong.echo(9)
 	badTCP[len(badTCP)-1] ^= 1

@@ -212,7 +212,7 @@ func wireKinds(s *stage, kernel, peer, unknown *wire) (kinds []flooding) {
 		peer.wrap(flow{v4.src, host(lab.PodCIDR4(3), 3)}.echo(9)))
 	each("no such pod", packet.DropNoRoute, peer,
 		peer.wrap(flow{v4.src, host(lab.PodCIDR4(1), 200)}.udp(9)), peer.wrap(flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9)),
-		peer.wrap(flow{v4.src, netip.MustParseAddr("203.0.113.1")}.udp(9)), peer.wrap(flow{v4.src, lab.NodeAddr4(1).Addr()}.tcp(9)))
+		peer.wrap(flow{v4.src, netip.MustParseAddr("203.0.113.1")}.udp(9)), peer.wrap(flow{v4.src, lab.NodeAddr4(9).Addr()}.tcp(9)))
 	each("not to be forwarded", packet.DropScope, peer,
 		peer.wrap(flow{v4.src, netip.MustParseAddr("224.0.0.1")}.udp(9)), peer.wrap(flow{v6.src, netip.MustParseAddr("ff02::1")}.udp(9)),
 		peer.wrap(flow{v4.src, netip.MustParseAddr("255.255.255.255")}.udp(9)), peer.wrap(flow{v4.src, netip.MustParseAddr("127.0.0.1")}.udp(9)),

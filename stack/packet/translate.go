@@ -1,0 +1,96 @@
+package packet
+
+import "encoding/binary"
+
+// Translate rewrites addresses and ports of packet b, whose headers are p and whose unfinished parts o describes, so that
+// it becomes one of flow to, and keeps its checksums right by what changed (RFC 1624); the payload is not looked at. A
+// checksum that is still open, a super-packet's among them, holds the pseudo-header's sum and follows the addresses alone.
+// Of a packet without a flow only the addresses change.
+//
+// What cannot be translated is left as it is and not kept: pieces of packets, whose ports are elsewhere; ports of SCTP,
+// whose checksum would have to be made anew; an open checksum that is not the transport's. Preconditions: Parse kept b as
+// p, o.Check kept it, and to is of the same version and protocol.
+func Translate(b []byte, p *Parsed, o *Offload, to *Flow) DropReason {
+	at, covers := checksumOffset(p.Proto)
+	switch {
+	case p.Fragment, p.Proto == SCTP && to.ports != p.Flow.ports:
+		return DropTranslate
+	case o.NeedsChecksum && (!covers || int(o.ChecksumStart) != p.L4 || int(o.ChecksumOffset) != at):
+		return DropOffload
+	}
+	addrs := setAddrs(b, p.Version, to)
+	l4 := b[p.L4:p.Len]
+	var ports uint16
+	if p.HasFlow {
+		ports = setPorts(l4, p.Proto, to)
+	}
+	p.Flow = *to
+	switch {
+	case p.Proto == ICMP:
+		adjust(l4[2:], ports) // no pseudo-header
+	case !covers:
+	case o.NeedsChecksum:
+		binary.BigEndian.PutUint16(l4[at:], addSum(binary.BigEndian.Uint16(l4[at:]), addrs))
+	default:
+		adjustTransport(l4[at:], p.Proto, addSum(addrs, ports))
+	}
+	return Kept
+}
+
+// setAddrs writes the addresses of flow to into the IP header at b, keeps an IPv4 header's checksum right, and returns by
+// how much the sum of the addresses grew.
+func setAddrs(b []byte, version uint8, to *Flow) (change uint16) {
+	if version == 4 {
+		addrs := b[12:20]
+		change = ^Checksum(addrs, 0)
+		binary.BigEndian.PutUint32(addrs, uint32(to.src[1]))
+		binary.BigEndian.PutUint32(addrs[4:], uint32(to.dst[1]))
+		change = addSum(change, Checksum(addrs, 0))
+		adjust(b[10:], change)
+		return change
+	}
+	addrs := b[8:40]
+	change = ^Checksum(addrs, 0)
+	for i, half := range [...]uint64{to.src[0], to.src[1], to.dst[0], to.dst[1]} {
+		binary.BigEndian.PutUint64(addrs[8*i:], half)
+	}
+	return addSum(change, Checksum(addrs, 0))
+}
+
+// setPorts writes the ports of flow to into a transport header, the identifier into that of an echo, and returns by how
+// much their sum grew. Protocols without ports are left alone.
+func setPorts(l4 []byte, proto Proto, to *Flow) (change uint16) {
+	switch proto {
+	case TCP, UDP, SCTP:
+		change = ^Checksum(l4[:4], 0)
+		binary.BigEndian.PutUint16(l4, to.SrcPort())
+		binary.BigEndian.PutUint16(l4[2:], to.DstPort())
+		return addSum(change, Checksum(l4[:4], 0))
+	case ICMP, ICMPv6:
+		change = ^Checksum(l4[4:6], 0)
+		binary.BigEndian.PutUint16(l4[4:], to.SrcPort())
+		return addSum(change, Checksum(l4[4:6], 0))
+	}
+	return 0
+}
+
+// adjust keeps the checksum that starts field right after the sum of what it covers grew by change (RFC 1624, equation 3).
+func adjust(field []byte, change uint16) {
+	binary.BigEndian.PutUint16(field, ^addSum(^binary.BigEndian.Uint16(field), change))
+}
+
+// adjustTransport is adjust for a transport checksum: one of UDP that says that there is none stays so, and none becomes so
+// (RFC 768).
+func adjustTransport(field []byte, proto Proto, change uint16) {
+	if proto != UDP {
+		adjust(field, change)
+		return
+	}
+	if binary.BigEndian.Uint16(field) == 0 {
+		return
+	}
+	adjust(field, change)
+	if binary.BigEndian.Uint16(field) == 0 {
+		binary.BigEndian.PutUint16(field, 0xffff)
+	}
+}
