@@ -64,6 +64,8 @@ var arrows = []arrow{
 	{"stack/tun/tuntest", "stack/tun stack/packet", "an in-memory device is a device"},
 	{"stack/fib", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/flow", "stack/packet", "a part of the stack knows packets, not its neighbours"},
+	{"stack/icmp", "stack/packet", "a part of the stack knows packets, not its neighbours"},
+	{"stack/fragment", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/service", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/policy", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/netstack", "stack/packet", "a part of the stack knows packets, not its neighbours"},
