@@ -1,4 +1,4 @@
-// Package icmp makes and reads the errors by which a router tells a packet's source why the packet did not get further:
+// Package icmp makes the errors by which a router tells a packet's source why the packet did not get further:
 // pure functions over bytes, for ICMP (RFC 792, RFC 1191, RFC 1812) and ICMPv6 (RFC 4443) alike.
 //
 // The stack asks MayAnswer and a Limit before it builds an error, and sends it like any packet of the node's own.
