@@ -59,11 +59,29 @@ const (
 )
 
 var dropNames = [numDropReasons]string{
-	Kept: "kept", DropMalformed: "malformed", DropOffload: "offload", DropNotVXLAN: "not-vxlan", DropVNI: "vni",
-	DropUnknownPeer: "unknown-peer", DropVTEP: "vtep", DropPeerSource: "peer-source", DropECN: "ecn", DropSource: "source",
-	DropScope: "scope", DropChecksum: "checksum", DropFragment: "fragment", DropFragmentFull: "fragments-full",
-	DropFragmentTimeout: "fragment-timeout", DropTTL: "ttl", DropNoRoute: "no-route", DropNoPod: "no-pod", DropTransit: "transit",
-	DropTranslate: "translate", DropTooBig: "too-big", DropDevice: "device", DropSend: "send",
+	Kept:                "kept",
+	DropMalformed:       "malformed",
+	DropOffload:         "offload",
+	DropNotVXLAN:        "not-vxlan",
+	DropVNI:             "vni",
+	DropUnknownPeer:     "unknown-peer",
+	DropVTEP:            "vtep",
+	DropPeerSource:      "peer-source",
+	DropECN:             "ecn",
+	DropSource:          "source",
+	DropScope:           "scope",
+	DropChecksum:        "checksum",
+	DropFragment:        "fragment",
+	DropFragmentFull:    "fragments-full",
+	DropFragmentTimeout: "fragment-timeout",
+	DropTTL:             "ttl",
+	DropNoRoute:         "no-route",
+	DropNoPod:           "no-pod",
+	DropTransit:         "transit",
+	DropTranslate:       "translate",
+	DropTooBig:          "too-big",
+	DropDevice:          "device",
+	DropSend:            "send",
 }
 
 // String returns the stable name under which the reason is counted and logged.
