@@ -108,7 +108,9 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		if f.translates = to != nil; f.translates {
 			f.translated = *to // what to points at is gone with the next packet
 		}
-		f.train.Start(frame, p, o)
+		if f.train.Start(frame, p, o); !f.to.merges(p) {
+			f.train.Close()
+		}
 	case flow.ToNode:
 		if to != nil {
 			if reason := packet.Translate(b, p, &o, to); reason != packet.Kept {

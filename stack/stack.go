@@ -25,6 +25,8 @@ type Queue interface {
 	FD() int
 	// Read reads one frame without blocking and returns its length, or unix.EAGAIN. One worker calls it.
 	Read(frame []byte) (int, error)
+	// Takes reports whether the device takes super-packets of a kind whole; else Write would cut what was merged for it.
+	Takes(kind packet.GSO) bool
 	// Write writes one frame, whose packet may go on in more. The bytes are borrowed until it returns. Any worker may call
 	// it.
 	Write(frame []byte, more [][]byte) error

@@ -398,10 +398,38 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
+// TestNoMerging: for a device that takes no super-packets the packets of a peer stay apart.
+func TestNoMerging(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		d := newBed(t, 1)
+		c := device(t, 1)
+		if plain {
+			c.TakeNoTrains()
+		}
+		pod := netip.MustParseAddr("10.244.1.9")
+		d.attach(t, "c", c, pod)
+		for i := range 3 {
+			d.wire.Inject(0, packettest.Packet{
+				Src: farPod, Dst: pod, Proto: packet.TCP, Flags: packet.ACK, ID: uint16(i), Seq: uint32(100 * i), Payload: make([]byte, 100),
+			}.Frame())
+		}
+		d.workers[0].begin()
+		d.workers[0].receive()
+		want := 1
+		if plain {
+			want = 3
+		}
+		if got := len(c.Written()); got != want {
+			t.Errorf("device without super-packets: %v: %d frames written, want %d", plain, got, want)
+		}
+	}
+}
+
 // discard is a queue whose writes are lost.
 type discard struct{}
 
 func (discard) FD() int                      { return -1 }
+func (discard) Takes(packet.GSO) bool        { return true }
 func (discard) Read([]byte) (int, error)     { return 0, nil }
 func (discard) Write([]byte, [][]byte) error { return nil }
 

@@ -28,6 +28,13 @@ type attachment struct {
 	queues []Queue
 	device io.Closer
 	host   bool
+	tcp    bool // the device takes super-packets of TCP
+	udp    bool // and of UDP
+}
+
+// merges reports whether packets of a protocol are worth merging for the device.
+func (a *attachment) merges(p *packet.Parsed) bool {
+	return p.Proto == packet.TCP && a.tcp || p.Proto == packet.UDP && a.udp
 }
 
 // owns is the source check: a pod sends from its own addresses only.
@@ -97,7 +104,10 @@ func (s *Stack) addLocked(a Attachment) (*attachment, error) {
 	if a.Host && t.host != nil {
 		return nil, fmt.Errorf("attach %s: the host is attached already, as %s", a.Name, t.host.name)
 	}
-	att := &attachment{name: a.Name, addrs: a.Addrs, queues: a.Queues, device: a.Device, host: a.Host}
+	att := &attachment{
+		name: a.Name, addrs: a.Addrs, queues: a.Queues, device: a.Device, host: a.Host,
+		tcp: a.Queues[0].Takes(packet.GSOTCP4), udp: a.Queues[0].Takes(packet.GSOUDP),
+	}
 	for _, addr := range a.Addrs {
 		if has := t.fib.Lookup(addr); has.Kind == fib.Attachment {
 			return nil, fmt.Errorf("attach %s: address %v belongs to %s", a.Name, addr, t.attachments[has.Attachment].name)

@@ -77,6 +77,9 @@ func (t *Train) Start(frame []byte, p *Parsed, o Offload) {
 	}
 }
 
+// Close lets no further packet join.
+func (t *Train) Close() { t.open = false }
+
 // mergeable reports whether a packet can be part of a super-packet: TCP data with no flag but ACK, PSH or ECE, or a UDP
 // datagram with a checksum and no options behind it; no IPv4 options; nothing left open but the transport checksum.
 func mergeable(b []byte, p *Parsed, o Offload) bool {

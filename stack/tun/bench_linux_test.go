@@ -210,6 +210,7 @@ var wireguard = backend{"wireguard", func(c tun.Config) (queue, io.Closer, error
 type native struct{ wgtun.Device }
 
 func (*native) FD() int                      { return -1 }
+func (*native) Takes(packet.GSO) bool        { return false }
 func (*native) Read([]byte) (int, error)     { return 0, unix.ENOSYS }
 func (*native) Write([]byte, [][]byte) error { return unix.ENOSYS }
 

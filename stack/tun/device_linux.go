@@ -21,13 +21,6 @@ const clonePath = "/dev/net/tun"
 // (drivers/net/tun.c, tun_set_iff).
 const flags uint16 = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
 
-// Bits of TUNSETOFFLOAD: what the kernel may hand to us unfinished (include/uapi/linux/if_tun.h). The USO bits exist since
-// Linux 6.2 and are set together.
-const (
-	offloadTCP = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
-	offloadUDP = unix.TUN_F_USO4 | unix.TUN_F_USO6
-)
-
 // Config describes a device to open.
 type Config struct {
 	// Name is the interface's name in the namespace of the caller, for example "eth0". Required.
@@ -39,6 +32,8 @@ type Config struct {
 	// Persist keeps the interface when its last queue closes, so that a restarted daemon can take it up again. Without it
 	// an interface that was persistent before stays so (SetPersist ends that).
 	Persist bool
+	// Without are offloads that are not to be used, though the kernel may have them. Default: all are used that it has.
+	Without Offloads
 
 	clonePath string // default clonePath; another one in tests
 }
@@ -63,10 +58,10 @@ const maxQueues = 256
 
 // Device is a TUN device with one queue a worker. It stays usable from any namespace.
 type Device struct {
-	name   string
-	mtu    int
-	uso    bool
-	queues []*Queue
+	name     string
+	mtu      int
+	offloads Offloads
+	queues   []*Queue
 
 	face
 }
@@ -84,13 +79,14 @@ func Open(c Config) (*Device, error) {
 			_ = d.Close()
 			return nil, err
 		}
-		d.queues = append(d.queues, &Queue{fd: fd})
-		uso, err := setOffload(fd)
-		if err != nil {
+		q := &Queue{fd: fd}
+		q.one = q.writeOne
+		d.queues = append(d.queues, q)
+		if d.offloads, err = setOffloads(fd, c.Without); err != nil {
 			_ = d.Close()
 			return nil, fmt.Errorf("set offloads of tun %q: %w", c.Name, err)
 		}
-		d.uso = uso
+		q.finish.offloads = d.offloads
 	}
 	if err := d.alone(); err != nil {
 		_ = d.Close()
@@ -165,14 +161,6 @@ func setInterface(fd int, name string, flags uint16) error {
 	}
 }
 
-// setOffload allows the kernel to hand over super-packets and open checksums; uso tells whether UDP's are among them.
-func setOffload(fd int) (uso bool, err error) {
-	if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadTCP|offloadUDP) == nil {
-		return true, nil
-	}
-	return false, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadTCP)
-}
-
 // SetPersist says whether the interface outlives its queues.
 func (d *Device) SetPersist(on bool) error {
 	if len(d.queues) == 0 {
@@ -203,8 +191,8 @@ func (c *Config) persist(fd int) error {
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// TakesUDPTrains reports whether the kernel knows UDP super-packets on this device.
-func (d *Device) TakesUDPTrains() bool { return d.uso }
+// Offloads returns what the device and its driver leave to each other.
+func (d *Device) Offloads() Offloads { return d.offloads }
 
 // Name returns the interface's name.
 func (d *Device) Name() (string, error) { return d.name, nil }
@@ -226,7 +214,11 @@ func (d *Device) Close() error {
 }
 
 // Queue is one queue of a device. Read is for one goroutine; Write for any.
-type Queue struct{ fd int }
+type Queue struct {
+	fd     int
+	finish finisher
+	one    func(frame []byte) error // writeOne, made once
+}
 
 // FD returns the descriptor to wait on. It is non-blocking.
 func (q *Queue) FD() int { return q.fd }
@@ -247,10 +239,17 @@ func (q *Queue) Read(frame []byte) (int, error) {
 	}
 }
 
-// Write writes one frame, whose packet may go on in more: at most packet.MaxTrain parts in all, gathered by the kernel.
+// Takes reports whether the device takes super-packets of a kind whole.
+func (q *Queue) Takes(kind packet.GSO) bool { return q.finish.takes(kind) }
+
+// Write writes one frame, whose packet may go on in more: at most packet.MaxTrain parts in all, gathered by the kernel. What
+// the device does not take unfinished is cut and summed here first.
 func (q *Queue) Write(frame []byte, more [][]byte) error {
+	if !q.finish.takesFrame(frame) {
+		return q.finish.write(frame, more, q.one)
+	}
 	if len(more) == 0 {
-		return q.call(unix.SYS_WRITE, unsafe.Pointer(unsafe.SliceData(frame)), len(frame))
+		return q.writeOne(frame)
 	}
 	var parts [packet.MaxTrain]unix.Iovec
 	setPart(&parts[0], frame)
@@ -258,6 +257,11 @@ func (q *Queue) Write(frame []byte, more [][]byte) error {
 		setPart(&parts[i+1], m)
 	}
 	return q.call(unix.SYS_WRITEV, unsafe.Pointer(&parts[0]), len(more)+1)
+}
+
+// writeOne writes a frame in one part.
+func (q *Queue) writeOne(frame []byte) error {
+	return q.call(unix.SYS_WRITE, unsafe.Pointer(unsafe.SliceData(frame)), len(frame))
 }
 
 func (q *Queue) call(trap uintptr, p unsafe.Pointer, n int) error {

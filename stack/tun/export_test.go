@@ -5,3 +5,6 @@ func (c Config) WithClonePath(path string) Config {
 	c.clonePath = path
 	return c
 }
+
+// ProbeAt is Probe with another device file.
+func ProbeAt(path string) (Offloads, error) { return probe(Config{clonePath: path}) }

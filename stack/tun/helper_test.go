@@ -26,6 +26,7 @@ const mtu = 1450
 type queue interface {
 	FD() int
 	Read(frame []byte) (int, error)
+	Takes(kind packet.GSO) bool
 	Write(frame []byte, more [][]byte) error
 }
 
@@ -36,13 +37,9 @@ type backend struct {
 }
 
 var backends = []backend{
-	{"device", func(c tun.Config) (queue, io.Closer, error) {
-		d, err := tun.Open(c)
-		if err != nil {
-			return nil, nil, err
-		}
-		return d.Queues()[0], d, nil
-	}},
+	{"device", without(tun.Offloads{})},
+	{"device without segmentation", without(tun.Offloads{TSO: true, USO: true})},
+	{"device without checksums", without(tun.Offloads{Checksum: true})},
 	{"portable", func(c tun.Config) (queue, io.Closer, error) {
 		p, err := tun.OpenPortable(c)
 		if err != nil {
@@ -50,6 +47,18 @@ var backends = []backend{
 		}
 		return p, p, nil
 	}},
+}
+
+// without opens a device that has not all offloads.
+func without(off tun.Offloads) func(tun.Config) (queue, io.Closer, error) {
+	return func(c tun.Config) (queue, io.Closer, error) {
+		c.Without = off
+		d, err := tun.Open(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		return d.Queues()[0], d, nil
+	}
 }
 
 func newNamespace(t testing.TB, name string) *lab.Namespace {

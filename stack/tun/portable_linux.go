@@ -147,6 +147,9 @@ func deviceFailed(err error) bool {
 	return errors.Is(err, os.ErrClosed) || errors.As(err, &path)
 }
 
+// Takes reports false for every kind of super-packet: the device splits and merges by itself.
+func (p *Portable) Takes(kind packet.GSO) bool { return kind == packet.GSONone }
+
 // Write is Queue.Write: what is unfinished in the frame is finished before it is written.
 func (p *Portable) Write(frame []byte, more [][]byte) error {
 	p.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -244,8 +245,9 @@ func packetSocket(t *testing.T, p *pod) func(frame []byte) error {
 	return func(frame []byte) error { return unix.Sendto(fd, frame, 0, at) }
 }
 
-// TestPortableMerges: that back end splits what it writes, and the package behind it joins it again.
-func TestPortableMerges(t *testing.T) {
+// TestWritesOfSuperPackets: a device that takes super-packets gets one as one write, one without the offload each segment as
+// a write of its own. The portable back end splits them, and the package behind it joins them again.
+func TestWritesOfSuperPackets(t *testing.T) {
 	for _, b := range backends {
 		p := newPod(t, b, 2)
 		src, dst := netip.MustParseAddrPort("10.244.2.3:4000"), netip.AddrPortFrom(p.v4, 53)
@@ -259,8 +261,12 @@ func TestPortableMerges(t *testing.T) {
 		before := count()
 		must(t, p.queue.Write(super(tcpPacket(src, dst, packet.ACK, pattern(60_000), true), 1398), nil))
 		must(t, p.queue.Write(super(udpPacket(src, dst, pattern(60_000), true), 1400), nil))
-		if got := count() - before; got != 2 {
-			t.Errorf("%s: two super-packets took %d writes", b.name, got)
+		want := uint64(2)
+		if strings.HasPrefix(b.name, "device without") {
+			want = 2 * 43
+		}
+		if got := count() - before; got != want {
+			t.Errorf("%s: two super-packets took %d writes, want %d", b.name, got, want)
 		}
 	}
 }

@@ -40,11 +40,23 @@ type Conn struct {
 	fd    int
 	local netip.AddrPort
 	v6    bool
-	noGSO bool // the route refused UDP_SEGMENT
 }
 
 // Listen opens a socket. An address in use is an error that says what to do.
 func Listen(c Config) (*Conn, error) {
+	conn, err := open(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.configure(c); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// open makes the socket.
+func open(c Config) (*Conn, error) {
 	v6 := c.Local.Addr().Is6()
 	family := unix.AF_INET
 	if v6 {
@@ -58,12 +70,7 @@ func Listen(c Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open udp socket: %w", err)
 	}
-	conn := &Conn{fd: fd, v6: v6}
-	if err := conn.configure(c); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return conn, nil
+	return &Conn{fd: fd, v6: v6}, nil
 }
 
 func (c *Conn) configure(cfg Config) error {
@@ -102,6 +109,27 @@ func (c *Conn) configure(cfg Config) error {
 	setBuffer(c.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, size)
 	return c.bind(cfg.Local)
 }
+
+// Offloads are what the kernel has; what it has not is told with the reason. Nil: it has it.
+type Offloads struct {
+	Segment error // UDP_SEGMENT (ethtool: tx-udp-segmentation; Linux 4.18)
+	GRO     error // UDP_GRO (ethtool: rx-udp-gro-forwarding; Linux 5.0)
+}
+
+// Probe tries the offloads on a socket as described by c, which is not bound and gone when it returns.
+func Probe(c Config) (o Offloads, err error) {
+	conn, err := open(c)
+	if err != nil {
+		return o, err
+	}
+	defer conn.Close()
+	o.Segment = unix.SetsockoptInt(conn.fd, unix.SOL_UDP, unix.UDP_SEGMENT, minSegment)
+	o.GRO = unix.SetsockoptInt(conn.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	return o, nil
+}
+
+// minSegment is a size of datagrams that every kernel takes.
+const minSegment = 512
 
 // setBuffer asks for a buffer, by force where that is allowed; a smaller one than asked for is no error.
 func setBuffer(fd, force, plain, size int) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,24 @@ const (
 type Addr struct {
 	raw unix.RawSockaddrInet6
 	len uint32
+	// refused is why the route there does not take trains, as an errno; 0 if it does.
+	refused atomic.Uint32
 }
+
+// RefusesTrains reports whether the route to the address has refused a train since the last RetryTrains: it gets datagrams one
+// by one. Any goroutine may ask.
+func (a *Addr) RefusesTrains() bool { return a.refused.Load() != 0 }
+
+// Refusal returns the kernel's reason for RefusesTrains, or nil.
+func (a *Addr) Refusal() error {
+	if errno := a.refused.Load(); errno != 0 {
+		return unix.Errno(errno)
+	}
+	return nil
+}
+
+// RetryTrains lets the next train try the route again.
+func (a *Addr) RetryTrains() { a.refused.Store(0) }
 
 // NewAddr returns the kernel's form of a.
 func NewAddr(a netip.AddrPort) *Addr {
@@ -54,6 +72,7 @@ type Batch struct {
 	iovecs   [maxParts]unix.Iovec
 	controls []byte // controlSpace a message
 	segments [maxMessages]int
+	to       [maxMessages]*Addr
 	messages int
 	parts    int
 	started  int // first part of the message under way
@@ -95,6 +114,7 @@ func (b *Batch) Empty() bool { return b.messages == 0 }
 // Begin starts a message. Precondition: Fits.
 func (b *Batch) Begin(to *Addr) {
 	b.started = b.parts
+	b.to[b.messages] = to
 	h := &b.headers[b.messages].hdr
 	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&to.raw)), to.len
 }
@@ -133,10 +153,10 @@ func (b *Batch) End(segment int, ecn packet.ECN) {
 }
 
 // Flush sends everything. failed is called for each message that the kernel refused, with the number of its datagrams and
-// the reason. A train that the route refuses is sent again datagram by datagram, and so are all later ones on this socket.
+// the reason. A train that the route refuses is sent again datagram by datagram, and so are all later ones to this address.
 func (b *Batch) Flush(failed func(datagrams int, err error)) {
 	for next := 0; next < b.messages; {
-		if b.segments[next] > 0 && b.conn.noGSO {
+		if b.refused(next) {
 			b.sendSingly(next, failed)
 			next++
 			continue
@@ -146,7 +166,7 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 		switch {
 		case errno == 0 || errno == unix.EINTR:
 		case b.segments[next] > 0 && (errno == unix.EIO || errno == unix.EINVAL):
-			b.conn.noGSO = true
+			b.to[next].refused.Store(uint32(errno))
 		default:
 			failed(b.datagrams(next), errno)
 			next++
@@ -155,10 +175,13 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 	b.messages, b.parts = 0, 0
 }
 
-// run returns how many messages from first on may go in one call: up to the next train, if the route refuses trains.
+// refused reports whether message i is a train to an address whose route refuses them.
+func (b *Batch) refused(i int) bool { return b.segments[i] > 0 && b.to[i].RefusesTrains() }
+
+// run returns how many messages from first on may go in one call: up to the next train that the route refuses.
 func (b *Batch) run(first int) int {
 	end := first + 1
-	for end < b.messages && (b.segments[end] == 0 || !b.conn.noGSO) {
+	for end < b.messages && !b.refused(end) {
 		end++
 	}
 	return end - first

@@ -75,6 +75,19 @@ func datagrams(t testing.TB, r *Receiver, n int, from netip.Addr) (got [][]byte,
 	return got, trains
 }
 
+// refuseTrains makes the kernel refuse UDP_SEGMENT on a socket: it does so without checksums.
+func refuseTrains(t testing.TB, from, to *Conn) {
+	t.Helper()
+	err := unix.SetsockoptInt(from.fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
+	if from.v6 {
+		err = errors.Join(unix.SetsockoptInt(from.fd, unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, 1),
+			unix.SetsockoptInt(to.fd, unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func noFailure(t testing.TB) func(int, error) {
 	return func(n int, err error) { t.Errorf("%d datagrams were not sent: %v", n, err) }
 }
@@ -86,8 +99,10 @@ func TestTrains(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/refused=%v", ip, refused), func(t *testing.T) {
 				in := listen(t, Config{Local: netip.AddrPortFrom(ip, 0), Trains: true})
 				out := listen(t, Config{Local: netip.AddrPortFrom(ip, 0)})
-				out.noGSO = refused
 				b, r, to := NewBatch(out), NewReceiver(in), NewAddr(in.Local())
+				if refused {
+					refuseTrains(t, out, in)
+				}
 				var want [][]byte
 				for _, m := range []struct {
 					message
@@ -115,6 +130,12 @@ func TestTrains(t *testing.T) {
 				}
 				if trains == refused {
 					t.Errorf("received trains: %v, want %v", trains, !refused)
+				}
+				if to.RefusesTrains() != refused || refused && !errors.Is(to.Refusal(), unix.EINVAL) {
+					t.Errorf("the route refused trains: %v", to.Refusal())
+				}
+				if to.RetryTrains(); to.RefusesTrains() || to.Refusal() != nil {
+					t.Error("the route is not tried again")
 				}
 			})
 		}
@@ -147,8 +168,10 @@ func TestECN(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/refused=%v", ip, refused), func(t *testing.T) {
 				in := listen(t, Config{Local: netip.AddrPortFrom(ip, 0), Trains: true})
 				out := listen(t, Config{Local: netip.AddrPortFrom(ip, 0)})
-				out.noGSO = refused
 				b, r, to := NewBatch(out), NewReceiver(in), NewAddr(in.Local())
+				if refused {
+					refuseTrains(t, out, in)
+				}
 				fields := []packet.ECN{packet.NotECT, packet.CE, packet.ECT0, packet.ECT1, packet.NotECT}
 				var want []packet.ECN
 				for _, ecn := range fields {
@@ -214,6 +237,21 @@ func TestListenErrors(t *testing.T) {
 		} else if !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v, want %q", tt.local, err, tt.want)
 		}
+	}
+}
+
+// TestProbe: the kernel that runs the tests has the offloads; a socket that is none has not.
+func TestProbe(t *testing.T) {
+	for _, ip := range loopbacks {
+		if o, err := Probe(Config{Local: netip.AddrPortFrom(ip, 0)}); err != nil || o.Segment != nil || o.GRO != nil {
+			t.Errorf("%v: %+v, %v", ip, o, err)
+		}
+	}
+	stream := func(domain, typ, _ int) (int, error) {
+		return unix.Socket(domain, typ&^unix.SOCK_DGRAM|unix.SOCK_STREAM, unix.IPPROTO_TCP)
+	}
+	if o, err := Probe(Config{Local: netip.AddrPortFrom(loopbacks[0], 0), Socket: stream}); err != nil || o.Segment == nil || o.GRO == nil {
+		t.Errorf("a TCP socket: %+v, %v", o, err)
 	}
 }
 

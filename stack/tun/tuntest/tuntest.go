@@ -17,6 +17,7 @@ type Device struct {
 	mu      sync.Mutex
 	written []Written
 	gone    bool
+	plain   bool // takes no super-packets
 }
 
 // Written is a frame that was written to the device, its parts joined.
@@ -56,6 +57,9 @@ func Frame(o packet.Offload, b []byte) []byte {
 	o.Encode(frame)
 	return append(frame, b...)
 }
+
+// TakeNoTrains makes the device one that takes no super-packets. It is called before the device is used.
+func (d *Device) TakeNoTrains() { d.plain = true }
 
 // Queues returns the device's queues.
 func (d *Device) Queues() []*Queue { return d.queues }
@@ -138,6 +142,9 @@ func (q *Queue) Read(frame []byte) (int, error) {
 	q.waiting = q.waiting[1:]
 	return n, nil
 }
+
+// Takes reports whether the device takes super-packets of a kind.
+func (q *Queue) Takes(kind packet.GSO) bool { return kind == packet.GSONone || !q.device.plain }
 
 // Write keeps one frame for Written.
 func (q *Queue) Write(frame []byte, more [][]byte) error {
