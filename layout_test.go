@@ -34,12 +34,14 @@ type arrow struct {
 var arrows = []arrow{
 	{".", "", "the root holds no code"},
 
-	{"cmd/middleway", "node lab lab/demo lab/tool", "flags become a Config, and node or lab does the work"},
+	{"cmd/middleway", "node node/parent lab lab/demo lab/tool", "flags become a Config, and node or lab does the work"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
-	{"node", "k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress", "node builds the parts from a Config and joins them"},
+	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress", "node builds the parts from a Config and joins them"},
+	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
+	{"node/parent", "node/underlay", "a parent answers about its own interfaces (ADR 0010)"},
 
-	{"lab", "node k8s cni cni/netns stack/tun", "lab surrounds whole nodes with namespaces, links and a control plane"},
+	{"lab", "node node/parent k8s cni cni/netns stack/tun", "lab surrounds whole nodes with namespaces, links and a control plane"},
 	{"lab/demo", "lab lab/tool node stack/packet tunnel/vxlan", "the demo drives a lab and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/manifest node", "the playground is a control plane over a lab of nodes"},
