@@ -14,7 +14,7 @@ FLAGS    := -trimpath -buildvcs=false
 STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
 GOTEST   := $(GO) test $(FLAGS) -count=1
-PROGRAMS := ./cmd/middleway
+PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 
 # We ship without cgo, so we test without it.
 export CGO_ENABLED = 0

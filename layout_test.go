@@ -34,7 +34,7 @@ type arrow struct {
 var arrows = []arrow{
 	{".", "", "the root holds no code"},
 
-	{"cmd/middleway", "node node/parent lab lab/demo lab/tool", "flags become a Config, and node or lab does the work"},
+	{"cmd/middleway", "node node/parent cni lab lab/demo lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress", "node builds the parts from a Config and joins them"},
@@ -91,6 +91,7 @@ var importedByNobody = []string{"bench", "test"}
 var fences = []struct{ path, place, why string }{
 	{"gvisor.dev", "stack/netstack", "gVisor's types stay behind package netstack"},
 	{"k8s.io", "k8s/... ingress node lab/... test/... bench/...", "Kubernetes' types are stripped at the edge, into k8s/object"},
+	{"github.com/containernetworking/cni", "cni lab/... test/... bench/...", "the CNI specification's types and codes are known in one place, and to who plays the container runtime"},
 	{"golang.zx2c4.com/wireguard/tun", "stack/tun", "devices are opened in one place"},
 }
 

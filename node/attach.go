@@ -28,43 +28,63 @@ func (n *Node) attachPods() error {
 }
 
 func (n *Node) attach(p Pod) error {
-	dev, queues, err := n.openDevice(link.Config{
-		Netns: p.Netns, Addrs: p.Addresses, Gateways: n.gatewaysOf(p.Addresses), MTU: n.mtu,
-		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
-	})
+	dev, err := openDevice(n.linkConfig(p.Netns, p.Addresses), n.config.PortableDevices)
 	if err != nil {
 		return err
 	}
-	if _, err := n.stack.Attach(stack.Attachment{Name: p.Name, Addrs: p.Addresses, Queues: queues, Device: dev}); err != nil {
-		return errors.Join(err, dev.Close())
+	if _, err := n.hand(p.Name, p.Addresses, dev); err != nil {
+		return err
 	}
 	n.devices = append(n.devices, dev)
 	return nil
+}
+
+// linkConfig describes the device of a pod with these addresses; its name is the caller's.
+func (n *Node) linkConfig(netns string, addrs []netip.Addr) link.Config {
+	return link.Config{
+		Netns: netns, Addrs: addrs, Gateways: n.gatewaysOf(addrs), MTU: n.mtu,
+		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
+	}
+}
+
+// hand gives a device to the stack, and closes it if the stack does not take it.
+func (n *Node) hand(name string, addrs []netip.Addr, dev device) (id uint32, err error) {
+	id, err = n.stack.Attach(stack.Attachment{Name: name, Addrs: addrs, Queues: dev.queues(), Device: dev})
+	if err != nil {
+		return 0, errors.Join(err, dev.Close())
+	}
+	return id, nil
 }
 
 // device is a pod's or the host's device of either kind.
 type device interface {
 	SetPersist(on bool) error
 	Close() error
+	queues() []stack.Queue
 }
 
-func (n *Node) openDevice(c link.Config) (device, []stack.Queue, error) {
-	if n.config.PortableDevices {
-		dev, err := link.OpenPortable(c)
-		return dev, []stack.Queue{dev}, err
-	}
-	dev, err := link.Open(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return dev, queuesOf(dev), nil
-}
+// fast is a device with one queue a worker, single one with a single queue.
+type (
+	fast   struct{ *tun.Device }
+	single struct{ *tun.Portable }
+)
 
-func queuesOf(dev *tun.Device) (queues []stack.Queue) {
-	for _, q := range dev.Queues() {
+func (d fast) queues() (queues []stack.Queue) {
+	for _, q := range d.Queues() {
 		queues = append(queues, q)
 	}
 	return queues
+}
+
+func (d single) queues() []stack.Queue { return []stack.Queue{d.Portable} }
+
+func openDevice(c link.Config, portable bool) (device, error) {
+	if portable {
+		dev, err := link.OpenPortable(c)
+		return single{dev}, err
+	}
+	dev, err := link.Open(c)
+	return fast{dev}, err
 }
 
 // gatewaysOf returns the gateways of the families that a pod has.

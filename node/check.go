@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
@@ -18,6 +19,8 @@ const (
 	minMTU4 = 576                              // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
 	maxMTU  = udp.MaxTrainLen - vxlan.Overhead // what one datagram holds
 	maxName = 253
+
+	minInterval = 10 * time.Millisecond // of looking for pods that have gone
 )
 
 // check finds the first thing that cannot work, and says which field it is and what it should be.
@@ -35,6 +38,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("flowEntries: %d is not between 1 and %d", c.FlowEntries, 1<<26)
 	case c.EchoPort < -1 || c.EchoPort > 65535:
 		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
+	case time.Duration(c.CNI.Interval) < minInterval:
+		return fmt.Errorf("cni.interval: %v is less than %v", time.Duration(c.CNI.Interval), minInterval)
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -58,15 +59,27 @@ type Config struct {
 	// HTTP is the address on which /healthz, /readyz and /metrics are served, for example ":9473" for all addresses. Default
 	// 127.0.0.1:9473; "none": not at all.
 	HTTP string `json:"http,omitempty"`
+	// CNI configures the door for the CNI plugin, which attaches pods while the node runs.
+	CNI CNI `json:"cni,omitempty"`
 	// VXLAN configures the tunnel.
 	VXLAN VXLAN `json:"vxlan,omitempty"`
 	// Peers are the other nodes.
 	Peers []Peer `json:"peers,omitempty"`
-	// Pods are the pods of this node.
+	// Pods are pods of this node that no CNI plugin attaches.
 	Pods []Pod `json:"pods,omitempty"`
 
 	// Version of the program, for the metrics. It is no field of the file.
 	Version string `json:"-"`
+}
+
+// CNI configures the daemon's side of the CNI plugin.
+type CNI struct {
+	// Socket is the path of the unix socket at which the plugin asks; the network configuration names it too. Tombstones lie
+	// in the directory beside it. Default: cni.sock in RunDir.
+	Socket string `json:"socket,omitempty"`
+	// Interval is how often the daemon looks for pods whose network namespace has gone without a DEL, and for what was
+	// deleted while it did not answer. Default 1m, at least 10ms.
+	Interval Duration `json:"interval,omitempty"`
 }
 
 // VXLAN configures the tunnel between nodes.
@@ -201,6 +214,12 @@ func lineOf(text []byte, quoted string) string {
 func (c *Config) setDefaults() {
 	if c.RunDir == "" {
 		c.RunDir = DefaultRunDir()
+	}
+	if c.CNI.Socket == "" {
+		c.CNI.Socket = filepath.Join(c.RunDir, "cni.sock")
+	}
+	if c.CNI.Interval == 0 {
+		c.CNI.Interval = Duration(cni.DefaultInterval)
 	}
 	if c.EchoPort == 0 {
 		c.EchoPort = 7

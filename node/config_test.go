@@ -24,6 +24,7 @@ runDir: /run/test
 portableDevices: true
 echoPort: 1007
 http: ":9000"
+cni: {socket: /run/test/door.sock, interval: 2s}
 vxlan: {vni: 7, port: 4789, mac: "02:00:00:00:00:01"}
 peers:
 - name: node-2
@@ -47,6 +48,7 @@ func TestParseConfig(t *testing.T) {
 		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: cidrs, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
 		HTTP:  ":9000",
+		CNI:   CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
 		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
@@ -112,6 +114,7 @@ func TestConfigErrors(t *testing.T) {
 		{"small MTU", least + "mtu: 1000", "mtu: 1000 is not between 1280 and 65485"},
 		{"workers", least + "workers: 1000", "workers: 1000"},
 		{"duration", least + "spin: 50", "duration"},
+		{"CNI interval", least + "cni: {interval: 1ms}", "cni.interval: 1ms is less than 10ms"},
 		{"VNI", least + "vxlan: {vni: 16777216}", "vxlan.vni"},
 		{"MAC", least + `vxlan: {mac: "01:00:00:00:00:00"}`, "unicast"},
 		{"no range", "name: n\naddress: 192.168.254.11", "podCIDRs: at least one"},

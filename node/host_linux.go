@@ -53,11 +53,11 @@ func (n *Node) attachHost() error {
 	}
 	c.Own = n.config.podRanges()
 	c.Routes = append(slices.Clone(c.Own), n.config.ClusterCIDRs...)
-	dev, host, queues, err := n.openHostDevice(c)
+	dev, host, err := n.openHostDevice(c)
 	if err != nil {
 		return fmt.Errorf("attach the host (hostDevice): %w", err)
 	}
-	if _, err := n.stack.Attach(stack.Attachment{Name: c.Name, Host: true, Addrs: host.Addrs, Queues: queues, Device: dev}); err != nil {
+	if _, err := n.stack.Attach(stack.Attachment{Name: c.Name, Host: true, Addrs: host.Addrs, Queues: dev.queues(), Device: dev}); err != nil {
 		return errors.Join(err, dev.Close())
 	}
 	n.devices = append(n.devices, dev)
@@ -68,16 +68,13 @@ func (n *Node) attachHost() error {
 	return n.setHostAddrs()
 }
 
-func (n *Node) openHostDevice(c link.HostConfig) (device, link.Host, []stack.Queue, error) {
+func (n *Node) openHostDevice(c link.HostConfig) (device, link.Host, error) {
 	if n.config.PortableDevices {
 		dev, host, err := link.OpenHostPortable(c)
-		return dev, host, []stack.Queue{dev}, err
+		return single{dev}, host, err
 	}
 	dev, host, err := link.OpenHost(c)
-	if err != nil {
-		return nil, host, nil, err
-	}
-	return dev, host, queuesOf(dev), nil
+	return fast{dev}, host, err
 }
 
 // setHostAddrs tells the stack which addresses the host has now. Those within pods' ranges are left out: a former network's

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/middleway-net/middleway/cni"
+	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/stack"
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
@@ -41,10 +43,13 @@ type Node struct {
 	tunnel   *tunnel.Tunnel
 	netstack *netstack.Netstack
 	stack    *stack.Stack
-	devices  []device
+	devices  []device    // of the configuration's pods
+	leases   *ipam.Store // of the pods that the CNI plugin attaches
+	cni      *cni.Server
 	host     host
 
 	madeRunDir bool
+	madeLeases bool
 	status     statusServer
 	http       httpServer
 	started    time.Time
@@ -64,7 +69,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 func New(c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
 	for _, step := range []func() error{
-		n.openState, n.openTunnel, n.openNetstack, n.buildStack, n.attachPods, n.attachHost, n.listenStatus, n.listenHTTP, n.keepDevices,
+		n.openState, n.openTunnel, n.openNetstack, n.openLeases, n.buildStack, n.attachPods, n.attachHost, n.listenStatus, n.listenHTTP,
+		n.openCNI, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -81,7 +87,7 @@ func (n *Node) Run(ctx context.Context) error {
 		runtime.GOMAXPROCS(want)
 	}
 	n.log.Info("node is up", "address", n.config.Address, "podCIDRs", n.config.PodCIDRs, "mtu", n.mtu,
-		"pods", len(n.config.Pods), "peers", len(n.config.Peers), "restoredFlows", n.flows.Restored())
+		"pods", n.stack.Stats().Attachments, "peers", len(n.config.Peers), "restoredFlows", n.flows.Restored())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
@@ -90,6 +96,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.host.device != "" {
 		g.Go(func() error { return n.watchHost(ctx) })
 	}
+	g.Go(func() error { return n.cni.Run(ctx) })
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
@@ -104,6 +111,9 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) Close() error {
 	var errs []error
 	errs = append(errs, n.status.close(), n.http.close())
+	if n.cni != nil {
+		errs = append(errs, n.cni.Close())
+	}
 	if n.netstack != nil {
 		n.netstack.Close() // it may still send into the stack's devices
 	}
@@ -112,6 +122,9 @@ func (n *Node) Close() error {
 	}
 	if n.tunnel != nil {
 		errs = append(errs, n.tunnel.Close())
+	}
+	if n.leases != nil {
+		errs = append(errs, n.leases.Close())
 	}
 	if n.flows != nil {
 		errs = append(errs, n.flows.Close())

@@ -36,6 +36,9 @@ func (n *Node) removeState() error {
 	if n.flows != nil && !n.flows.Reopened() {
 		errs = append(errs, os.Remove(n.flowFile()))
 	}
+	if n.madeLeases {
+		errs = append(errs, os.Remove(n.leaseFile()))
+	}
 	if n.madeRunDir {
 		errs = append(errs, os.Remove(n.config.RunDir))
 	}

@@ -28,6 +28,9 @@ type Status struct {
 	Peers    int            `json:"peers"`
 	Host     HostStatus     `json:"host"`
 	Stack    stack.Stats    `json:"stack"`
+	// Attachments are the pods that the CNI plugin has attached, sorted by container; those of the configuration are not
+	// among them.
+	Attachments []Attachment `json:"attachments"`
 }
 
 // statusServer answers on a unix socket in the run directory.
@@ -70,7 +73,7 @@ func (n *Node) Status() Status {
 	return Status{
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
-		Peers: len(n.config.Peers), Host: n.hostStatus(), Stack: n.stack.Stats(),
+		Peers: len(n.config.Peers), Host: n.hostStatus(), Stack: n.stack.Stats(), Attachments: n.attachments(),
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/lab"
 )
 
@@ -18,6 +20,10 @@ import (
 var version = "devel"
 
 func main() {
+	// Under the plugin's name this program is the plugin, so that a symbolic link installs it.
+	if filepath.Base(os.Args[0]) == cni.PluginName {
+		os.Exit(cni.Main(version))
+	}
 	lab.RunRole()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

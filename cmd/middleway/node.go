@@ -24,6 +24,9 @@ The configuration is a YAML file, whose fields some flags override:
   portableDevices: false          true: devices with one queue and without super-packets, slower
   echoPort: 7                     echo service on the gateway addresses; -1 turns it off
   http: 127.0.0.1:9473            /healthz, /readyz and /metrics; none turns them off
+  cni:
+    socket: /run/middleway/cni.sock   where the CNI plugin asks; default: cni.sock in runDir
+    interval: 1m                  how often pods are looked for that have gone without a DEL
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
   peers:
   - name: node-2
@@ -32,7 +35,7 @@ The configuration is a YAML file, whose fields some flags override:
     kernel: false                 true for a kernel's VXLAN device, for example flannel's
     trains: false                 true for a kernel peer that is known to take trains of datagrams
     mac: "02:…"                   default as the peer makes it
-  pods:
+  pods:                           that no CNI plugin attaches
   - name: default/web
     netns: /proc/4711/ns/net      required
     addresses: [10.244.1.2]       required

@@ -32,6 +32,11 @@ type Config struct {
 	MTU int
 	// Queues is how many queues the device gets. Default 1.
 	Queues int
+	// Alias is written on a device that Make makes: Remove knows by it what it may remove.
+	Alias string
+	// Index, where it is not 0, is the interface's number: a device that is there with this number is taken up, and none is
+	// made. Without it the result is ErrGone.
+	Index int
 	// MaxSegments bounds the segments of a super-packet, so that one fits one send to a peer. 0: the kernel's bound.
 	MaxSegments int
 }
@@ -56,11 +61,19 @@ func open[D io.Closer](c Config, opener func(tun.Config) (D, error)) (dev D, err
 		c.Name = "eth0"
 	}
 	err = netns.Do(c.Netns, func() error {
+		if err := expect(c); err != nil {
+			return err
+		}
 		opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU})
 		if err != nil {
 			return err
 		}
-		if err := configure(c); err != nil {
+		// If the device went in between, the kernel has made another one, which ends with its queues.
+		err = expect(c)
+		if err == nil {
+			err = configure(c)
+		}
+		if err != nil {
 			return errors.Join(err, opened.Close())
 		}
 		dev = opened
@@ -79,6 +92,9 @@ func configure(c Config) error {
 	dev, err := setUp(h, c.Name, c.MTU, c.MaxSegments)
 	if err != nil {
 		return err
+	}
+	if err := setAlias(h, dev, c.Alias); err != nil {
+		return fmt.Errorf("set alias of %s: %w", c.Name, err)
 	}
 	if err := setUpLoopback(h); err != nil {
 		return fmt.Errorf("set up lo: %w", err)
@@ -121,6 +137,13 @@ func setUp(h *netlink.Handle, name string, mtu, maxSegments int) (netlink.Link, 
 		}
 	}
 	return dev, nil
+}
+
+func setAlias(h *netlink.Handle, dev netlink.Link, alias string) error {
+	if alias == "" {
+		return nil
+	}
+	return h.LinkSetAlias(dev, alias)
 }
 
 func limitSegments(h *netlink.Handle, dev netlink.Link, n int) error {

@@ -22,6 +22,21 @@ import (
 // errGoexit is what the caller sees when f ended its goroutine (t.FailNow does) instead of returning.
 var errGoexit = errors.New("the func ended its goroutine by runtime.Goexit")
 
+// ID tells namespaces apart as long as they live; the number of one that has ended comes to be used again.
+type ID struct {
+	Dev   uint64 `json:"dev"`
+	Inode uint64 `json:"inode"`
+}
+
+// Identify returns which namespace a path names now. It opens nothing and enters nothing.
+func Identify(path string) (ID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return ID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return ID{Dev: st.Dev, Inode: st.Ino}, nil
+}
+
 // Do runs f inside the network namespace at path (/proc/PID/ns/net, /proc/PID/fd/N, /run/netns/NAME) and returns its
 // error unchanged. See Handle.Do for what f may do.
 func Do(path string, f func() error) error {

@@ -34,6 +34,8 @@ type Config struct {
 	Persist bool
 	// Without are offloads that are not to be used, though the kernel may have them. Default: all are used that it has.
 	Without Offloads
+	// NetnsInode is the inode number of the namespace in which an adopted device must be. Default: any.
+	NetnsInode uint64
 
 	clonePath string // default clonePath; another one in tests
 }
@@ -79,14 +81,10 @@ func Open(c Config) (*Device, error) {
 			_ = d.Close()
 			return nil, err
 		}
-		q := &Queue{fd: fd}
-		q.one = q.writeOne
-		d.queues = append(d.queues, q)
-		if d.offloads, err = setOffloads(fd, c.Without); err != nil {
+		if err := d.start(d.add(fd), c.Without); err != nil {
 			_ = d.Close()
 			return nil, fmt.Errorf("set offloads of tun %q: %w", c.Name, err)
 		}
-		q.finish.offloads = d.offloads
 	}
 	if err := d.alone(); err != nil {
 		_ = d.Close()
@@ -101,6 +99,21 @@ func Open(c Config) (*Device, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// add makes fd a queue of the device, which closes it.
+func (d *Device) add(fd int) *Queue {
+	q := &Queue{fd: fd}
+	q.one = q.writeOne
+	d.queues = append(d.queues, q)
+	return q
+}
+
+// start sets the offloads of a queue; all queues of a device have the same.
+func (d *Device) start(q *Queue, without Offloads) (err error) {
+	d.offloads, err = setOffloads(q.fd, without)
+	q.finish.offloads = d.offloads
+	return err
 }
 
 // alone makes sure that nobody else reads the device: the kernel gives a queue to each process that asks, and a former

@@ -50,6 +50,11 @@ func OpenPortable(c Config) (*Portable, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
+	return newPortable(c, fd)
+}
+
+// newPortable drives an open queue, and takes ownership of it.
+func newPortable(c Config, fd int) (*Portable, error) {
 	dev, _, err := wgtun.CreateUnmonitoredTUNFromFD(fd)
 	if err != nil {
 		_ = unix.Close(fd)

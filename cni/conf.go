@@ -1,0 +1,119 @@
+package cni
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/middleway-net/middleway/cni/ipam"
+)
+
+// DefaultSocket is where the daemon listens and the plugin asks unless they are told otherwise.
+const DefaultSocket = "/run/middleway/cni.sock"
+
+// maxSocketPath is the kernel's bound (sockaddr_un.sun_path), in bytes.
+const maxSocketPath = 107
+
+// conf is the plugin's network configuration. Fields that it does not know are other people's and passed over, as the
+// specification wants.
+type conf struct {
+	types.PluginConf
+	// Socket is the daemon's. Default DefaultSocket.
+	Socket string `json:"socket,omitempty"`
+	// RuntimeConfig is what the runtime fills in for capabilities that the configuration declares.
+	RuntimeConfig struct {
+		// IPs are addresses that are asked for, with or without a prefix length (capability "ips").
+		IPs []string `json:"ips,omitempty"`
+	} `json:"runtimeConfig,omitzero"`
+}
+
+func parseConf(b []byte) (*conf, error) {
+	c := &conf{}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fail(codeDecode, "invalid network configuration", err)
+	}
+	if c.Socket == "" {
+		c.Socket = DefaultSocket
+	}
+	switch {
+	case !filepath.IsAbs(c.Socket) || len(c.Socket) > maxSocketPath:
+		return nil, fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, maxSocketPath, DefaultSocket))
+	case c.IPAM.Type != "":
+		return nil, fail(codeUnsupported, "unsupported field in network configuration", fmt.Sprintf("ipam.type: %q; the node daemon gives out the addresses, leave ipam out", c.IPAM.Type))
+	}
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return nil, fail(codeDecode, "invalid network configuration", fmt.Sprintf("prevResult: %v", err))
+	}
+	return c, nil
+}
+
+// previous returns prevResult in the newest form, nil if there is none.
+func (c *conf) previous() (*types100.Result, error) {
+	if c.PrevResult == nil {
+		return nil, nil
+	}
+	r, err := types100.NewResultFromResult(c.PrevResult)
+	if err != nil {
+		return nil, fail(codeDecode, "invalid network configuration", fmt.Sprintf("prevResult: %v", err))
+	}
+	for _, ip := range r.IPs {
+		if ip.Interface != nil && (*ip.Interface < 0 || *ip.Interface >= len(r.Interfaces)) {
+			return nil, fail(codeConfig, "invalid network configuration", fmt.Sprintf("prevResult: address %v is on interface %d of %d", ip.Address.IP, *ip.Interface, len(r.Interfaces)))
+		}
+	}
+	return r, nil
+}
+
+// args are what we use of CNI_ARGS. What else is there must be allowed by IgnoreUnknown=1, which kubelet's runtimes set.
+type args struct {
+	types.CommonArgs
+	K8S_POD_NAMESPACE types.UnmarshallableString
+	K8S_POD_NAME      types.UnmarshallableString
+	K8S_POD_UID       types.UnmarshallableString
+	IP                types.UnmarshallableString // addresses, separated by commas
+}
+
+// attachment is what the runtime tells of one attachment, as a request of the given operation.
+func attachment(op string, a *skel.CmdArgs, c *conf) (*request, error) {
+	var kv args
+	if err := types.LoadArgs(a.Args, &kv); err != nil {
+		return nil, fail(codeEnvironment, "invalid CNI_ARGS", err)
+	}
+	r := &request{
+		Op: op, Key: ipam.Key{ContainerID: a.ContainerID, IfName: a.IfName}, Network: c.Name, Netns: a.Netns,
+		Pod: ipam.Pod{Namespace: string(kv.K8S_POD_NAMESPACE), Name: string(kv.K8S_POD_NAME), UID: string(kv.K8S_POD_UID)},
+	}
+	if op == opAdd {
+		wanted := c.RuntimeConfig.IPs
+		if kv.IP != "" {
+			wanted = append(wanted, strings.Split(string(kv.IP), ",")...)
+		}
+		for _, s := range wanted {
+			ip, err := parseIP(s)
+			if err != nil {
+				return nil, err
+			}
+			r.IPs = append(r.IPs, ip)
+		}
+	}
+	return r, r.check()
+}
+
+// parseIP reads an address that was asked for. A prefix length is allowed by convention and says nothing.
+func parseIP(s string) (netip.Addr, error) {
+	if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Zone() == "" {
+		return p.Addr().Unmap(), nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, fail(codeAddress, "address not available", fmt.Sprintf("%q is no address like 10.244.1.7", s))
+	}
+	return a.Unmap(), nil
+}

@@ -1,0 +1,356 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/middleway-net/middleway/cni/ipam"
+)
+
+// Node is what the server needs of the node daemon.
+type Node interface {
+	// Grant returns what a new interface with these addresses gets. With no address it is the node's MTU and the like.
+	Grant(addrs []netip.Addr) Grant
+	// Adopt moves the packets of a pod's device from now on, of which another process has opened the queues. It takes
+	// ownership of them.
+	Adopt(l ipam.Lease, queues []int) (Attachment, error)
+	// Reopen is Adopt for a device that a former daemon has left in the pod's namespace; link.ErrGone if it is not there.
+	Reopen(l ipam.Lease) (Attachment, error)
+}
+
+// Grant is what the node says about a new interface.
+type Grant struct {
+	Gateways    []netip.Addr // of the families of the addresses
+	MTU         int          // bytes
+	Queues      int          // of the device
+	Portable    bool         // one queue, for the portable back end
+	MaxSegments int          // of a super-packet, 0: the kernel's bound
+}
+
+// Attachment is a pod's device in the hands of the node.
+type Attachment interface {
+	// Keep makes the device outlive the daemon.
+	Keep() error
+	// Remove ends the attachment and the device.
+	Remove() error
+}
+
+// Config configures a Server.
+type Config struct {
+	// Socket is the path of the unix socket; what lies there is removed. Required.
+	Socket string
+	// Leases are the node's. The caller closes them after Run has returned. Required.
+	Leases *ipam.Store
+	// Node is the node. Required.
+	Node Node
+	// Interval is how often the server looks for namespaces that have gone and for tombstones. Default one minute.
+	Interval time.Duration
+	// Logger takes state changes. Default: none.
+	Logger *slog.Logger
+}
+
+// DefaultInterval is how often a Server looks for what has gone unless it is told otherwise.
+const DefaultInterval = time.Minute
+
+// Server is the daemon's side: it owns the attachments that the plugin makes.
+type Server struct {
+	socket   string
+	interval time.Duration
+	leases   *ipam.Store
+	node     Node
+	log      *slog.Logger
+	listener *net.UnixListener
+
+	mu       sync.Mutex // guards what follows
+	stopping bool
+	conns    map[conn]bool
+	busy     map[ipam.Key]chan struct{} // closed when the key is free again
+	attached map[ipam.Key]Attachment
+}
+
+// New takes up the attachments that a former daemon left, ends those that have gone, and opens the socket. Plugins wait
+// there until Run answers them.
+func New(c Config) (*Server, error) {
+	if c.Interval == 0 {
+		c.Interval = DefaultInterval
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, log: c.Logger,
+		conns: map[conn]bool{}, busy: map[ipam.Key]chan struct{}{}, attached: map[ipam.Key]Attachment{},
+	}
+	s.reconcile()
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) listen() error {
+	if len(s.socket) > maxSocketPath {
+		return fmt.Errorf("cni.socket: %s is longer than %d bytes; choose a shorter path", s.socket, maxSocketPath)
+	}
+	if err := os.Mkdir(tombstoneDir(s.socket), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make directory beside cni.socket: %w; choose another path", err)
+	}
+	// Only one daemon has the run directory, so a socket that lies here belongs to one that has gone.
+	if st, err := os.Lstat(s.socket); err == nil && st.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("cni.socket: %s exists and is no socket; remove it or choose another path", s.socket)
+	}
+	if err := os.Remove(s.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the former cni.socket: %w", err)
+	}
+	// The socket gets its mode before it gets its name: nobody else can connect in between.
+	private := s.socket + ".new"
+	if len(private) > maxSocketPath {
+		private = filepath.Join(filepath.Dir(s.socket), ".new")
+	}
+	_ = os.Remove(private)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("listen on cni.socket: %w; choose another path", err)
+	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(private, 0o600)
+	if err == nil {
+		err = os.Rename(private, s.socket)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on cni.socket: %w", err), l.Close(), os.Remove(private))
+	}
+	s.listener = l
+	return nil
+}
+
+// Close closes the socket, and ends Run.
+func (s *Server) Close() error {
+	err := s.listener.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	_ = os.Remove(tombstoneDir(s.socket)) // unless there is one in it
+	return errors.Join(err, os.Remove(s.socket))
+}
+
+// Run answers plugins until ctx ends, and returns after the last of them has its answer or was hung up on. Attachments
+// stay.
+func (s *Server) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, s.stop)()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.watch(ctx) })
+	for {
+		c, err := s.listener.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil: // too many open files, for example
+			s.log.Warn("accept a plugin", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		wg.Go(func() { s.serve(conn{c}) })
+	}
+}
+
+// stop hangs up on everybody.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	_ = s.Close()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+}
+
+// enter takes a connection into account; false: the server is stopping.
+func (s *Server) enter(c conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping {
+		s.conns[c] = true
+	}
+	return !s.stopping
+}
+
+func (s *Server) leave(c conn) {
+	_ = c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// serve answers one plugin.
+func (s *Server) serve(c conn) {
+	defer s.leave(c)
+	if !s.enter(c) {
+		return
+	}
+	if uid, err := c.peer(); err != nil || uid != 0 && uid != os.Geteuid() {
+		s.log.Warn("a process that may not ask has asked", "uid", uid, "err", err)
+		return
+	}
+	_ = c.SetDeadline(time.Now().Add(deadline))
+	var r request
+	fds, err := c.receive(&r)
+	closeAll(fds) // none belong here
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		s.log.Warn("refused a plugin's request", "err", err)
+		_ = c.send(response{Error: coded(err, codeDecode, "invalid request")})
+		return
+	}
+	s.answer(c, &r)
+}
+
+// answer does what was asked and says so.
+func (s *Server) answer(c conn, r *request) {
+	var g grant
+	var err error
+	switch r.Op {
+	case opAdd:
+		s.add(c, r)
+		return
+	case opDel:
+		err = s.remove(r.Key, "deleted")
+	case opCheck:
+		g, err = s.check(r)
+	case opGC:
+		err = s.collect(r)
+	case opStatus:
+		if err = s.leases.Available(); err != nil {
+			err = fail(codeUnavailable, "the node cannot add pods", err)
+		}
+	default:
+		err = fail(codeDecode, "invalid request", fmt.Sprintf("%q does not come first", r.Op))
+	}
+	var e *types.Error
+	if err != nil {
+		e = coded(err, codeInternal, r.Op)
+		s.log.Warn("plugin gets an error", "op", r.Op, "container", r.ContainerID, "ifname", r.IfName, "err", e)
+	}
+	_ = c.send(response{Error: e, grant: g})
+}
+
+// lock waits until nobody else works on a key and takes it; the result frees it.
+func (s *Server) lock(k ipam.Key) (unlock func()) {
+	for {
+		s.mu.Lock()
+		other, taken := s.busy[k]
+		if !taken {
+			break
+		}
+		s.mu.Unlock()
+		<-other
+	}
+	mine := make(chan struct{})
+	s.busy[k] = mine
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		delete(s.busy, k)
+		s.mu.Unlock()
+		close(mine)
+	}
+}
+
+// remove ends an attachment, whatever there is of it.
+func (s *Server) remove(k ipam.Key, why string) error {
+	defer s.lock(k)()
+	return s.removeLocked(k, why)
+}
+
+// removeLocked needs k locked. The device goes before the lease: whoever finds the lease looks for the device.
+func (s *Server) removeLocked(k ipam.Key, why string) error {
+	if a := s.take(k); a != nil {
+		if err := a.Remove(); err != nil {
+			s.log.Warn("remove a pod's device", "container", k.ContainerID, "ifname", k.IfName, "err", err)
+		}
+	}
+	l, ok := s.leases.Get(k)
+	if !ok {
+		return nil
+	}
+	if err := s.leases.Release(k); err != nil {
+		return err
+	}
+	s.log.Info("pod's addresses are free", "pod", l.Name(), "container", k.ContainerID, "ifname", k.IfName, "addrs", l.Addrs, "reason", why)
+	return nil
+}
+
+// take takes an attachment out; nil if there is none.
+func (s *Server) take(k ipam.Key) Attachment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.attached[k]
+	delete(s.attached, k)
+	return a
+}
+
+func (s *Server) put(k ipam.Key, a Attachment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attached[k] = a
+}
+
+// Attached reports whether the packets of a lease's interface move.
+func (s *Server) Attached(k ipam.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attached[k] != nil
+}
+
+// check compares what a runtime knows of an attachment with what is so.
+func (s *Server) check(r *request) (grant, error) {
+	defer s.lock(r.Key)()
+	l, ok := s.leases.Get(r.Key)
+	switch {
+	case !ok || l.State != ipam.Attached:
+		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%v has no addresses leased; DEL and ADD it", r.Key))
+	case l.NetnsDev != r.NetnsID.Dev || l.NetnsInode != r.NetnsID.Inode:
+		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%s is not the network namespace to which %v was added", r.Netns, r.Key))
+	case !s.Attached(r.Key):
+		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("the daemon could not take up %v and tries again; its log says why", r.Key))
+	}
+	return s.grantOf(l), nil
+}
+
+func (s *Server) grantOf(l ipam.Lease) grant {
+	n := s.node.Grant(l.Addrs)
+	return grant{Addrs: l.Addrs, Gateways: n.Gateways, MTU: n.MTU, Queues: min(n.Queues, maxFDs), Portable: n.Portable, MaxSegments: n.MaxSegments}
+}
+
+// collect ends the attachments of a network that are not among the valid ones, and goes on after an error.
+func (s *Server) collect(r *request) error {
+	var errs []error
+	for _, l := range s.leases.All() {
+		if l.Network == r.Network && !slices.Contains(r.Valid, l.Key) {
+			errs = append(errs, s.remove(l.Key, "no longer valid (GC)"))
+		}
+	}
+	return errors.Join(errs...)
+}

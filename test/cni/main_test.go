@@ -1,0 +1,286 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	plugin "github.com/middleway-net/middleway/cni"
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// The test program is the plugin, and a plugin to be chained with it, under their names.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case plugin.PluginName:
+		os.Exit(plugin.Main("test"))
+	case chainedName:
+		os.Exit(chained())
+	}
+	lab.Main(m)
+}
+
+// newNode returns the only node of a cluster, with no pod but those that the test adds.
+func newNode(t testing.TB, change func(*node.Config)) *lab.Node {
+	t.Helper()
+	cl, err := lab.NewCluster(lab.ClusterConfig{Pods: []int{0}, Change: func(_ int, c *node.Config) {
+		if change != nil {
+			change(c)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n := cl.Nodes[0]
+		if t.Failed() || strings.Contains(n.Daemon().Tail(), "panic:") {
+			t.Errorf("%s:\n%s", n.Name(), n.Daemon().Tail())
+		}
+		if err := cl.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cl.Nodes[0]
+}
+
+// runtime is a container runtime: libcni, and a network configuration.
+type runtime struct {
+	t    testing.TB
+	node *lab.Node
+	cni  *libcni.CNIConfig
+	list *libcni.NetworkConfigList
+	exec *executor
+}
+
+// newRuntime returns a runtime whose network is the plugin alone, or with what mutate puts beside it.
+func newRuntime(t testing.TB, n *lab.Node, version string, mutate func(conf map[string]any)) *runtime {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{plugin.PluginName, chainedName} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := map[string]any{
+		"cniVersion": version, "name": "middleway",
+		"plugins": []any{map[string]any{"type": plugin.PluginName, "socket": socketOf(n), "capabilities": map[string]bool{"ips": true}}},
+	}
+	if mutate != nil {
+		mutate(conf)
+	}
+	b, err := json.Marshal(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := libcni.ConfListFromBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newExecutor()
+	return &runtime{t, n, libcni.NewCNIConfigWithCacheDir([]string{dir}, t.TempDir(), e), list, e}
+}
+
+func socketOf(n *lab.Node) string { return filepath.Join(n.Config.RunDir, "cni.sock") }
+
+// sandbox is a pod without network as the runtime makes it.
+type sandbox struct {
+	*lab.Namespace
+	conf  *libcni.RuntimeConf
+	addrs []netip.Addr // once it was added
+}
+
+func (r *runtime) sandbox(id string) *sandbox {
+	r.t.Helper()
+	ns, err := lab.NewNamespace(id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { ns.Close() })
+	return &sandbox{Namespace: ns, conf: &libcni.RuntimeConf{
+		ContainerID: id, NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{
+			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", "pod-" + id}, {"K8S_POD_UID", "uid-" + id}, {"OTHER", "x"},
+		},
+	}}
+}
+
+// timeout bounds one call of the plugin.
+const timeout = 40 * time.Second
+
+func (r *runtime) add(s *sandbox) (*types100.Result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	res, err := r.cni.AddNetworkList(ctx, r.list, s.conf)
+	if err != nil {
+		return nil, err
+	}
+	result, err := types100.NewResultFromResult(res)
+	if err != nil {
+		return nil, err
+	}
+	s.addrs = nil
+	for _, ip := range result.IPs {
+		a, _ := netip.AddrFromSlice(ip.Address.IP)
+		s.addrs = append(s.addrs, a.Unmap())
+	}
+	return result, nil
+}
+
+func (r *runtime) mustAdd(s *sandbox) *types100.Result {
+	r.t.Helper()
+	res, err := r.add(s)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res
+}
+
+func (r *runtime) del(s *sandbox) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return r.cni.DelNetworkList(ctx, r.list, s.conf)
+}
+
+func (r *runtime) mustDel(s *sandbox) {
+	r.t.Helper()
+	if err := r.del(s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *runtime) check(s *sandbox) error {
+	return r.cni.CheckNetworkList(r.t.Context(), r.list, s.conf)
+}
+
+func (r *runtime) status() error { return r.cni.GetStatusNetworkList(r.t.Context(), r.list) }
+
+func (r *runtime) gc(valid ...*sandbox) error {
+	args := &libcni.GCArgs{}
+	for _, s := range valid {
+		args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: s.conf.ContainerID, IfName: s.conf.IfName})
+	}
+	return r.cni.GCNetworkList(r.t.Context(), r.list, args)
+}
+
+// wantCode expects an error with a CNI code and words in it.
+func wantCode(t testing.TB, err error, code uint, words ...string) {
+	t.Helper()
+	var e *types.Error
+	if !errors.As(err, &e) || e.Code != code {
+		t.Errorf("got %v (%T), want code %d", err, err, code)
+		return
+	}
+	t.Logf("code %d: %v", e.Code, e)
+	for _, w := range words {
+		if !strings.Contains(e.Error(), w) {
+			t.Errorf("%q is not in: %v", w, e)
+		}
+	}
+}
+
+func mustPing(t testing.TB, from *lab.Namespace, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := from.Ping(ctx, to, 56); err != nil {
+		t.Error(err)
+	}
+}
+
+// devices returns the interfaces of a namespace but lo.
+func devices(t testing.TB, ns *lab.Namespace) (names []string) {
+	t.Helper()
+	nl, err := ns.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, err := nl.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if l.Attrs().Name != "lo" {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names
+}
+
+func mustStatus(t testing.TB, n *lab.Node) node.Status {
+	t.Helper()
+	st, err := n.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// eventually fails the test if ok does not become true within 15 seconds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 15 s: %s", what)
+		}
+	}
+}
+
+func start(t testing.TB, n *lab.Node) {
+	t.Helper()
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WaitReady(15 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// left returns what the node and its daemon still hold of pods: leases, attachments, tombstones, queues of devices.
+func left(t testing.TB, n *lab.Node) (things []string) {
+	t.Helper()
+	st := mustStatus(t, n)
+	for _, a := range st.Attachments {
+		things = append(things, fmt.Sprint("lease ", a))
+	}
+	if st.Stack.Attachments != 0 {
+		things = append(things, fmt.Sprint(st.Stack.Attachments, " attachments"))
+	}
+	stones, _ := filepath.Glob(filepath.Join(n.Config.RunDir, "tombstones", "*"))
+	things = append(things, stones...)
+	for _, fd := range openFiles(t, n) {
+		if fd == "/dev/net/tun" || strings.HasPrefix(fd, "net:[") {
+			things = append(things, "open "+fd)
+		}
+	}
+	return things
+}
+
+func openFiles(t testing.TB, n *lab.Node) (files []string) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", n.Daemon().PID())
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			files = append(files, to)
+		}
+	}
+	return files
+}
