@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,8 @@ type ClusterConfig struct {
 	// Kernel are nodes that the test makes itself out of the kernel's VXLAN: nodes of the plan with numbers behind those of
 	// Pods. Their namespaces join the underlay, and every daemon knows them as peers.
 	Kernel []*Namespace
+	// Dir is where configurations and run directories lie. Default: a Directory of the cluster's own.
+	Dir string
 	// Change edits each node's configuration before it starts.
 	Change func(number int, c *node.Config)
 	// Output gets the daemons' logs as they come. Default: none; Node.Tail has the last of them.
@@ -44,7 +47,7 @@ type Cluster struct {
 	Nodes    []*Node
 	Underlay *Underlay
 
-	dir *directory
+	dir *Directory // nil if the caller has given one
 }
 
 // Node is a node of a Cluster.
@@ -55,6 +58,8 @@ type Node struct {
 
 	output io.Writer
 	file   string // of the configuration
+
+	mu     sync.Mutex
 	daemon *Process
 }
 
@@ -89,11 +94,14 @@ func NewCluster(c ClusterConfig) (*Cluster, error) {
 	if c.Pods == nil {
 		c.Pods = []int{2, 2}
 	}
-	dir, err := newDirectory()
-	if err != nil {
-		return nil, fmt.Errorf("make the lab's directory: %w", err)
+	cl := &Cluster{}
+	if c.Dir == "" {
+		var err error
+		if cl.dir, err = NewDirectory(); err != nil {
+			return nil, fmt.Errorf("make the lab's directory: %w", err)
+		}
+		c.Dir = cl.dir.Path()
 	}
-	cl := &Cluster{dir: dir}
 	if err := cl.build(c); err != nil {
 		return nil, errors.Join(err, cl.Close())
 	}
@@ -167,11 +175,11 @@ func (cl *Cluster) addNode(number, pods int, c ClusterConfig) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Namespace: ns, output: c.Output, file: filepath.Join(cl.dir.path(), name+".yaml")}
+	n := &Node{Namespace: ns, output: c.Output, file: filepath.Join(c.Dir, name+".yaml")}
 	cl.Nodes = append(cl.Nodes, n)
 	n.Config = node.Config{
 		Name: name, Address: underlayAddr(number, c.IPv6Underlay), Workers: c.Workers,
-		NodeAddresses: nodeAddrs(number), PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(cl.dir.path(), name),
+		NodeAddresses: nodeAddrs(number), PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(c.Dir, name),
 	}
 	for i := range pods {
 		p := &Pod{Addr4: host(PodCIDR4(number), i+2).Addr(), Addr6: host(PodCIDR6(number), i+2).Addr()}
@@ -196,28 +204,38 @@ func (n *Node) Start() error {
 	if err := os.WriteFile(n.file, b, 0o600); err != nil {
 		return fmt.Errorf("write configuration of %s: %w", n.Name(), err)
 	}
-	n.daemon = Command(n.Namespace, nodeRole, n.file)
-	n.daemon.Output = n.output
-	return n.daemon.Start()
+	daemon := Command(n.Namespace, nodeRole, n.file)
+	daemon.Output = n.output
+	if err := daemon.Start(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.daemon = daemon
+	return nil
 }
 
-// Daemon returns the node's daemon process.
-func (n *Node) Daemon() *Process { return n.daemon }
+// Daemon returns the node's daemon process, nil before Start.
+func (n *Node) Daemon() *Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.daemon
+}
 
 // WaitReady waits until the daemon moves packets and answers.
 func (n *Node) WaitReady(timeout time.Duration) error {
-	deadline := time.Now().Add(timeout)
+	deadline, daemon := time.Now().Add(timeout), n.Daemon()
 	for {
-		if _, err := n.Status(); err == nil {
+		if st, err := n.Status(); err == nil && st.PID == daemon.PID() {
 			return nil
 		}
 		select {
-		case <-n.daemon.Done():
-			return fmt.Errorf("daemon of %s ended: %s", n.Name(), strings.TrimSpace(n.daemon.Tail()))
+		case <-daemon.Done():
+			return fmt.Errorf("daemon of %s ended: %s", n.Name(), strings.TrimSpace(daemon.Tail()))
 		case <-time.After(2 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("daemon of %s does not answer within %v: %s", n.Name(), timeout, strings.TrimSpace(n.daemon.Tail()))
+			return fmt.Errorf("daemon of %s does not answer within %v: %s", n.Name(), timeout, strings.TrimSpace(daemon.Tail()))
 		}
 	}
 }
@@ -233,8 +251,8 @@ func (n *Node) Status() (node.Status, error) {
 func (cl *Cluster) Close() error {
 	var errs []error
 	for _, n := range cl.Nodes {
-		if n.daemon != nil {
-			errs = append(errs, ignoreEnded(n.daemon.Stop(5*time.Second)))
+		if daemon := n.Daemon(); daemon != nil {
+			errs = append(errs, ignoreEnded(daemon.Stop(5*time.Second)))
 		}
 	}
 	if cl.Underlay != nil {
@@ -246,7 +264,10 @@ func (cl *Cluster) Close() error {
 		}
 		errs = append(errs, n.Namespace.Close())
 	}
-	return errors.Join(append(errs, cl.dir.close())...)
+	if cl.dir != nil {
+		errs = append(errs, cl.dir.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // ignoreEnded drops the errors of stopping a daemon that a test killed, or that never started.

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directory holds a cluster's files: configurations, and the run directories of the daemons. It is a tmpfs that is mounted
+// Directory holds a cluster's files: configurations, and the run directories of the daemons. It is a tmpfs that is mounted
 // nowhere, so that it ends with this process, however that ends; children find it under /proc/PID/fd/N.
-type directory struct{ mount *os.File }
+type Directory struct{ mount *os.File }
 
-// newDirectory makes an empty directory.
-func newDirectory() (*directory, error) {
+// NewDirectory makes an empty directory.
+func NewDirectory() (*Directory, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open tmpfs: %w", err)
@@ -25,10 +25,11 @@ func newDirectory() (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount tmpfs: %w", err)
 	}
-	return &directory{os.NewFile(uintptr(mount), "tmpfs")}, nil
+	return &Directory{os.NewFile(uintptr(mount), "tmpfs")}, nil
 }
 
-func (d *directory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.mount.Fd()) }
+// Path returns the directory's path, which is valid for this process and its children, and as long as this process lives.
+func (d *Directory) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.mount.Fd()) }
 
-// close removes the directory with all that is in it.
-func (d *directory) close() error { return d.mount.Close() }
+// Close removes the directory with all that is in it.
+func (d *Directory) Close() error { return d.mount.Close() }

@@ -28,13 +28,27 @@ type Process struct {
 	Files  []*os.File // become descriptors 3, 4, … of the child; borrowed until Start returns
 	Input  io.Reader  // standard input; default none
 	Output io.Writer  // gets a copy of standard output and error as they come; calls come one at a time
+	// Streams, if set, are standard input, output and error themselves, borrowed until Start returns; then Tail is empty.
+	Streams *[3]*os.File
+	// Terminal makes Streams[0] the controlling terminal of the process, in a session of its own.
+	Terminal bool
+	// Path of the program of Exec. Default: its name, looked up in PATH.
+	Path string
+	// Bare: Env is the whole environment.
+	Bare bool
+	// Isolated gives the process PID and mount namespaces of its own, with a /proc that shows them: it is process 1 there, and
+	// all that it starts ends with it.
+	Isolated bool
+	// Beside runs the process in the PID and mount namespaces of an isolated one that runs.
+	Beside *Process
 
-	name string
-	ns   *Namespace
-	cmd  *exec.Cmd
-	tail tail
-	done chan struct{} // closed when the process has ended and err is set; nil before Start
-	err  error
+	name  string
+	ns    *Namespace
+	execs bool // a program, not a role
+	cmd   *exec.Cmd
+	tail  tail
+	done  chan struct{} // closed when the process has ended and err is set; nil before Start
+	err   error
 
 	mu      sync.Mutex
 	running bool          // the process has not been waited for, so its pid is still its own
@@ -54,12 +68,7 @@ func Command(ns *Namespace, role string, args ...string) *Process {
 // namespace if ns is nil.
 func Exec(ns *Namespace, argv ...string) *Process {
 	p := &Process{name: argv[0], ns: ns, cmd: exec.Command("/proc/self/exe")}
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
-		p.cmd.Err = err
-	}
-	p.cmd.Args = argv
-	p.cmd.Env = []string{execVar + "=" + path}
+	p.cmd.Args, p.execs = argv, true
 	return p
 }
 
@@ -68,29 +77,68 @@ func (p *Process) Start() error {
 	if !ranRole.Load() {
 		return fmt.Errorf("start %s: %w", p.name, errNoRunRole)
 	}
+	if p.execs {
+		path, err := p.Path, error(nil)
+		if path == "" {
+			if path, err = exec.LookPath(p.name); err != nil {
+				return fmt.Errorf("start %s: %w", p.name, err)
+			}
+		}
+		p.cmd.Env = []string{execVar + "=" + path}
+	}
 	namespace := ""
 	p.cmd.ExtraFiles = append([]*os.File(nil), p.Files...)
 	if p.ns != nil {
-		namespace = strconv.Itoa(3 + len(p.Files)) // ExtraFiles start at descriptor 3
-		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, p.ns.handle.File())
+		namespace = p.extraFile(p.ns.handle.File())
 	}
-	ours := append(p.cmd.Env, namespaceVar+"="+namespace)
-	p.cmd.Env = append(append(os.Environ(), p.Env...), ours...)
+	p.cmd.Env = append(p.cmd.Env, namespaceVar+"="+namespace)
 	p.cmd.Dir = p.Dir
-	p.cmd.Stdin = p.Input
-	p.tail.copyTo = p.Output
-	p.cmd.Stdout, p.cmd.Stderr = &p.tail, &p.tail
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	// A grandchild that keeps the output open must not keep Wait from returning.
-	p.cmd.WaitDelay = 2 * time.Second
-
-	if err := onSpawner(p.cmd.Start); err != nil {
+	start := p.cmd.Start
+	if p.Isolated {
+		p.isolate()
+	}
+	if p.Beside != nil {
+		inside, files, err := p.join(start)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", p.name, err)
+		}
+		defer closeFiles(files)
+		start = inside
+	}
+	p.connect()
+	if p.Bare {
+		p.cmd.Env = append(append([]string(nil), p.Env...), p.cmd.Env...)
+	} else {
+		p.cmd.Env = append(append(os.Environ(), p.Env...), p.cmd.Env...)
+	}
+	if err := onSpawner(start); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.running = true
 	p.done = make(chan struct{})
 	go p.reap()
 	return nil
+}
+
+// extraFile hands a file to the child and returns the number of its descriptor there.
+func (p *Process) extraFile(f *os.File) string {
+	p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, f)
+	return strconv.Itoa(2 + len(p.cmd.ExtraFiles)) // they start at descriptor 3
+}
+
+// connect sets the standard streams.
+func (p *Process) connect() {
+	if p.Streams != nil {
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = p.Streams[0], p.Streams[1], p.Streams[2]
+		p.cmd.SysProcAttr.Setsid, p.cmd.SysProcAttr.Setctty = p.Terminal, p.Terminal
+		return
+	}
+	p.cmd.Stdin = p.Input
+	p.tail.copyTo = p.Output
+	p.cmd.Stdout, p.cmd.Stderr = &p.tail, &p.tail
+	// A grandchild that keeps the output open must not keep Wait from returning.
+	p.cmd.WaitDelay = 2 * time.Second
 }
 
 // reap waits for the end of the process and publishes it.

@@ -22,10 +22,20 @@ const (
 	namespaceVar = "MIDDLEWAY_LAB_NETNS" // number of the inherited descriptor of the network namespace
 	roleVar      = "MIDDLEWAY_LAB_ROLE"  // the role to run
 	execVar      = "MIDDLEWAY_LAB_EXEC"  // path of the program to become
+	procVar      = "MIDDLEWAY_LAB_PROC"  // set in a new PID namespace, which wants a /proc
+	mountVar     = "MIDDLEWAY_LAB_MNTNS" // number of the inherited descriptor of a mount namespace
+	dirVar       = "MIDDLEWAY_LAB_DIR"   // working directory there
 )
 
-// exitRole is the exit code of a child that could not take on its role.
-const exitRole = 125
+// stepVars are the variables of the first step.
+var stepVars = []string{namespaceVar, execVar, procVar, mountVar, dirVar}
+
+// Exit codes of a child that did not get as far as its program, as shells have them.
+const (
+	exitRole         = 125 // it could not take on its role
+	exitNoExecutable = 126 // the program cannot be executed
+	exitNotFound     = 127 // the program, or what interprets it, is missing
+)
 
 var roles = struct {
 	mu   sync.Mutex
@@ -52,6 +62,12 @@ func RunRole() {
 	if fd, ok := os.LookupEnv(namespaceVar); ok {
 		err := enterAndExec(fd)
 		fmt.Fprintln(os.Stderr, "lab:", err)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			os.Exit(exitNotFound)
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC):
+			os.Exit(exitNoExecutable)
+		}
 		os.Exit(exitRole)
 	}
 	name, ok := os.LookupEnv(roleVar)
@@ -83,6 +99,9 @@ func enterAndExec(fdText string) error {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 	}
+	if err := enterMounts(); err != nil {
+		return err
+	}
 	// Pdeathsig belongs to a thread, and only the thread that calls exec stays.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("set parent death signal: %w", err)
@@ -92,7 +111,8 @@ func enterAndExec(fdText string) error {
 		program = "/proc/self/exe"
 	}
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, namespaceVar+"=") || strings.HasPrefix(v, execVar+"=")
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(stepVars, name)
 	})
 	if err := syscall.Exec(program, os.Args, env); err != nil {
 		return fmt.Errorf("execute %s: %w", program, err)

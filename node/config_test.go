@@ -45,13 +45,15 @@ func TestParseConfig(t *testing.T) {
 	}
 	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	want := Config{
-		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: cidrs, MTU: 1400, Workers: 4,
+		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"),
+		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.11")}, HostDevice: "mw0", PodCIDRs: cidrs, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
 		HTTP:  ":9000",
 		CNI:   CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
 		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
+			NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.12")},
 			PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
 		}},
 		Pods: []Pod{{

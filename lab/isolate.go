@@ -1,0 +1,124 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// isolate asks for PID and mount namespaces of the process's own.
+func (p *Process) isolate() {
+	p.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID | syscall.CLONE_NEWNS
+	p.cmd.Env = append(p.cmd.Env, procVar+"=1")
+}
+
+// join returns what starts the process in the PID namespace of an isolated one. The child enters its mount namespace by
+// itself, by one of the files, which are to be closed when it has started.
+func (p *Process) join(start func() error) (inside func() error, files []*os.File, err error) {
+	for _, kind := range []string{"pid", "mnt"} {
+		f, err := p.Beside.openNamespace(kind)
+		if err != nil {
+			closeFiles(files)
+			return nil, nil, err
+		}
+		files = append(files, f)
+	}
+	p.cmd.Env = append(p.cmd.Env, mountVar+"="+p.extraFile(files[1]), dirVar+"="+p.Dir)
+	p.cmd.Dir = "" // it is one of the other mount namespace
+	return func() error { return startInside(files[0], start) }, files, nil
+}
+
+// startInside runs start, which makes a child, such that the child is born into a PID namespace. It is called on the spawner's
+// thread, on which nothing else runs; the thread itself stays in its own namespace.
+func startInside(pidNamespace *os.File, start func() error) error {
+	own, err := os.Open("/proc/self/ns/pid")
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := unix.Setns(int(pidNamespace.Fd()), unix.CLONE_NEWPID); err != nil {
+		return fmt.Errorf("enter PID namespace: %w", err)
+	}
+	err = start()
+	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWPID); back != nil {
+		panic("lab: the spawner cannot return to its PID namespace: " + back.Error())
+	}
+	return err
+}
+
+// openNamespace opens a namespace of the process, which must be running.
+func (p *Process) openNamespace(kind string) (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running {
+		return nil, fmt.Errorf("%s: %w", p.name, os.ErrProcessDone)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", p.cmd.Process.Pid, kind))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended, and was not waited for yet
+		err = os.ErrProcessDone
+	}
+	return f, err
+}
+
+// Catches reports whether the process has a handler for a signal. An isolated process does not get one that it has no handler
+// for, SIGKILL excepted.
+func (p *Process) Catches(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return false
+	}
+	_, mask, _ := strings.Cut(string(status), "\nSigCgt:")
+	mask, _, _ = strings.Cut(mask, "\n")
+	caught, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+	return err == nil && caught&(1<<(sig-1)) != 0
+}
+
+// enterMounts is the part of a child's first step that is about mounts: those of an isolated process, or its own /proc.
+func enterMounts() error {
+	if text, ok := os.LookupEnv(mountVar); ok {
+		fd, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", mountVar, err)
+		}
+		unix.CloseOnExec(fd)
+		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its working directory may not move
+			return fmt.Errorf("leave the file system context: %w", err)
+		}
+		if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter mount namespace: %w", err)
+		}
+		if dir := os.Getenv(dirVar); dir != "" {
+			if err := unix.Chdir(dir); err != nil {
+				return fmt.Errorf("working directory %s: %w", dir, err)
+			}
+		}
+	}
+	if os.Getenv(procVar) == "" {
+		return nil
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// Where parts of /proc are covered, as in many containers, the kernel refuses an uncovered one; then the machine's stays.
+	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	return nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

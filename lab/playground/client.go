@@ -1,0 +1,128 @@
+package playground
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRunning is the error of asking a cluster that does not run.
+var ErrNotRunning = errors.New("no cluster runs")
+
+func notRunning(dir string) error {
+	return fmt.Errorf("%w in %s; `middleway up` starts one", ErrNotRunning, dir)
+}
+
+// dial connects to the cluster of a state directory; ErrNotRunning by errors.Is if nothing answers.
+func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOTDIR):
+		return nil, notRunning(dir)
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("the cluster in %s is another user's; run this as that user: %w", dir, err)
+	case err != nil:
+		return nil, fmt.Errorf("connect to the cluster in %s: %w", dir, err)
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+// ask sends a request and returns its one reply.
+func ask(ctx context.Context, dir string, v verb) (reply, error) {
+	conn, err := dial(ctx, dir)
+	if err != nil {
+		return reply{}, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := sendRequest(conn, request{Verb: v}); err != nil {
+		return reply{}, fmt.Errorf("ask the cluster in %s: %w", dir, err)
+	}
+	return receiveReply(conn, dir)
+}
+
+func receiveReply(conn net.Conn, dir string) (reply, error) {
+	var r reply
+	switch err := readFrame(conn, &r); {
+	case err != nil:
+		return r, fmt.Errorf("the cluster in %s gave no answer: %w", dir, err)
+	case r.Version != protocolVersion:
+		return r, errProtocol
+	case r.Error != "":
+		return r, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// ReadStatus asks the cluster of a state directory.
+func ReadStatus(ctx context.Context, dir string) (Status, error) {
+	r, err := ask(ctx, dir, verbStatus)
+	if err == nil && r.Status == nil {
+		err = errProtocol
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	return *r.Status, nil
+}
+
+// downWait bounds an orderly end: pods have up to maxGrace, at the same time, and the plugin and the daemons a little more.
+const downWait = maxGrace + 30*time.Second
+
+// Down takes down the cluster of a state directory and returns when nothing of it is left. Where it crashed, hangs or was
+// killed, its processes are killed and its files removed. The result is false if there was nothing to take down.
+func Down(ctx context.Context, dir string) (bool, error) {
+	asked, cancel := context.WithTimeout(ctx, downWait)
+	defer cancel()
+	_, err := ask(asked, dir, verbDown)
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	if err == nil {
+		return true, nil
+	}
+	if _, missing := os.Stat(filepath.Join(dir, lockName)); errors.Is(missing, fs.ErrNotExist) || errors.Is(missing, unix.ENOTDIR) {
+		return false, nil
+	} else if missing != nil {
+		return false, fmt.Errorf("take down the cluster in %s: %w", dir, missing)
+	}
+	d, err := waitUnlocked(dir, crashWait)
+	if errors.Is(err, errRuns) {
+		if err := killOwner(dir); err != nil {
+			return false, err
+		}
+		d, err = waitUnlocked(dir, crashWait)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil // it ended by itself meanwhile
+	case err != nil:
+		return false, fmt.Errorf("take down the cluster in %s: %w", dir, err)
+	}
+	return true, d.remove()
+}
+
+// crashWait is how long the kernel has to end a crashed cluster's processes.
+const crashWait = 5 * time.Second
+
+// killOwner kills the cluster's outer process, with which the kernel kills all others.
+func killOwner(dir string) error {
+	o, ok := readOwner(dir)
+	if !ok {
+		return fmt.Errorf("the cluster in %s does not answer, and %s does not name a process of it; end the process that holds %s (`fuser %[3]s` finds it)",
+			dir, ownerName, filepath.Join(dir, lockName))
+	}
+	if err := syscall.Kill(o.PID, syscall.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d, of the cluster in %s: %w", o.PID, dir, err)
+	}
+	return nil
+}

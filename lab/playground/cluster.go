@@ -1,0 +1,233 @@
+package playground
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// Cluster is a cluster that runs on this machine.
+type Cluster struct {
+	config  Config
+	started time.Time
+	dir     *directory
+	text    *text
+	lab     *lab.Cluster
+	nodes   []*Node
+	pods    []*Pod
+	server  *server
+
+	ctx    context.Context // of everything that runs beside the caller; ended by cancel
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	asked  chan struct{} // closed when somebody has asked for the end
+
+	mu    sync.Mutex
+	state State
+}
+
+// New takes the state directory and makes a cluster: its nodes answer and its pods run, or have at least been started, when it
+// returns. It needs the namespaces of lab.Enter. A failure leaves nothing behind.
+func New(ctx context.Context, config Config) (*Cluster, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	placed, err := schedule(config.Pods.Pods, config.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := openDirectory(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		config: config, started: time.Now(), dir: dir, state: Starting, asked: make(chan struct{}),
+		text: &text{w: config.Out, color: config.Color},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if err := c.build(ctx, placed); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	c.setState(Running)
+	return c, nil
+}
+
+// build makes the parts in the order in which they need each other. ctx may interrupt it.
+func (c *Cluster) build(ctx context.Context, placed []int) error {
+	for _, step := range []func() error{
+		c.dir.populate,
+		func() error { return c.dir.writeOwner(ownerOf(os.Getppid())) },
+		c.listen,
+		c.startNodes,
+		func() error { return c.makePods(placed) },
+	} {
+		if err := c.step(ctx, step); err != nil {
+			return err
+		}
+	}
+	return c.startPods(ctx)
+}
+
+// step runs a step unless the start was interrupted, by ctx or from outside.
+func (c *Cluster) step(ctx context.Context, step func() error) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.asked:
+		return errStopped
+	default:
+		return step()
+	}
+}
+
+var errStopped = errors.New("the cluster was taken down while it started")
+
+func (c *Cluster) startNodes() error {
+	c.text.intro(c.config, c.dir.path)
+	lc := lab.ClusterConfig{Pods: make([]int, c.config.Nodes), Dir: c.dir.path}
+	join(&lc, c.config)
+	change := lc.Change
+	lc.Change = func(number int, nc *node.Config) {
+		change(number, nc)
+		if c.config.Change != nil {
+			c.config.Change(number, nc)
+		}
+	}
+	var err error
+	if c.lab, err = lab.NewCluster(lc); err != nil {
+		return err
+	}
+	for _, n := range c.lab.Nodes {
+		added, err := newNode(c, n)
+		if err != nil {
+			return err
+		}
+		c.nodes = append(c.nodes, added)
+		c.tasks.Go(added.supervise)
+	}
+	return c.text.nodes(c)
+}
+
+func (c *Cluster) makePods(placed []int) error {
+	for i, m := range c.config.Pods.Pods {
+		p, err := newPod(c, c.nodes[placed[i]], m)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.pods = append(c.pods, p)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// startPods attaches and starts the pods, those of one node one after another, so that addresses follow the manifests.
+func (c *Cluster) startPods(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range c.nodes {
+		g.Go(func() error {
+			for _, p := range c.pods {
+				if p.node != n {
+					continue
+				}
+				if err := c.step(ctx, func() error { return p.start(ctx) }); err != nil {
+					return err
+				}
+				c.text.pod(p.Status())
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// Wait returns when ctx ends, or somebody has asked for the cluster's end.
+func (c *Cluster) Wait(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-c.asked:
+	}
+}
+
+// stop asks for the end.
+func (c *Cluster) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.asked:
+	default:
+		close(c.asked)
+	}
+}
+
+// Close ends the pods, then the nodes, and removes the state directory.
+func (c *Cluster) Close() error {
+	c.stop()
+	c.setState(Stopping)
+	var g errgroup.Group
+	for _, p := range c.pods {
+		g.Go(p.close)
+	}
+	errs := []error{g.Wait()}
+	c.cancel() // daemons that end now are not started again
+	if c.server != nil {
+		c.server.stopServing()
+	}
+	c.tasks.Wait()
+	if c.lab != nil {
+		errs = append(errs, c.lab.Close())
+	}
+	err := errors.Join(append(errs, c.dir.remove())...)
+	if c.server != nil {
+		c.server.close(err) // those who asked for the end hear of it now
+	}
+	return err
+}
+
+func (c *Cluster) setState(s State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = s
+}
+
+// Nodes returns the nodes, node-1 first.
+func (c *Cluster) Nodes() []*Node { return c.nodes }
+
+// Pods returns the pods in the order of their manifests.
+func (c *Cluster) Pods() []*Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pods
+}
+
+// Underlay tells what joins the nodes.
+func (c *Cluster) Underlay() string { return describeUnderlay(c.lab) }
+
+// Pod returns a pod by its namespace and name, or nil.
+func (c *Cluster) Pod(namespace, name string) *Pod {
+	for _, p := range c.Pods() {
+		if p.manifest.Namespace == namespace && p.manifest.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// podNotFound names what there is.
+func (c *Cluster) podNotFound(namespace, name string) error {
+	var others string
+	for _, p := range c.Pods() {
+		if p.manifest.Name == name {
+			others = fmt.Sprintf("; -n %s has one", p.manifest.Namespace)
+		}
+	}
+	return fmt.Errorf("there is no pod %s in namespace %s%s; `middleway status` lists them", name, namespace, others)
+}

@@ -1,0 +1,72 @@
+package playground
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// network is a node's, as a container runtime has it: a configuration, and the plugin that it names.
+type network struct {
+	cni  *libcni.CNIConfig
+	list *libcni.NetworkConfigList
+}
+
+// newNetwork describes the network of the node with a run directory. The plugin is this program, found by the plugin's name.
+func newNetwork(dir *directory, runDir string) (*network, error) {
+	conf, err := json.Marshal(map[string]any{
+		"cniVersion": "1.1.0", "name": "middleway",
+		"plugins": []map[string]any{{"type": pluginName, "socket": filepath.Join(runDir, "cni.sock")}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	list, err := libcni.NetworkConfFromBytes(conf)
+	if err != nil {
+		return nil, fmt.Errorf("network configuration: %w", err)
+	}
+	plugins := dir.join(pluginDir)
+	return &network{libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(plugins, "cache"), nil), list}, nil
+}
+
+// runtimeConf is what a runtime tells the plugin of a pod.
+func runtimeConf(p *Pod) *libcni.RuntimeConf {
+	return &libcni.RuntimeConf{
+		ContainerID: string(p.manifest.UID), NetNS: p.ns.Path(), IfName: "eth0",
+		Args: [][2]string{
+			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.manifest.Namespace}, {"K8S_POD_NAME", p.manifest.Name},
+			{"K8S_POD_INFRA_CONTAINER_ID", string(p.manifest.UID)}, {"K8S_POD_UID", string(p.manifest.UID)},
+		},
+	}
+}
+
+// add attaches a pod and returns its addresses.
+func (n *network) add(ctx context.Context, p *Pod) ([]netip.Addr, error) {
+	r, err := n.cni.AddNetworkList(ctx, n.list, runtimeConf(p))
+	if err != nil {
+		return nil, err
+	}
+	result, err := types100.GetResult(r)
+	if err != nil {
+		return nil, fmt.Errorf("result of %s: %w", pluginName, err)
+	}
+	var addrs []netip.Addr
+	for _, ip := range result.IPs {
+		a, ok := netip.AddrFromSlice(ip.Address.IP)
+		if !ok {
+			return nil, fmt.Errorf("result of %s: %v is no address", pluginName, ip.Address)
+		}
+		addrs = append(addrs, a.Unmap())
+	}
+	return addrs, nil
+}
+
+// del takes a pod off the network.
+func (n *network) del(ctx context.Context, p *Pod) error {
+	return n.cni.DelNetworkList(ctx, n.list, runtimeConf(p))
+}

@@ -1,0 +1,65 @@
+package playground
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/middleway-net/middleway/lab/manifest"
+	"github.com/middleway-net/middleway/node"
+)
+
+const (
+	defaultNodes = 2
+	// MaxNodes is where the address plan ends: every node has a last byte of its own, in decimal digits for IPv6.
+	MaxNodes = 89
+)
+
+// DirVar is the variable that names the default state directory.
+const DirVar = "MIDDLEWAY_UP_DIR"
+
+// Config describes a cluster.
+type Config struct {
+	// Nodes is how many there are. Default 2.
+	Nodes int
+	// Pods are the pods to run. Default: DefaultPods.
+	Pods *manifest.Set
+	// Dir is the state directory, where the other commands find the cluster. Default: one that nobody finds, and that ends with
+	// this process.
+	Dir string
+	// Userspace joins the nodes by the lab's own switch even where the kernel has veth.
+	Userspace bool
+	// Out gets a line for each thing that happens. Default: none.
+	Out io.Writer
+	// Color colours the lines.
+	Color bool
+	// Change edits each node's configuration before it starts. It is for tests, which break a node by it.
+	Change func(number int, c *node.Config)
+}
+
+// DefaultDir returns the state directory of `middleway up` that is not told another: $MIDDLEWAY_UP_DIR, else up in the directory
+// where a node keeps its state.
+func DefaultDir() string {
+	if dir := os.Getenv(DirVar); dir != "" {
+		return dir
+	}
+	return filepath.Join(node.DefaultRunDir(), "up")
+}
+
+func (c *Config) check() error {
+	if c.Nodes == 0 {
+		c.Nodes = defaultNodes
+	}
+	if c.Nodes < 1 || c.Nodes > MaxNodes {
+		return fmt.Errorf("%d nodes: want 1 to %d", c.Nodes, MaxNodes)
+	}
+	if c.Out == nil {
+		c.Out = io.Discard
+	}
+	var err error
+	if c.Pods == nil {
+		c.Pods, err = DefaultPods(c.Nodes)
+	}
+	return err
+}

@@ -1,0 +1,36 @@
+package playground
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/middleway-net/middleway/lab/manifest"
+)
+
+// defaultPort is where the default pods serve.
+const defaultPort = 8080
+
+// DefaultPods returns what runs where no manifest is given: two pods a node, each an HTTP server that tells who asks.
+func DefaultPods(nodes int) (*manifest.Set, error) {
+	var b strings.Builder
+	for n := 1; n <= nodes; n++ {
+		for i := 1; i <= 2; i++ {
+			fmt.Fprintf(&b, `---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: pod-%d-%d
+spec:
+  nodeName: %s
+  containers:
+  - name: server
+    command: [middleway, tool, serve, --listen, ":%d"]
+    ports: [{containerPort: %d}]
+`, n, i, nodeName(n), defaultPort, defaultPort)
+		}
+	}
+	return manifest.Parse("the default pods", []byte(b.String()))
+}
+
+// nodeName returns the name of the node with a number of the address plan.
+func nodeName(number int) string { return fmt.Sprintf("node-%d", number) }

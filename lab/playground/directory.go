@@ -1,0 +1,231 @@
+package playground
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// directory is a cluster's state directory. Its lock is held by the cluster's process as long as that lives.
+//
+//	up.lock           held while the cluster runs
+//	up.json           its outer process, for Down
+//	up.sock           its control socket
+//	up.log            what it printed, if it is detached
+//	bin/middleway     this program, for pods' commands
+//	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results
+//	node-N/           the node's run directory, and its configuration node-N.yaml
+type directory struct {
+	path    string
+	lock    *os.File
+	private *lab.Directory // in place of a named one; nil if it has a name
+}
+
+const (
+	lockName   = "up.lock"
+	ownerName  = "up.json"
+	socketName = "up.sock"
+	logName    = "up.log"
+	programDir = "bin"
+	pluginDir  = "cni"
+	pluginName = "middleway-cni"
+)
+
+// maxPath is the longest state directory, in bytes: sockets lie in it, whose paths the kernel bounds to 107.
+const maxPath = 107 - len("/node-89/node.sock")
+
+// errRuns is the error of taking a directory whose cluster runs.
+var errRuns = errors.New("a cluster runs there")
+
+// openDirectory makes the directory, takes its lock, and removes what a crashed cluster left. It is a private one for "".
+func openDirectory(path string) (*directory, error) {
+	if path == "" {
+		private, err := lab.NewDirectory()
+		if err != nil {
+			return nil, fmt.Errorf("make state directory: %w", err)
+		}
+		return &directory{path: private.Path(), private: private}, nil
+	}
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path of the state directory, %s, is longer than %d bytes; choose a shorter one by --dir", path, maxPath)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w; choose another one by --dir", err)
+	}
+	if err := checkForeign(path); err != nil {
+		return nil, err
+	}
+	d, err := lockDirectory(path, os.O_CREATE)
+	if errors.Is(err, errRuns) {
+		return nil, fmt.Errorf("a cluster runs in %s already; `middleway down` takes it down, --dir chooses a directory for another one", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := d.clear(lockName, logName); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	return d, nil
+}
+
+// checkForeign refuses a directory that holds other things: a cluster's end would remove what has the names of its own.
+func checkForeign(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("read state directory: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() == lockName {
+			return nil
+		}
+		if e.Name() != logName {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%s holds other things (%s); choose an empty or new directory by --dir", path, names[0])
+	}
+	return nil
+}
+
+// lockDirectory takes the lock; flags may have os.O_CREATE. The error is errRuns if it is taken, and fs.ErrNotExist if there is
+// no lock to take.
+func lockDirectory(path string, flags int) (*directory, error) {
+	for {
+		f, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|flags, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open lock of the state directory: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, errRuns
+			}
+			return nil, fmt.Errorf("lock state directory: %w", err)
+		}
+		// It may have been removed by its holder between the two calls.
+		held, err := f.Stat()
+		if err == nil {
+			if present, err := os.Stat(f.Name()); err == nil && os.SameFile(held, present) {
+				return &directory{path: path, lock: f}, nil
+			}
+		}
+		f.Close()
+	}
+}
+
+func (d *directory) join(names ...string) string {
+	return filepath.Join(append([]string{d.path}, names...)...)
+}
+
+// clear removes what a cluster has put there, and nothing else, but for what is to be kept.
+func (d *directory) clear(keep ...string) error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("clear state directory: %w", err)
+	}
+	own := []string{ownerName, socketName, logName, programDir, pluginDir, lockName}
+	var errs []error
+	for _, e := range entries {
+		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(d.join(e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// remove removes all of it, the lock last, and the directory itself if nothing else is in it.
+func (d *directory) remove() error {
+	if d.private != nil {
+		return d.private.Close()
+	}
+	err := d.clear(lockName)
+	err = errors.Join(err, os.Remove(d.join(lockName)), d.lock.Close())
+	if gone := os.Remove(d.path); gone != nil && !errors.Is(gone, unix.ENOTEMPTY) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}
+
+// populate puts the links to this program there.
+func (d *directory) populate() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	for _, dir := range []string{programDir, pluginDir} {
+		if err := os.Mkdir(d.join(dir), 0o755); err != nil {
+			return fmt.Errorf("state directory: %w", err)
+		}
+	}
+	for _, link := range []string{d.join(programDir, "middleway"), d.join(pluginDir, pluginName)} {
+		if err := os.Symlink(self, link); err != nil {
+			return fmt.Errorf("state directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// owner tells which process to end where the cluster does not answer.
+type owner struct {
+	PID   int    `json:"pid"`   // of the outer process, as the machine sees it
+	Start string `json:"start"` // of the process, in ticks since boot: the number may belong to another one later
+	Boot  string `json:"boot"`
+}
+
+func (d *directory) writeOwner(o owner) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(d.join(ownerName), b, 0o600)
+}
+
+// readOwner returns the process of up.json; false if it is another one by now, or none.
+func readOwner(path string) (owner, bool) {
+	b, err := os.ReadFile(filepath.Join(path, ownerName))
+	if err != nil {
+		return owner{}, false
+	}
+	var o owner
+	if json.Unmarshal(b, &o) != nil || o.PID <= 1 {
+		return owner{}, false
+	}
+	return o, o == ownerOf(o.PID)
+}
+
+// ownerOf describes a process of this machine.
+func ownerOf(pid int) owner {
+	o := owner{PID: pid}
+	if boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		o.Boot = strings.TrimSpace(string(boot))
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+		// The name, in parentheses, may hold anything; the 20th field after it is the start (proc_pid_stat(5)).
+		if fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); len(fields) > 19 {
+			o.Start = fields[19]
+		}
+	}
+	return o
+}
+
+// waitUnlocked takes the lock as soon as it is free.
+func waitUnlocked(path string, timeout time.Duration) (*directory, error) {
+	for end := time.Now().Add(timeout); ; time.Sleep(10 * time.Millisecond) {
+		d, err := lockDirectory(path, 0)
+		if !errors.Is(err, errRuns) || time.Now().After(end) {
+			return d, err
+		}
+	}
+}

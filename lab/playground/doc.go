@@ -1,0 +1,13 @@
+// Package playground is `middleway up`: a Kubernetes cluster's network on this machine, and the control plane that it needs.
+// Every node is a network namespace with a daemon of its own; pods come from manifests, are spread over the nodes, attached by
+// the CNI plugin as kubelet's runtime would do it, and their commands run in their namespaces, with the machine's files in
+// place of an image.
+//
+//	manifests ──► schedule ──► attach (libcni executes middleway-cni) ──► containers ──► status
+//	                             │                                            ▲
+//	                             └──► the daemon of the pod's node            └── exec, by the socket up.sock
+//
+// One process, the one that lab.Enter started, holds all of it: namespaces by open files, daemons and containers as children
+// that the kernel kills with it. A container is process 1 of a PID namespace, so what it started ends with it. What stays
+// after a crash is the state directory, which Down and the next New clear.
+package playground

@@ -1,0 +1,187 @@
+package playground
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The control socket speaks frames: four bytes of length, most significant first, and so many bytes of JSON. A client sends a
+// request, for exec together with its three standard streams (SCM_RIGHTS), and the server answers with one reply or several.
+// Whatever is not understood ends the connection.
+const (
+	// protocolVersion changes when an old client would misunderstand.
+	protocolVersion = 1
+	// maxFrame bounds a frame, in bytes: more than what Linux takes as arguments of a program, and a status of thousands of pods.
+	maxFrame = 8 << 20
+)
+
+// verb is what a client wants.
+type verb string
+
+const (
+	verbStatus verb = "status" // one reply
+	verbDown   verb = "down"   // one reply, when everything has been taken down
+	verbExec   verb = "exec"   // one reply when the command runs, one when it has ended; the client may send signals
+)
+
+type request struct {
+	Version int          `json:"version"`
+	Verb    verb         `json:"verb"`
+	Exec    *ExecRequest `json:"exec,omitempty"`
+}
+
+// ExecRequest is a command for a pod.
+type ExecRequest struct {
+	Namespace string   `json:"namespace"`
+	Pod       string   `json:"pod"`
+	Container string   `json:"container,omitempty"` // default the first
+	Command   []string `json:"command"`
+	Terminal  string   `json:"terminal,omitempty"` // $TERM, if standard input is a terminal that is to control the command
+}
+
+type reply struct {
+	Version int     `json:"version"`
+	Error   string  `json:"error,omitempty"`
+	Status  *Status `json:"status,omitempty"`
+	Exit    *int    `json:"exit,omitempty"` // exec: the command has ended with this code, or could not be run (126, 127)
+}
+
+// signal is what a client sends while its command runs.
+type signal struct {
+	Signal int `json:"signal"`
+}
+
+// errProtocol is the error of a frame that is none.
+var errProtocol = errors.New("the control connection's other end speaks another language; are both of the same version of middleway?")
+
+// writeFrame sends a value.
+func writeFrame(w io.Writer, v any) error {
+	frame, err := encodeFrame(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(frame)
+	return err
+}
+
+func encodeFrame(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFrame {
+		return nil, fmt.Errorf("%d bytes are more than the control connection takes (%d)", len(b), maxFrame)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...), nil
+}
+
+// readFrame receives a value. Unknown fields are not errors, a wrong kind is.
+func readFrame(r io.Reader, v any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxFrame {
+		return errProtocol
+	}
+	// Memory grows with what comes, not with what the length says.
+	b, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err != nil {
+		return err
+	}
+	if len(b) < int(n) || json.Unmarshal(b, v) != nil {
+		return errProtocol
+	}
+	return nil
+}
+
+// sendRequest sends a request and hands over files with its first byte.
+func sendRequest(conn *net.UnixConn, req request, files ...*os.File) error {
+	req.Version = protocolVersion
+	frame, err := encodeFrame(req)
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		rights = unix.UnixRights(fds...)
+	}
+	n, _, err := conn.WriteMsgUnix(frame, rights, nil)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(frame[n:])
+	return err
+}
+
+// receiveRequest receives a request and its files, which are the caller's also after an error.
+func receiveRequest(conn *net.UnixConn) (req request, files []*os.File, err error) {
+	r := &rightsReader{conn: conn}
+	err = readFrame(r, &req)
+	switch {
+	case err != nil:
+	case req.Version != protocolVersion:
+		err = fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, req.Version)
+	case (req.Verb == verbExec) != (req.Exec != nil) || req.Exec != nil && len(req.Exec.Command) == 0,
+		(req.Verb == verbExec) != (len(r.files) == streams) || req.Verb != verbExec && len(r.files) > 0,
+		req.Verb != verbExec && req.Verb != verbStatus && req.Verb != verbDown:
+		err = errProtocol
+	}
+	return req, r.files, err
+}
+
+// streams is how many files come with an exec.
+const streams = 3
+
+// rightsReader reads from a connection and keeps the files that come with it.
+type rightsReader struct {
+	conn  *net.UnixConn
+	files []*os.File
+}
+
+func (r *rightsReader) Read(b []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4*streams))
+	n, oobn, _, _, err := r.conn.ReadMsgUnix(b, oob)
+	if oobn > 0 {
+		if err := r.keep(oob[:oobn]); err != nil {
+			return n, err
+		}
+	}
+	if n == 0 && err == nil && len(b) > 0 {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (r *rightsReader) keep(oob []byte) error {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return errProtocol
+	}
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue // credentials, which nobody asked for
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			r.files = append(r.files, os.NewFile(uintptr(fd), "stream"))
+		}
+	}
+	if len(r.files) > streams {
+		return errProtocol
+	}
+	return nil
+}

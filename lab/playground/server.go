@@ -1,0 +1,196 @@
+package playground
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// server answers on the control socket.
+type server struct {
+	cluster  *Cluster
+	listener *net.UnixListener
+	tasks    sync.WaitGroup // of those that must have ended before the nodes go
+
+	mu      sync.Mutex
+	ended   bool
+	waiting []net.Conn // of those who asked for the end
+	execs   map[*lab.Process]bool
+}
+
+// listen makes the control socket, which its owner alone may use.
+func (c *Cluster) listen() error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.dir.join(socketName), Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("listen for commands: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // the directory is cleared as a whole
+	if err := os.Chmod(c.dir.join(socketName), 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("listen for commands: %w", err)
+	}
+	c.server = &server{cluster: c, listener: l, execs: map[*lab.Process]bool{}}
+	c.server.tasks.Go(c.server.accept)
+	return nil
+}
+
+func (s *server) accept() {
+	for {
+		conn, err := s.listener.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // out of descriptors, for example
+			continue
+		}
+		s.tasks.Go(func() { s.serve(conn) })
+	}
+}
+
+// requestWait bounds the arrival of a request, so that no silent client keeps the cluster from its end.
+const requestWait = 5 * time.Second
+
+func (s *server) serve(conn *net.UnixConn) {
+	_ = conn.SetReadDeadline(time.Now().Add(requestWait)) // without one, closing ends it
+	req, files, err := receiveRequest(conn)
+	_ = conn.SetReadDeadline(time.Time{})
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		s.answer(conn, reply{Error: err.Error()})
+		conn.Close()
+		return
+	}
+	switch req.Verb {
+	case verbDown:
+		s.mu.Lock()
+		s.waiting = append(s.waiting, conn)
+		s.mu.Unlock()
+		s.cluster.stop()
+		return
+	case verbStatus:
+		st := s.cluster.Status()
+		s.answer(conn, reply{Status: &st})
+	case verbExec:
+		s.exec(conn, *req.Exec, [streams]*os.File(files))
+	}
+	conn.Close()
+}
+
+// answer sends a reply; a client that has gone does not get it.
+func (s *server) answer(conn net.Conn, r reply) {
+	r.Version = protocolVersion
+	_ = conn.SetWriteDeadline(time.Now().Add(requestWait))
+	_ = writeFrame(conn, r)
+}
+
+// exec runs a command in a pod until it ends or the client goes.
+func (s *server) exec(conn *net.UnixConn, req ExecRequest, files [streams]*os.File) {
+	p, err := s.cluster.command(req, files)
+	if err == nil {
+		err = s.start(p)
+	}
+	if err != nil {
+		r := reply{Error: err.Error()}
+		if missing := (*commandError)(nil); errors.As(err, &missing) {
+			r.Exit = &missing.code
+		}
+		s.answer(conn, r)
+		return
+	}
+	s.answer(conn, reply{})
+	go func() { // it ends with the connection, at the latest when serve closes it
+		for {
+			var sig signal
+			if err := readFrame(conn, &sig); err != nil {
+				_ = p.Kill() // it has ended otherwise
+				return
+			}
+			if sig.Signal > 0 && sig.Signal < 65 {
+				_ = p.Signal(syscall.Signal(sig.Signal))
+			}
+		}
+	}()
+	code := exitCode(p.Wait())
+	s.mu.Lock()
+	delete(s.execs, p)
+	s.mu.Unlock()
+	s.answer(conn, reply{Exit: &code})
+}
+
+// start starts a command unless the end has begun.
+func (s *server) start(p *lab.Process) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return errStopped
+	}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	s.execs[p] = true
+	return nil
+}
+
+// command prepares a command of a client.
+func (c *Cluster) command(req ExecRequest, files [streams]*os.File) (*lab.Process, error) {
+	pod := c.Pod(req.Namespace, req.Pod)
+	if pod == nil {
+		return nil, c.podNotFound(req.Namespace, req.Pod)
+	}
+	container, err := pod.container(req.Container)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := container.running()
+	if err != nil {
+		return nil, err
+	}
+	_, env := pod.manifest.Command(container.spec, pod.facts())
+	env = container.environment(env)
+	if req.Terminal != "" {
+		env = append(env, "TERM="+req.Terminal)
+	}
+	path, err := c.program(req.Command[0], container.dir(), env)
+	if err != nil {
+		return nil, err
+	}
+	p := lab.Exec(pod.ns, req.Command...)
+	p.Path, p.Env, p.Bare, p.Dir, p.Beside = path, env, true, container.dir(), beside
+	p.Streams, p.Terminal = (*[streams]*os.File)(&files), req.Terminal != ""
+	return p, nil
+}
+
+// stopServing takes no more requests and ends the commands that run.
+func (s *server) stopServing() {
+	s.listener.Close()
+	s.mu.Lock()
+	s.ended = true
+	for p := range s.execs {
+		_ = p.Signal(os.Kill) // it has ended otherwise
+	}
+	s.mu.Unlock()
+	s.tasks.Wait()
+}
+
+// close tells those who asked for the end that it has come.
+func (s *server) close(err error) {
+	for _, conn := range s.waiting {
+		r := reply{}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		s.answer(conn, r)
+		conn.Close()
+	}
+}

@@ -1,0 +1,124 @@
+package playground
+
+import (
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// State is a cluster's.
+type State string
+
+// What a cluster does.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Stopping State = "stopping"
+)
+
+// ContainerState is a container's, in Kubernetes' words.
+type ContainerState string
+
+// What a container does.
+const (
+	ContainerWaiting    ContainerState = "waiting" // for its first start, or the next one
+	ContainerRunning    ContainerState = "running"
+	ContainerTerminated ContainerState = "terminated" // for good
+)
+
+// Status is what `middleway status -o json` prints.
+type Status struct {
+	State    State        `json:"state"`
+	Dir      string       `json:"dir"` // the state directory
+	PID      int          `json:"pid"` // of the process to which SIGTERM means `middleway down`
+	Started  time.Time    `json:"started"`
+	Underlay string       `json:"underlay"` // what joins the nodes, in words
+	Nodes    []NodeStatus `json:"nodes"`
+	Pods     []PodStatus  `json:"pods"`
+}
+
+// NodeStatus is a node's.
+type NodeStatus struct {
+	Name      string         `json:"name"`
+	Addresses []netip.Addr   `json:"addresses"`
+	PodCIDRs  []netip.Prefix `json:"podCIDRs"`
+	MTU       int            `json:"mtu"` // of the pods, bytes; 0 if the daemon does not answer
+	Ready     bool           `json:"ready"`
+	PID       int            `json:"pid"`      // of the daemon
+	Restarts  int            `json:"restarts"` // of the daemon
+	RunDir    string         `json:"runDir"`   // for `middleway status --run-dir`
+	Message   string         `json:"message,omitempty"`
+}
+
+// PodStatus is a pod's.
+type PodStatus struct {
+	Namespace   string            `json:"namespace"`
+	Name        string            `json:"name"`
+	UID         string            `json:"uid"`
+	Node        string            `json:"node"`
+	HostNetwork bool              `json:"hostNetwork,omitempty"`
+	IPs         []netip.Addr      `json:"ips"`
+	Phase       corev1.PodPhase   `json:"phase"`
+	Message     string            `json:"message,omitempty"`
+	Containers  []ContainerStatus `json:"containers"`
+}
+
+// ContainerStatus is a container's.
+type ContainerStatus struct {
+	Name     string         `json:"name"`
+	State    ContainerState `json:"state"`
+	ExitCode *int           `json:"exitCode,omitempty"` // of the last run that has ended
+	Restarts int            `json:"restarts"`
+	PID      int            `json:"pid,omitempty"`
+	Message  string         `json:"message,omitempty"` // why it does not run
+}
+
+// Restarts is how often the pod's containers were started again.
+func (s *PodStatus) Restarts() (n int) {
+	for _, c := range s.Containers {
+		n += c.Restarts
+	}
+	return n
+}
+
+// Reason says in a line why the pod does not run as it should; "" if it does.
+func (s *PodStatus) Reason() string {
+	if s.Message != "" {
+		return s.Message
+	}
+	for _, c := range s.Containers {
+		if c.State != ContainerRunning && c.Message != "" {
+			return c.Name + ": " + c.Message
+		}
+	}
+	return ""
+}
+
+// statusWait bounds the answer of a daemon.
+const statusWait = 2 * time.Second
+
+// Status asks all daemons, at the same time, and tells what the cluster is like now.
+func (c *Cluster) Status() Status {
+	c.mu.Lock()
+	s := Status{
+		State: c.state, Dir: c.dir.path, PID: os.Getppid(), Started: c.started,
+		Nodes: make([]NodeStatus, len(c.nodes)), Pods: []PodStatus{},
+	}
+	nodes, pods := c.nodes, c.pods
+	if c.lab != nil {
+		s.Underlay = describeUnderlay(c.lab)
+	}
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { s.Nodes[i] = n.Status() })
+	}
+	wg.Wait()
+	for _, p := range pods {
+		s.Pods = append(s.Pods, p.Status())
+	}
+	return s
+}
