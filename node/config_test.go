@@ -54,7 +54,7 @@ func TestParseConfig(t *testing.T) {
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
 			NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.12")},
-			PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
+			PodCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
 		}},
 		Pods: []Pod{{
 			Name: "default/web", Netns: "/proc/1/ns/net",
