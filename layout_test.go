@@ -77,6 +77,7 @@ var arrows = []arrow{
 
 	{"tunnel", "tunnel/* stack/packet", "tunnel knows peers and packets, not what the stack does with them"},
 	{"tunnel/vxlan", "", "a pure codec"},
+	{"tunnel/hello", "", "a pure codec"},
 	{"tunnel/udp", "stack/packet", "sockets carry buffers"},
 	{"tunnel/udp/udptest", "tunnel/udp stack/packet", "an in-memory network is a network"},
 

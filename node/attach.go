@@ -43,7 +43,7 @@ func (n *Node) attach(p Pod) error {
 func (n *Node) linkConfig(netns string, addrs []netip.Addr) link.Config {
 	return link.Config{
 		Netns: netns, Addrs: addrs, Gateways: n.gatewaysOf(addrs), MTU: n.mtu,
-		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
+		Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu), Without: n.config.Offloads.device(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -40,6 +41,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
 	case time.Duration(c.CNI.Interval) < minInterval:
 		return fmt.Errorf("cni.interval: %v is less than %v", time.Duration(c.CNI.Interval), minInterval)
+	case c.PortableDevices && c.Offloads.device() != (tun.Offloads{}):
+		return errors.New("offloads: with portableDevices checksum, tso and uso cannot be turned off; leave them out, or portableDevices")
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	// split and merged: slower, for comparison and for kernels whose offloads are in doubt. Pods attached before must have
 	// been attached the same way. Default false.
 	PortableDevices bool `json:"portableDevices,omitempty"`
+	// Offloads says which offloads are used. Default: all that kernel and peers have, found out at the start.
+	Offloads Offloads `json:"offloads,omitzero"`
 	// EchoPort is where the gateway addresses serve echo over UDP and TCP (RFC 862). Default 7; -1: not at all.
 	EchoPort int `json:"echoPort,omitempty"`
 	// HTTP is the address on which /healthz, /readyz and /metrics are served, for example ":9473" for all addresses. Default
@@ -106,7 +108,8 @@ type Peer struct {
 	// MAC is the address of its VTEP. Default: made from Address, as the peer does.
 	MAC string `json:"mac,omitempty"`
 	// Kernel: the peer is a kernel's VXLAN device, for example flannel's. It gets one datagram a packet, complete checksums,
-	// and may send packets that its kernel left unfinished. Default false: the peer is a middleway node.
+	// and may send packets that its kernel left unfinished. Default false: the peer is a middleway node, with which this one
+	// finds out what gets through between them.
 	Kernel bool `json:"kernel,omitempty"`
 	// Trains says that a kernel peer was seen to take trains of datagrams (UDP_SEGMENT), which is faster. A middleway peer
 	// always gets them, and a kernel peer on this machine once it has handed over a super-packet itself. Default false.

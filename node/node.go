@@ -47,6 +47,7 @@ type Node struct {
 	leases   *ipam.Store // of the pods that the CNI plugin attaches
 	cni      *cni.Server
 	host     host
+	offloads map[string]Offload
 
 	madeRunDir bool
 	madeLeases bool
@@ -69,8 +70,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 func New(c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
 	for _, step := range []func() error{
-		n.openState, n.openTunnel, n.openNetstack, n.openLeases, n.buildStack, n.attachPods, n.attachHost, n.listenStatus, n.listenHTTP,
-		n.openCNI, n.keepDevices,
+		n.openState, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods, n.attachHost, n.listenStatus,
+		n.listenHTTP, n.openCNI, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -91,6 +92,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
+	g.Go(func() error { return n.tunnel.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
 	g.Go(func() error { return n.http.run(ctx) })
 	if n.host.device != "" {

@@ -25,9 +25,12 @@ type Status struct {
 	Workers  int            `json:"workers"` // count
 	PID      int            `json:"pid"`
 	Started  time.Time      `json:"started"`
-	Peers    int            `json:"peers"`
-	Host     HostStatus     `json:"host"`
-	Stack    stack.Stats    `json:"stack"`
+	// Offloads are by the names of the configuration's offloads.
+	Offloads map[string]Offload `json:"offloads"`
+	Tunnel   Tunnel             `json:"tunnel"`
+	Peers    []PeerStatus       `json:"peers"`
+	Host     HostStatus         `json:"host"`
+	Stack    stack.Stats        `json:"stack"`
 	// Attachments are the pods that the CNI plugin has attached, sorted by container; those of the configuration are not
 	// among them.
 	Attachments []Attachment `json:"attachments"`
@@ -73,7 +76,8 @@ func (n *Node) Status() Status {
 	return Status{
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
-		Peers: len(n.config.Peers), Host: n.hostStatus(), Stack: n.stack.Stats(), Attachments: n.attachments(),
+		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
+		Attachments: n.attachments(),
 	}
 }
 

@@ -52,7 +52,7 @@ func (n *Node) openTunnel() error {
 	}
 	t, err := tunnel.New(tunnel.Config{
 		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
-		MTU: n.mtu, Workers: stack.Workers(n.config.Workers),
+		MTU: n.mtu, Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Logger: n.log,
 	})
 	if err != nil {
 		return err
@@ -69,8 +69,8 @@ func (n *Node) setPeers() error {
 			return err
 		}
 		peers[i] = tunnel.Peer{
-			Addr: p.Address, MAC: mac, Sources: p.ranges(),
-			Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
+			Name: p.Name, Addr: p.Address, MAC: mac, Sources: p.ranges(),
+			Hello: !p.Kernel, Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
 		}
 	}
 	return n.tunnel.SetPeers(peers)

@@ -56,7 +56,7 @@ func newPort(t *Tunnel, receives bool) (*Port, error) {
 	p.failed = p.sendFailed
 	if receives {
 		conn, err := udp.Listen(t.socket(udp.Config{
-			Local: netip.AddrPortFrom(t.config.Local, t.config.Port), Shared: true, Trains: true,
+			Local: netip.AddrPortFrom(t.config.Local, t.config.Port), Shared: true, Trains: t.uses.GRO,
 		}))
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/tunnel/hello"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -27,9 +28,11 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 			} else {
 				o, reason = p.open(data[:n], from)
 			}
-			if reason == packet.Kept {
+			switch reason {
+			case packet.Kept:
 				deliver(data[vxlan.Overhead-packet.VnetLen:n], &p.parsed, o)
-			} else {
+			case handedOver:
+			default:
 				p.drops.Add(reason, 1)
 			}
 			data = data[n:]
@@ -70,6 +73,9 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.Dr
 		return o, packet.DropVTEP
 	}
 	inner := data[vxlan.Overhead:]
+	if h.Type == vxlan.EtherTypeLocal {
+		return o, p.handOver(inner, from)
+	}
 	if reason = packet.Parse(inner, &p.parsed); reason != packet.Kept {
 		return o, reason
 	}
@@ -83,6 +89,23 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.Dr
 		reason = packet.DropECN
 	}
 	return o, reason
+}
+
+// handedOver says that a datagram was a message to the checks.
+const handedOver packet.DropReason = 255
+
+// handOver hands a peer's message to the checks, which answer it; it does not wait for them.
+func (p *Port) handOver(b []byte, from *peer) packet.DropReason {
+	var m hello.Message
+	if !from.Hello || hello.Decode(b, &m) != nil {
+		return packet.DropHello
+	}
+	select {
+	case p.t.checks.arrivals <- arrival{from.Addr, m}:
+		return handedOver
+	default:
+		return packet.DropHello
+	}
 }
 
 // mayCome reports whether the peer may send from the source of the packet under way. Most datagrams come from the pod that

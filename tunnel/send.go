@@ -18,7 +18,7 @@ func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, t
 	}
 	h := peer.header
 	h.Type = vxlan.EtherType(parsed.Version)
-	if remote, ok := remoteChecksum(parsed, o); ok && peer.RemoteChecksum {
+	if remote, ok := remoteChecksum(parsed, o); ok && peer.remote.Load() {
 		h.Remote = remote
 	}
 	l := &p.lanes[parsed.Flow.Hash(0)>>32%uint64(len(p.lanes))]
@@ -40,7 +40,7 @@ func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, t
 
 // sendPacket sends a packet as one datagram, its headers written into the headroom.
 func (p *Port) sendPacket(l *lane, b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to *peer, h *vxlan.Header) packet.DropReason {
-	if parsed.Len > p.t.config.MTU {
+	if parsed.Len > int(to.mtu.Load()) {
 		return packet.DropTooBig
 	}
 	if h.Remote.Start == 0 {
@@ -61,15 +61,12 @@ func (p *Port) sendPacket(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pa
 // sendTrain sends the segments of a super-packet: in trains where the peer takes them, else each as a message of its own.
 func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to *peer, h *vxlan.Header) packet.DropReason {
 	segments, ok := packet.Split(b.Packet(), parsed, o, h.Remote.Start != 0)
-	if !ok || segments.HeaderLen()+segments.Size() > p.t.config.MTU {
+	if !ok || segments.HeaderLen()+segments.Size() > int(to.mtu.Load()) {
 		return packet.DropTooBig
 	}
 	headLen := vxlan.Overhead + segments.HeaderLen()
 	wire := headLen + segments.Size()
-	train := 1
-	if to.Trains || to.proved.Load() {
-		train = max(1, min(udp.MaxTrain, udp.MaxTrainLen/wire))
-	}
+	train := to.train(p.t, wire)
 	ecn := packet.ECNOf(b.Packet())
 	var outer [vxlan.Overhead]byte
 	h.Encode(outer[:])

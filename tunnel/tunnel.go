@@ -9,7 +9,9 @@ package tunnel
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -39,23 +41,6 @@ var _ [packet.Headroom - vxlan.Overhead]byte
 // A received packet's vnet header is written over the VXLAN and Ethernet headers in front of it.
 var _ [vxlan.Overhead - packet.VnetLen]byte
 
-// Peer is another node.
-type Peer struct {
-	// Addr is its address on the underlay: it is known by it.
-	Addr netip.Addr
-	// MAC is its VTEP's.
-	MAC vxlan.MAC
-	// Sources are the inner addresses that it may send from: its pods' ranges and its own addresses.
-	Sources []netip.Prefix
-	// Trains: it announced that it takes trains of datagrams (UDP_SEGMENT).
-	Trains bool
-	// RemoteChecksum: it announced that it finishes inner checksums (VXLAN remote checksum offload).
-	RemoteChecksum bool
-	// Unfinished: it may hand over packets whose checksum or segmentation its kernel left to a device, as a kernel's VXLAN
-	// device on the same machine does.
-	Unfinished bool
-}
-
 // Config configures a Tunnel.
 type Config struct {
 	// Local is this node's address on the underlay. Required.
@@ -73,17 +58,28 @@ type Config struct {
 	// Lanes is how many sockets each port sends from: their ports are what routers and network cards tell flows apart by
 	// (RFC 7348, section 5). Default 8.
 	Lanes int
+	// Without are offloads that are not to be used. Default: all are that the kernel has.
+	Without Offloads
+	// Logger takes what changes about the ways to the peers. Default: none.
+	Logger *slog.Logger
 	// Socket makes the sockets, as socket(2) does, for example in another network namespace. Default unix.Socket.
 	Socket func(domain, typ, proto int) (fd int, err error)
 }
 
 const defaultLanes = 8
 
-// Tunnel is this node's end of the tunnel to all peers.
+// Tunnel is this node's end of the tunnel to all peers. But for its ports, any goroutine may call it.
 type Tunnel struct {
 	config Config
+	log    *slog.Logger
+	uses   Offloads
+	lacks  udp.Offloads
 	ports  []*Port
+	herald *herald
+	checks checks
 	peers  atomic.Pointer[peerTable]
+
+	mu sync.Mutex // held while the peers are swapped
 }
 
 // New opens the sockets.
@@ -97,19 +93,31 @@ func New(c Config) (*Tunnel, error) {
 	if c.Lanes == 0 {
 		c.Lanes = defaultLanes
 	}
-	t := &Tunnel{config: c}
-	t.peers.Store(&peerTable{})
-	if err := t.probePort(); err != nil {
-		return nil, err
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	for i := range c.Workers + 1 {
-		p, err := newPort(t, i < c.Workers)
-		if err != nil {
+	t := &Tunnel{config: c, log: c.Logger}
+	t.checks = newChecks(t)
+	t.peers.Store(&peerTable{})
+	for _, step := range []func() error{t.probePort, t.probeOffloads, t.openPorts} {
+		if err := step(); err != nil {
 			return nil, errors.Join(err, t.Close())
+		}
+	}
+	return t, nil
+}
+
+// openPorts opens the sockets of the ports, and the one of the checks.
+func (t *Tunnel) openPorts() (err error) {
+	for i := range t.config.Workers + 1 {
+		p, err := newPort(t, i < t.config.Workers)
+		if err != nil {
+			return err
 		}
 		t.ports = append(t.ports, p)
 	}
-	return t, nil
+	t.herald, err = newHerald(t)
+	return err
 }
 
 // probePort fails if another program has the port: sockets that share it would be let in beside another daemon's of the
@@ -134,52 +142,14 @@ func (t *Tunnel) socket(c udp.Config) udp.Config {
 // Port returns port i: from 0 on those of the workers, then the one that only sends.
 func (t *Tunnel) Port(i int) *Port { return t.ports[i] }
 
-// Close closes the sockets. No port may be in use.
+// Close closes the sockets. No port may be in use, and Run must have returned.
 func (t *Tunnel) Close() error {
 	var errs []error
 	for _, p := range t.ports {
 		errs = append(errs, p.close())
 	}
+	if t.herald != nil {
+		errs = append(errs, t.herald.conn.Close())
+	}
 	return errors.Join(errs...)
-}
-
-// SetPeers swaps in the peers. Two peers of one address, or one of another family than the underlay, are an error.
-func (t *Tunnel) SetPeers(peers []Peer) error {
-	table := &peerTable{byAddr: make(map[netip.Addr]*peer, len(peers))}
-	for _, p := range peers {
-		if p.Addr.Is4() != t.config.Local.Is4() {
-			return fmt.Errorf("peer %v: its address is not of the family of this node's, %v", p.Addr, t.config.Local)
-		}
-		if _, twice := table.byAddr[p.Addr]; twice {
-			return fmt.Errorf("peer %v: named twice", p.Addr)
-		}
-		table.byAddr[p.Addr] = &peer{
-			Peer: p, to: udp.NewAddr(netip.AddrPortFrom(p.Addr, t.config.Port)),
-			header: vxlan.Header{VNI: t.config.VNI, Dst: p.MAC, Src: t.config.MAC},
-		}
-	}
-	t.peers.Store(table)
-	return nil
-}
-
-// peerTable is an immutable set of peers.
-type peerTable struct{ byAddr map[netip.Addr]*peer }
-
-type peer struct {
-	Peer
-	to *udp.Addr
-	// proved: it handed over an inner super-packet, which no wire carries. So it is a VXLAN device of this machine's kernel,
-	// and that takes trains (Linux 5.0, as our own sockets need).
-	proved atomic.Bool
-	header vxlan.Header // of everything sent to it, but for the Ethernet type and the checksum request
-}
-
-// owns reports whether the peer may send from an inner address.
-func (p *peer) owns(a netip.Addr) bool {
-	for _, s := range p.Sources {
-		if s.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

@@ -299,7 +299,7 @@ func TestUnfinished(t *testing.T) {
 // fakeEnd returns a port without sockets and a peer, to open datagrams with.
 func fakeEnd() (*Port, *peer) {
 	t := &Tunnel{config: Config{VNI: vxlan.DefaultVNI, MAC: mac1, MTU: innerMTU}}
-	return &Port{t: t}, &peer{Peer: Peer{Addr: node2, Sources: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}}}
+	return &Port{t: t}, &peer{way: &way{}, Peer: Peer{Addr: node2, Sources: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}}}
 }
 
 // FuzzOpen opens arbitrary datagrams: whatever is kept parses, comes from the sender's range, and can be written to a pod.
@@ -412,7 +412,7 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tn.Close()
-	if want := 1 + 1 + 2*2; made != want { // the probe, the worker's receiving one, two ports' lanes
+	if want := 2 + 1 + 2*2 + 1; made != want { // two probes, the worker's receiving one, two ports' lanes, that of the checks
 		t.Errorf("%d sockets made, want %d", made, want)
 	}
 }

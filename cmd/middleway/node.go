@@ -22,6 +22,8 @@ The configuration is a YAML file, whose fields some flags override:
   flowEntries: 65536              size of the flow table, two entries a flow, 128 bytes each
   runDir: /run/middleway          state that a restarted daemon takes up again
   portableDevices: false          true: devices with one queue and without super-packets, slower
+  offloads: {udpSegment: auto, udpGRO: auto, tso: auto, uso: auto, checksum: auto, remoteChecksum: auto}
+                                  auto: used where kernel and peer have it; off: not used, slower
   echoPort: 7                     echo service on the gateway addresses; -1 turns it off
   http: 127.0.0.1:9473            /healthz, /readyz and /metrics; none turns them off
   cni:

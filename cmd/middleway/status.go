@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,10 +48,41 @@ func statusCommand() *cobra.Command {
 func printStatus(w io.Writer, st node.Status) {
 	fmt.Fprintf(w, "node      %s, pid %d, up %v\n", st.Name, st.PID, time.Since(st.Started).Round(time.Second))
 	fmt.Fprintf(w, "address   %v\npodCIDRs  %v\nmtu       %d bytes\nworkers   %d\n", st.Address, st.PodCIDRs, st.MTU, st.Workers)
-	fmt.Fprintf(w, "pods      %d\npeers     %d\n", st.Stack.Attachments, st.Peers)
+	fmt.Fprintf(w, "pods      %d\n", st.Stack.Attachments)
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)
 	for _, reason := range slices.Sorted(maps.Keys(st.Stack.Drops)) {
 		fmt.Fprintf(w, "dropped   %d %s\n", st.Stack.Drops[reason], reason)
 	}
+	for _, name := range slices.Sorted(maps.Keys(st.Offloads)) {
+		o := st.Offloads[name]
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("offload   %-14s %-7s %s", name, o.State, o.Why), " "))
+	}
+	printPeers(w, st.Peers)
+}
+
+// printPeers prints a table of the peers, what is amiss with each behind it.
+func printPeers(w io.Writer, peers []node.PeerStatus) {
+	fmt.Fprintf(w, "peers     %d\n", len(peers))
+	if len(peers) == 0 {
+		return
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nPEER\tADDRESS\tSTATE\tFOR\tRTT\tMTU\tTRAINS\tCHECKSUMS\tAMISS")
+	for _, p := range peers {
+		rtt := "-"
+		if p.RTT > 0 {
+			rtt = time.Duration(p.RTT).Round(time.Microsecond).String()
+		}
+		fmt.Fprintf(table, "%s\t%v\t%s\t%v\t%s\t%d\t%s\t%s\t%s\n", p.Name, p.Address, p.State,
+			time.Since(p.Since).Round(time.Second), rtt, p.MTU, yes(p.Trains), map[bool]string{true: "peer", false: "here"}[p.RemoteChecksum], p.Why)
+	}
+	table.Flush()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -39,6 +39,8 @@ type Config struct {
 	Index int
 	// MaxSegments bounds the segments of a super-packet, so that one fits one send to a peer. 0: the kernel's bound.
 	MaxSegments int
+	// Without are offloads that the device is not to use. Default: it uses all that the kernel has.
+	Without tun.Offloads
 }
 
 // queueLength is the device's transmit queue in packets. Each may be a super-packet: with the default of 500 a slow node
@@ -64,7 +66,7 @@ func open[D io.Closer](c Config, opener func(tun.Config) (D, error)) (dev D, err
 		if err := expect(c); err != nil {
 			return err
 		}
-		opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU})
+		opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU, Without: c.Without})
 		if err != nil {
 			return err
 		}

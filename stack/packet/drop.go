@@ -22,6 +22,8 @@ const (
 	DropUnknownPeer
 	// DropVTEP: an inner Ethernet frame for another VTEP.
 	DropVTEP
+	// DropHello: a message about the way between two nodes that is none, comes from a peer that sends none, or came too fast.
+	DropHello
 	// DropPeerSource: an inner source outside the sender's range.
 	DropPeerSource
 	// DropECN: the tunnel met congestion, and the packet's sender does not know of ECN (RFC 6040, section 4.2).
@@ -66,6 +68,7 @@ var dropNames = [numDropReasons]string{
 	DropVNI:             "vni",
 	DropUnknownPeer:     "unknown-peer",
 	DropVTEP:            "vtep",
+	DropHello:           "hello",
 	DropPeerSource:      "peer-source",
 	DropECN:             "ecn",
 	DropSource:          "source",

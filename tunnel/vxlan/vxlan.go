@@ -54,6 +54,8 @@ func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 const (
 	EtherTypeIPv4 = 0x0800
 	EtherTypeIPv6 = 0x86DD
+	// EtherTypeLocal is the first local experimental type. Its frames hold messages between two nodes; a kernel drops them.
+	EtherTypeLocal = 0x88B5
 )
 
 // EtherType returns the Ethernet type of an IP packet of the given version.
@@ -104,7 +106,7 @@ const (
 var (
 	ErrShort = errors.New("shorter than its headers")
 	ErrFlags = errors.New("VXLAN flags that RFC 7348 does not define")
-	ErrType  = errors.New("inner Ethernet type is neither IPv4 nor IPv6")
+	ErrType  = errors.New("inner Ethernet type is neither IP nor a node's own")
 )
 
 // Encode writes the header into the first Overhead bytes of b.
@@ -142,7 +144,7 @@ func Decode(b []byte, h *Header) error {
 	h.VNI = VNI(binary.BigEndian.Uint32(b[4:]) >> 8)
 	h.Dst, h.Src = MAC(b[8:14]), MAC(b[14:20])
 	h.Type = binary.BigEndian.Uint16(b[20:])
-	if h.Type != EtherTypeIPv4 && h.Type != EtherTypeIPv6 {
+	if h.Type != EtherTypeIPv4 && h.Type != EtherTypeIPv6 && h.Type != EtherTypeLocal {
 		return ErrType
 	}
 	return nil

@@ -1,0 +1,114 @@
+// Package hello is the message by which two middleway nodes tell each other what they can do, and find out what gets through
+// between them. It travels in the tunnel, in an Ethernet frame of its own type beside the pods' packets. It is a pure codec.
+package hello
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// Message is one message. A probe is as long as what it tries out; what stands behind the header is padding:
+//
+//	 0                   1                   2                   3
+//	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//	+---------------------------------------------------------------+
+//	|                     magic: 6d 77 68 69                        |
+//	+---------------+---------------+-------------------------------+
+//	|    version    |     kind      |         capabilities          |
+//	+---------------+---------------+-------------------------------+
+//	|             MTU               |            length             |
+//	+-------------------------------+-------------------------------+
+//	|                                                               |
+//	|                           instance                            |
+//	|                                                               |
+//	+---------------------------------------------------------------+
+//	|                            round                              |
+//	+---------------+-----------------------------------------------+
+//	|     part      |                 reserved: 0                   |
+//	+---------------+-----------------------------------------------+
+//
+// All numbers are big-endian. A later version keeps these fields where they are; bits and bytes that this one does not know
+// are ignored.
+type Message struct {
+	Version uint8
+	Kind    Kind
+	Can     Capabilities
+	// MTU is the sender's, of an inner packet in bytes.
+	MTU uint16
+	// Length is how long the probe is, this header included, in bytes; an answer repeats that of the probe which arrived.
+	Length uint16
+	// Instance is drawn when the sender starts.
+	Instance uint64
+	// Round and Part number a probe; an answer repeats both.
+	Round uint32
+	Part  uint8
+}
+
+// HeaderLen is the length of a message without padding, in bytes. An answer has none.
+const HeaderLen = 28
+
+// Version is what this package writes.
+const Version = 1
+
+// Kind says what a message is.
+type Kind uint8
+
+// A probe asks for an answer of the same round and part.
+const (
+	Probe  Kind = 1
+	Answer Kind = 2
+)
+
+// Capabilities are what the sender takes.
+type Capabilities uint16
+
+const (
+	// Trains: datagrams that were sent as one (UDP_SEGMENT).
+	Trains Capabilities = 1 << iota
+	// RemoteChecksum: packets whose checksum it is asked to finish (VXLAN remote checksum offload).
+	RemoteChecksum
+)
+
+// Has reports whether all of the wanted capabilities are there.
+func (c Capabilities) Has(want Capabilities) bool { return c&want == want }
+
+const magic = 0x6d776869
+
+// Errors of Decode.
+var (
+	ErrShort  = errors.New("shorter than it says, or than its header")
+	ErrFormat = errors.New("no hello: wrong magic number, version 0 or an unknown kind")
+)
+
+// Encode writes the header into the first HeaderLen bytes of b.
+func (m *Message) Encode(b []byte) {
+	_ = b[HeaderLen-1]
+	be := binary.BigEndian
+	be.PutUint32(b, magic)
+	b[4], b[5] = m.Version, byte(m.Kind)
+	be.PutUint16(b[6:], uint16(m.Can))
+	be.PutUint16(b[8:], m.MTU)
+	be.PutUint16(b[10:], m.Length)
+	be.PutUint64(b[12:], m.Instance)
+	be.PutUint32(b[20:], m.Round)
+	b[24], b[25], b[26], b[27] = m.Part, 0, 0, 0
+}
+
+// Decode reads a message. A probe that was cut off on its way is ErrShort.
+func Decode(b []byte, m *Message) error {
+	if len(b) < HeaderLen {
+		return ErrShort
+	}
+	be := binary.BigEndian
+	*m = Message{
+		Version: b[4], Kind: Kind(b[5]), Can: Capabilities(be.Uint16(b[6:])), MTU: be.Uint16(b[8:]), Length: be.Uint16(b[10:]),
+		Instance: be.Uint64(b[12:]), Round: be.Uint32(b[20:]), Part: b[24],
+	}
+	if be.Uint32(b) != magic || m.Version == 0 || m.Kind != Probe && m.Kind != Answer {
+		return ErrFormat
+	}
+	if m.Length < HeaderLen || m.Kind == Probe && int(m.Length) > len(b) {
+		return ErrShort
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package hello
+
+import (
+	"encoding/hex"
+	"errors"
+	"testing"
+)
+
+var probe = Message{
+	Version: Version, Kind: Probe, Can: Trains | RemoteChecksum, MTU: 1450, Length: 40, Instance: 0x0102030405060708, Round: 0x01020304, Part: 5,
+}
+
+const probeBytes = "6d776869" + "01010003" + "05aa0028" + "0102030405060708" + "01020304" + "05000000"
+
+func encode(m Message, padding int) []byte {
+	b := make([]byte, HeaderLen+padding)
+	m.Encode(b)
+	return b
+}
+
+func TestRoundTrip(t *testing.T) {
+	answer := probe
+	answer.Kind, answer.Length = Answer, 1450
+	for _, tt := range []struct {
+		name    string
+		m       Message
+		padding int
+	}{{"probe", probe, 12}, {"answer", answer, 0}, {"largest", Message{255, Answer, 0xffff, 65535, 65535, 1<<64 - 1, 1<<32 - 1, 255}, 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got Message
+			if err := Decode(encode(tt.m, tt.padding), &got); err != nil || got != tt.m {
+				t.Errorf("got %+v, %v, want %+v", got, err, tt.m)
+			}
+		})
+	}
+	if got := hex.EncodeToString(encode(probe, 0)); got != probeBytes {
+		t.Errorf("got  %s\nwant %s", got, probeBytes)
+	}
+}
+
+func TestDecodeErrors(t *testing.T) {
+	good := encode(probe, 12)
+	edit := func(at int, v byte) []byte {
+		b := append([]byte(nil), good...)
+		b[at] = v
+		return b
+	}
+	for _, tt := range []struct {
+		name string
+		b    []byte
+		want error
+	}{
+		{"magic", edit(0, 0), ErrFormat},
+		{"version 0", edit(4, 0), ErrFormat},
+		{"kind 0", edit(5, 0), ErrFormat},
+		{"kind 3", edit(5, 3), ErrFormat},
+		{"longer than it is", edit(11, 41), ErrShort},
+		{"shorter than its header", edit(11, HeaderLen-1), ErrShort},
+		{"padding cut off", good[:39], ErrShort},
+		{"a later version", edit(4, 9), nil},
+		{"unknown capabilities", edit(6, 0xff), nil},
+		{"more behind it", append(good, 0), nil},
+	} {
+		var m Message
+		if err := Decode(tt.b, &m); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+		}
+	}
+	for n := range HeaderLen {
+		var m Message
+		if err := Decode(good[:n], &m); !errors.Is(err, ErrShort) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestHas(t *testing.T) {
+	if c := Trains; !c.Has(Trains) || c.Has(RemoteChecksum) || c.Has(Trains|RemoteChecksum) || !c.Has(0) {
+		t.Error("capabilities of a sender that takes trains only")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encode(probe, 12))             // a probe
+	f.Add(encode(probe, 0))              // one that was cut off
+	f.Add([]byte("mwhi"))                // a header that was
+	f.Add(make([]byte, HeaderLen))       // nothing
+	f.Add(encode(Message{Kind: 2}, 100)) // version 0
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m, again Message
+		if Decode(b, &m) != nil {
+			return
+		}
+		if err := Decode(encode(m, int(m.Length)), &again); err != nil || again != m {
+			t.Fatalf("%+v became %+v, %v", m, again, err)
+		}
+	})
+}
+
+func TestNoAllocs(t *testing.T) {
+	b, m := encode(probe, 12), Message{}
+	if got := testing.AllocsPerRun(100, func() { m.Encode(b); _ = Decode(b, &m) }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
