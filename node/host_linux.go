@@ -46,7 +46,7 @@ func (n *Node) attachHost() error {
 		return nil
 	}
 	c := link.HostConfig{
-		Name: n.config.HostDevice, MTU: n.mtu, Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu),
+		Name: n.config.HostDevice, MTU: n.mtu, Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu), Without: n.config.Offloads.device(),
 	}
 	for _, cidr := range n.config.PodCIDRs {
 		c.Addrs = append(c.Addrs, HostAddr(cidr))

@@ -36,8 +36,9 @@ type HostConfig struct {
 	// Own are those of Routes in which nobody else may have a route: the pods' ranges. A more particular route of somebody
 	// else within the other ones is let stand.
 	Own []netip.Prefix
-	// MTU, Queues and MaxSegments are as in Config.
+	// MTU, Queues, MaxSegments and Without are as in Config.
 	MTU, Queues, MaxSegments int
+	Without                  tun.Offloads
 }
 
 // Host is the host's attachment as the kernel took it: without what needs IPv6 where there is none.
@@ -65,7 +66,7 @@ func openHost[D io.Closer](c HostConfig, opener func(tun.Config) (D, error)) (de
 	if err := freeName(h, c.Name); err != nil {
 		return dev, host, err
 	}
-	opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU})
+	opened, err := opener(tun.Config{Name: c.Name, Queues: c.Queues, MTU: c.MTU, Without: c.Without})
 	if err != nil {
 		return dev, host, err
 	}
