@@ -16,6 +16,13 @@ type Faults struct {
 	Corrupt   float64 // frames with one bit flipped, anywhere behind the Ethernet addresses
 	Mark      float64 // IP packets of senders that know of ECN which arrive with a mark of congestion (RFC 3168)
 
+	// MTU is that of the middle of the way, in bytes: longer IP packets vanish, and nobody is told. 0: none.
+	MTU int
+	// NoTrains loses IPv4 datagrams that a kernel cut from a train (UDP_SEGMENT), but for the first of each, as a network
+	// card or kernel that spoils trains does: those, and no others, may not be fragmented and have an identification that is
+	// not 0 (Linux: ip_select_ident, inet_gso_segment).
+	NoTrains bool
+
 	Delay  time.Duration // of every frame; order is kept
 	Jitter time.Duration // added to Delay, evenly from -Jitter to +Jitter; a frame never overtakes for it
 }
@@ -31,7 +38,7 @@ const (
 
 // any reports whether the faults do anything.
 func (f Faults) any() bool {
-	return f.Loss > 0 || f.Reorder > 0 || f.Duplicate > 0 || f.Corrupt > 0 || f.Mark > 0 || f.Delay > 0 || f.Jitter > 0
+	return f.Loss > 0 || f.Reorder > 0 || f.Duplicate > 0 || f.Corrupt > 0 || f.Mark > 0 || f.MTU > 0 || f.NoTrains || f.Delay > 0 || f.Jitter > 0
 }
 
 // decision is the fate of one frame.

@@ -10,6 +10,8 @@ type Counters struct {
 	Frames     uint64 // that the sender handed over for this receiver
 	Cut        uint64 // of these, dropped by a partition
 	Lost       uint64 // dropped by Faults.Loss
+	TooLong    uint64 // dropped by Faults.MTU
+	OfTrains   uint64 // dropped by Faults.NoTrains
 	Reordered  uint64 // held back
 	Duplicated uint64 // delivered twice
 	Corrupted  uint64 // delivered with a flipped bit
@@ -73,6 +75,9 @@ func (l *line) pass(b []byte, now time.Time, out []*frame) []*frame {
 	if marked {
 		l.counters.Marked++
 	}
+	if l.dice != nil && l.unfitLocked(b) {
+		return out
+	}
 	copies := 1
 	if v.duplicate {
 		l.counters.Duplicated++
@@ -103,6 +108,20 @@ func (l *line) pass(b []byte, now time.Time, out []*frame) []*frame {
 		out = l.releaseLocked(now, true, out)
 	}
 	return out
+}
+
+// unfitLocked reports whether the way does not take a frame because of what it is, and counts it.
+func (l *line) unfitLocked(b []byte) bool {
+	f := &l.dice.faults
+	switch {
+	case f.MTU > 0 && len(b) > ethernetHeader+f.MTU:
+		l.counters.TooLong++
+	case f.NoTrains && ofTrain(b):
+		l.counters.OfTrains++
+	default:
+		return false
+	}
+	return true
 }
 
 // expire answers the alarm: it appends the held frames whose time has come.

@@ -25,6 +25,15 @@ func markable(frame []byte) bool {
 	return false
 }
 
+// ofTrain reports whether a frame holds an IPv4 datagram of UDP that a kernel cut from a train and that is not its first.
+func ofTrain(frame []byte) bool {
+	if len(frame) < ethernetHeader+headerLen4 || binary.BigEndian.Uint16(frame[12:]) != 0x0800 {
+		return false
+	}
+	ip := frame[ethernetHeader:]
+	return ip[9] == 17 && ip[6]&0x40 != 0 && binary.BigEndian.Uint16(ip[4:]) != 0
+}
+
 // mark says in a markable packet that there was congestion, and makes the checksum of an IPv4 header right again.
 func mark(frame []byte) {
 	ip := frame[ethernetHeader:]

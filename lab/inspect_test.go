@@ -49,3 +49,38 @@ func TestLineMark(t *testing.T) {
 		})
 	}
 }
+
+// datagramFrame is an Ethernet frame with a UDP datagram that must not be fragmented.
+func datagramFrame(id uint16, length int) []byte {
+	b := ipFrame(4, 0)
+	binary.BigEndian.PutUint16(b[ethernetHeader+4:], id)
+	b[ethernetHeader+6], b[ethernetHeader+9] = 0x40, 17
+	return append(b, make([]byte, ethernetHeader+length-len(b))...)
+}
+
+func TestLineUnfit(t *testing.T) {
+	tcp := datagramFrame(7, 100)
+	tcp[ethernetHeader+9] = 6
+	for _, tt := range []struct {
+		name   string
+		faults Faults
+		in     []byte
+		passes bool
+	}{
+		{"as long as the MTU", Faults{MTU: 1400}, datagramFrame(0, 1400), true},
+		{"longer", Faults{MTU: 1400}, datagramFrame(0, 1401), false},
+		{"a single datagram", Faults{NoTrains: true}, datagramFrame(0, 1400), true},
+		{"one of a train", Faults{NoTrains: true}, datagramFrame(1, 1400), false},
+		{"TCP", Faults{NoTrains: true}, tcp, true},
+		{"IPv6", Faults{NoTrains: true}, ipFrame(6, 0), true},
+		{"one of a train on a good way", Faults{Delay: 1}, datagramFrame(1, 1400), true},
+	} {
+		l := newLine(tt.faults)
+		if got := len(l.pass(tt.in, time.Now(), nil)) == 1; got != tt.passes {
+			t.Errorf("%s: passes: %v", tt.name, got)
+		}
+		if c := l.read(); (c.TooLong+c.OfTrains == 0) != tt.passes {
+			t.Errorf("%s: counted %+v", tt.name, c)
+		}
+	}
+}
