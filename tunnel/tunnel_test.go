@@ -308,6 +308,7 @@ func FuzzOpen(f *testing.F) {
 		f.Add(s.data, false, uint16(0))
 		f.Add(s.data, true, uint16(0))
 	}
+	f.Add(helloDatagram(), true, uint16(0))
 	f.Add(datagram(packettest.Packet{Src: pod2, Dst: pod1, Proto: packet.TCP, Payload: make([]byte, 3000)}.Super(1000)[packet.VnetLen:]), true, uint16(0))
 	f.Add(datagram(packettest.Packet{Src: pod2, Dst: pod1, Payload: make([]byte, 3000)}.Super(1000)[packet.VnetLen:]), true, uint16(1000))
 	f.Fuzz(func(t *testing.T, data []byte, trusted bool, segment uint16) {
@@ -315,7 +316,7 @@ func FuzzOpen(f *testing.F) {
 		if trusted {
 			p.segment = int(segment) // told by a kernel, and so only of a peer that is one
 		}
-		from.Unfinished, from.RemoteChecksum = trusted, trusted
+		from.Unfinished, from.RemoteChecksum, from.Hello = trusted, trusted, trusted
 		o, reason := p.open(data, from)
 		if reason != packet.Kept {
 			return

@@ -42,6 +42,9 @@ func (a *Addr) Refusal() error {
 	return nil
 }
 
+// Refuse notes that the route has refused a train, by the reason.
+func (a *Addr) Refuse(errno unix.Errno) { a.refused.Store(uint32(errno)) }
+
 // RetryTrains lets the next train try the route again.
 func (a *Addr) RetryTrains() { a.refused.Store(0) }
 
@@ -166,7 +169,7 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 		switch {
 		case errno == 0 || errno == unix.EINTR:
 		case b.segments[next] > 0 && (errno == unix.EIO || errno == unix.EINVAL):
-			b.to[next].refused.Store(uint32(errno))
+			b.to[next].Refuse(errno)
 		default:
 			failed(b.datagrams(next), errno)
 			next++

@@ -1,0 +1,269 @@
+package tunnel
+
+import (
+	"bytes"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/tunnel/hello"
+	"github.com/middleway-net/middleway/tunnel/udp"
+)
+
+// wireTo is a way between two nodes, for a path without sockets.
+type wireTo struct {
+	*path
+	log bytes.Buffer
+	now time.Time
+
+	cut     bool
+	most    int     // longest packet that passes; 0: any
+	noTrain bool    // trains do not pass
+	loss    float64 // of everything
+	peer    hello.Message
+	dice    *rand.Rand
+}
+
+// newWireTo returns a way to a peer with the same MTU, that can do everything.
+func newWireTo() *wireTo {
+	w := &wireTo{now: time.Unix(1e9, 0), dice: rand.New(rand.NewPCG(1, 2))}
+	w.peer = hello.Message{Version: 1, Kind: hello.Answer, MTU: innerMTU, Can: hello.Trains | hello.RemoteChecksum, Instance: 1}
+	t := &Tunnel{
+		config: Config{Local: node1, MTU: innerMTU}, uses: Offloads{Segment: true, GRO: true, RemoteChecksum: true},
+		log: slog.New(slog.NewTextHandler(&w.log, nil)),
+	}
+	p := &peer{Peer: Peer{Name: "node-2", Addr: node2, Hello: true, Trains: true, RemoteChecksum: true}}
+	p.way = &way{to: udp.NewAddr(netip.AddrPortFrom(node2, 8472))}
+	p.configured(t)
+	w.path = newPath(t, p, w.now)
+	return w
+}
+
+// rounds plays rounds and returns how long they took.
+func (w *wireTo) rounds(n int) time.Duration {
+	start := w.now
+	for range n {
+		if w.now.Before(w.next) {
+			w.now = w.next
+		}
+		for i, pr := range w.begin(w.now) {
+			if w.cut || w.most != 0 && pr.size > w.most || w.noTrain && pr.train || w.dice.Float64() < w.loss {
+				continue
+			}
+			m := w.peer
+			m.Round, m.Part, m.Length = w.round, uint8(i), uint16(pr.size)
+			w.take(m, w.now.Add(time.Millisecond))
+		}
+		if w.now = w.now.Add(time.Millisecond); !w.complete() {
+			w.now = w.began.Add(answerTime)
+		}
+		w.end(w.now)
+	}
+	return w.now.Sub(start)
+}
+
+// expect compares what is known.
+func (w *wireTo) expect(t *testing.T, state State, mtu int, trains bool, why string) {
+	t.Helper()
+	p := w.path
+	if p.state != state || int(p.peer.mtu.Load()) != mtu || p.peer.trains.Load() != trains || (why == "") != (p.why() == "") || !strings.Contains(p.why(), why) {
+		t.Errorf("%s, MTU %d, trains %v, %q; want %s, %d, %v, %q", p.state, p.peer.mtu.Load(), p.peer.trains.Load(), p.why(), state, mtu, trains, why)
+	}
+}
+
+// expectLog wants exactly the lines with these words since the last call.
+func (w *wireTo) expectLog(t *testing.T, words ...string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
+	w.log.Reset()
+	if lines[0] == "" {
+		lines = nil
+	}
+	ok := len(lines) == len(words)
+	for i := range words {
+		ok = ok && strings.Contains(lines[i], words[i])
+	}
+	if !ok {
+		t.Errorf("logged\n%s\nwant %q", strings.Join(lines, "\n"), words)
+	}
+}
+
+const notYet = "has not answered yet"
+
+func TestPathComesUpAndGoes(t *testing.T) {
+	w := newWireTo()
+	w.cut = true
+	if took := w.rounds(5); took != 5*answerTime {
+		t.Errorf("5 rounds to a peer that does not answer took %v", took)
+	}
+	w.expect(t, Unknown, innerMTU, true, notYet)
+	w.expectLog(t)
+	w.cut = false
+	w.rounds(2)
+	w.expect(t, Up, innerMTU, true, "")
+	w.expectLog(t, "peer node-2 at 127.0.0.2 answers")
+	if w.rtt != time.Millisecond {
+		t.Errorf("round trip %v", w.rtt)
+	}
+	if took := w.rounds(10); took < 80*time.Second || took > 120*time.Second {
+		t.Errorf("10 steady rounds took %v", took)
+	}
+	w.cut = true
+	w.rounds(2)
+	w.expect(t, Up, innerMTU, true, "")
+	if w.rounds(1); w.since != w.now {
+		t.Errorf("down since %v, want %v", w.since, w.now)
+	}
+	w.expect(t, Down, innerMTU, true, "")
+	w.expectLog(t, "does not answer any more")
+	w.rounds(hurry)
+	if took := w.rounds(5); took < 30*time.Second {
+		t.Errorf("5 rounds to a peer that has gone for long took %v", took)
+	}
+	w.cut = false
+	w.rounds(1)
+	w.expect(t, Up, innerMTU, true, "")
+}
+
+// A peer that starts asks; so it is asked at once.
+func TestPathAskedBack(t *testing.T) {
+	w := newWireTo()
+	w.cut = true
+	w.rounds(hurry + 2)
+	m := w.peer
+	m.Kind = hello.Probe
+	if w.take(m, w.now); w.next != w.now {
+		t.Errorf("the next round is in %v", w.next.Sub(w.now))
+	}
+	w.expect(t, Unknown, innerMTU, true, notYet)
+}
+
+func TestPathCapabilities(t *testing.T) {
+	w := newWireTo()
+	w.peer.Can = 0
+	w.rounds(2)
+	w.expect(t, Up, innerMTU, false, "")
+	if w.path.peer.remote.Load() {
+		t.Error("remote checksum offload to a peer that does not know it")
+	}
+	w.peer.Can, w.peer.Instance = hello.Trains|hello.RemoteChecksum, 2
+	w.rounds(2)
+	w.expect(t, Up, innerMTU, true, "")
+	if !w.path.peer.remote.Load() {
+		t.Error("no remote checksum offload to a peer that knows it")
+	}
+	w.t.uses.RemoteChecksum = false
+	if w.rounds(1); w.path.peer.remote.Load() {
+		t.Error("remote checksum offload though it is off here")
+	}
+}
+
+func TestPathOtherMTU(t *testing.T) {
+	for _, tt := range []struct{ peer, want int }{{1400, 1400}, {9000, innerMTU}} {
+		w := newWireTo()
+		w.peer.MTU = uint16(tt.peer)
+		w.rounds(5)
+		w.expect(t, Up, tt.want, true, "give all nodes the same mtu")
+		w.expectLog(t, "has another MTU", "answers")
+		w.peer.MTU = innerMTU
+		w.rounds(1)
+		w.expect(t, Up, innerMTU, true, "")
+	}
+}
+
+// Every size of the way is found, and within seconds.
+func TestPathSearch(t *testing.T) {
+	for _, most := range []int{innerMTU - 1, 1400, 1281, 1280, 600, 29, 28} {
+		w := newWireTo()
+		w.rounds(3)
+		w.expectLog(t, "answers")
+		w.most = most
+		took := time.Duration(0)
+		for range 30 {
+			if took += w.rounds(1); w.reached != 0 {
+				break
+			}
+		}
+		w.expect(t, Up, most, true, "packets of 1450 bytes do not arrive")
+		w.expectLog(t, "packets of 1450 bytes do not arrive; lower mtu to ")
+		if took > steadyTime*6/5+9*answerTime {
+			t.Errorf("%d bytes: found after %v", most, took)
+		}
+		w.rounds(10)
+		w.expect(t, Up, most, true, "do not arrive")
+		w.expectLog(t)
+		w.most = 0
+		w.rounds(1)
+		w.expect(t, Up, innerMTU, true, "")
+		w.expectLog(t, "packets of 1450 bytes arrive again")
+	}
+}
+
+// The way becomes better, or worse, than it was.
+func TestPathSearchAgain(t *testing.T) {
+	w := newWireTo()
+	for _, most := range []int{1300, 1350, 1200, 1449} {
+		w.most = most
+		w.rounds(25)
+		w.expect(t, Up, most, true, "lower mtu to ")
+	}
+}
+
+func TestPathNoTrains(t *testing.T) {
+	w := newWireTo()
+	w.rounds(2)
+	w.noTrain = true
+	w.rounds(patience - 1)
+	w.expect(t, Up, innerMTU, true, "")
+	w.rounds(1)
+	w.expect(t, Up, innerMTU, false, "trains of datagrams do not arrive")
+	w.expectLog(t, "answers", "trains of datagrams do not arrive, it gets them one by one")
+	w.most = 1000 // the search says nothing about trains
+	w.rounds(20)
+	w.expect(t, Up, 1000, false, "trains of datagrams do not arrive")
+	w.noTrain = false
+	w.rounds(1)
+	w.expect(t, Up, 1000, true, "do not arrive")
+	w.expectLog(t, "packets of 1450 bytes do not arrive", "trains of datagrams arrive again")
+}
+
+// Chance takes nothing away: with 2 % of loss each way the peer stays up, and what is believed to be lost comes back.
+func TestPathLoss(t *testing.T) {
+	w := newWireTo()
+	w.loss = 0.04
+	w.rounds(2000)
+	if w.state != Up {
+		t.Errorf("state %s", w.state)
+	}
+	w.loss = 0
+	w.rounds(3)
+	w.expect(t, Up, innerMTU, true, "")
+	if lines := strings.Count(w.log.String(), "\n"); lines > 10 {
+		t.Errorf("%d log lines in 2000 rounds:\n%s", lines, w.log.String())
+	}
+}
+
+// TestPathStrays: what answers no probe of the round under way changes nothing.
+func TestPathStrays(t *testing.T) {
+	w := newWireTo()
+	for _, change := range []func(m *hello.Message){
+		func(m *hello.Message) { m.Round-- },
+		func(m *hello.Message) { m.Part = 200 },
+		func(m *hello.Message) { m.Length++ },
+		func(m *hello.Message) { m.Kind = hello.Probe },
+	} {
+		m := w.peer
+		w.begin(w.now)
+		m.Round, m.Length = w.round, hello.HeaderLen
+		change(&m)
+		w.take(m, w.now)
+		if w.complete() {
+			t.Errorf("%+v was taken for an answer", m)
+		}
+		w.end(w.now)
+	}
+	w.expect(t, Unknown, innerMTU, true, notYet)
+}
