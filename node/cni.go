@@ -107,7 +107,7 @@ func (a attacher) Grant(addrs []netip.Addr) cni.Grant {
 
 // Adopt moves the packets of a device that the plugin has made.
 func (a attacher) Adopt(l ipam.Lease, queues []int) (cni.Attachment, error) {
-	c := link.Config{Name: l.IfName, MTU: a.n.mtu}
+	c := link.Config{Name: l.IfName, MTU: a.n.mtu, Without: a.n.config.Offloads.device()}
 	var dev device
 	if l.Portable {
 		d, err := link.AdoptPortable(c, l.NetnsInode, queues)

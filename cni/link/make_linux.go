@@ -63,7 +63,7 @@ func Make(c Config, portable bool) (q *Queues, err error) {
 
 // Adopt takes over queues that Make returned in another process; see tun.Adopt.
 func Adopt(c Config, inode uint64, fds []int) (*tun.Device, error) {
-	return tun.Adopt(tun.Config{Name: c.Name, MTU: c.MTU, NetnsInode: inode}, fds)
+	return tun.Adopt(tun.Config{Name: c.Name, MTU: c.MTU, NetnsInode: inode, Without: c.Without}, fds)
 }
 
 // AdoptPortable is Adopt for a device with a single queue.
