@@ -46,6 +46,9 @@ func (c *Config) check() error {
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
 	}
+	if err := c.Offloads.check(); err != nil {
+		return err
+	}
 	if c.HTTP != noHTTP {
 		if _, err := net.ResolveTCPAddr("tcp", c.HTTP); err != nil {
 			return fmt.Errorf("http: %q is not an address like %s or :9473; none turns the server off", c.HTTP, DefaultHTTP)

@@ -23,6 +23,7 @@ flowEntries: 1024
 runDir: /run/test
 portableDevices: true
 echoPort: 1007
+offloads: {udpSegment: off, udpGRO: "off", remoteChecksum: auto}
 http: ":9000"
 cni: {socket: /run/test/door.sock, interval: 2s}
 vxlan: {vni: 7, port: 4789, mac: "02:00:00:00:00:01"}
@@ -48,9 +49,10 @@ func TestParseConfig(t *testing.T) {
 		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"),
 		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.11")}, HostDevice: "mw0", PodCIDRs: cidrs, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
-		HTTP:  ":9000",
-		CNI:   CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
-		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
+		Offloads: Offloads{UDPSegment: Off, UDPGRO: Off, RemoteChecksum: Auto},
+		HTTP:     ":9000",
+		CNI:      CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
+		VXLAN:    VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
 			NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.12")},
@@ -117,6 +119,10 @@ func TestConfigErrors(t *testing.T) {
 		{"workers", least + "workers: 1000", "workers: 1000"},
 		{"duration", least + "spin: 50", "duration"},
 		{"CNI interval", least + "cni: {interval: 1ms}", "cni.interval: 1ms is less than 10ms"},
+		{"offload", least + "offloads: {tso: on}", "offloads.tso: on is neither auto nor off; auto uses it where it is there"},
+		{"number for an offload", least + "offloads: {udpGRO: 1}", "offloads.udpGRO: 1 is neither auto nor off"},
+		{"unknown offload", least + "offloads: {gso: off}", `unknown field "gso"`},
+		{"offload of a portable device", least + "portableDevices: true\noffloads: {uso: off}", "offloads: with portableDevices"},
 		{"VNI", least + "vxlan: {vni: 16777216}", "vxlan.vni"},
 		{"MAC", least + `vxlan: {mac: "01:00:00:00:00:00"}`, "unicast"},
 		{"no range", "name: n\naddress: 192.168.254.11", "podCIDRs: at least one"},

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,22 +42,36 @@ const (
 	Off  Switch = "off"
 )
 
-// UnmarshalJSON reads auto and off; YAML reads an unquoted off as false.
+// UnmarshalJSON reads a word. YAML takes an unquoted off for false, and on for true.
 func (s *Switch) UnmarshalJSON(b []byte) error {
 	switch text := strings.Trim(string(b), `"`); text {
-	case "auto", "":
+	case "":
 		*s = Auto
-	case "off", "false":
+	case "false":
 		*s = Off
-	case "on", "true":
-		return errors.New("offloads: an offload is auto or off; auto uses it where it is there")
+	case "true":
+		*s = "on"
 	default:
-		return fmt.Errorf("offloads: an offload is auto or off, not %s", text)
+		*s = Switch(text)
 	}
 	return nil
 }
 
-var _ json.Unmarshaler = (*Switch)(nil)
+// check finds the first switch that is neither auto nor off.
+func (o *Offloads) check() error {
+	for _, f := range []struct {
+		name  string
+		value Switch
+	}{
+		{"udpSegment", o.UDPSegment}, {"udpGRO", o.UDPGRO}, {"tso", o.TSO}, {"uso", o.USO}, {"checksum", o.Checksum},
+		{"remoteChecksum", o.RemoteChecksum},
+	} {
+		if f.value != "" && f.value != Auto && f.value != Off {
+			return fmt.Errorf("offloads.%s: %s is neither auto nor off; auto uses it where it is there", f.name, f.value)
+		}
+	}
+	return nil
+}
 
 func (o Offloads) tunnel() tunnel.Offloads {
 	return tunnel.Offloads{Segment: o.UDPSegment == Off, GRO: o.UDPGRO == Off, RemoteChecksum: o.RemoteChecksum == Off}

@@ -43,6 +43,7 @@ func TestStartErrors(t *testing.T) {
 		{"no range by flags", func(m *machine) { m.args = []string{"node", "--name", "n", "--address", "192.168.254.11"} }, []string{"podCIDRs: at least one range"}},
 		{"bad address", func(m *machine) { m.args = []string{"node", "--config", m.write("name: n\naddress: node-1\n")} },
 			[]string{"node.yaml", "line 2", `"node-1"`, "an address like 192.168.254.11"}},
+		{"bad offload", func(m *machine) { m.config.Offloads.TSO = "on" }, []string{"offloads.tso: on is neither auto nor off", "auto uses it"}},
 		{"bad http", func(m *machine) { m.config.HTTP = "9473" }, []string{`http: "9473"`, ":9473", "none"}},
 		{"no YAML", func(m *machine) { m.args = []string{"node", "--config", m.write("name: [")} }, []string{"node.yaml", "line 1"}},
 		{"unknown field", func(m *machine) {
