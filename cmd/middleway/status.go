@@ -61,14 +61,14 @@ func printStatus(w io.Writer, st node.Status) {
 	printPeers(w, st.Peers)
 }
 
-// printPeers prints a table of the peers, what is amiss with each behind it.
+// printPeers prints a table of the peers, with what there is to say about each.
 func printPeers(w io.Writer, peers []node.PeerStatus) {
 	fmt.Fprintf(w, "peers     %d\n", len(peers))
 	if len(peers) == 0 {
 		return
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\nPEER\tADDRESS\tSTATE\tFOR\tRTT\tMTU\tTRAINS\tCHECKSUMS\tAMISS")
+	fmt.Fprintln(table, "\nPEER\tADDRESS\tSTATE\tFOR\tRTT\tMTU\tTRAINS\tCHECKSUMS\tNOTE")
 	for _, p := range peers {
 		rtt := "-"
 		if p.RTT > 0 {
