@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/tunnel/hello"
+	"github.com/middleway-net/middleway/tunnel/udp"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
 // State says whether a peer answers.
@@ -31,7 +33,7 @@ const (
 	hurry = 30
 )
 
-// trainLen is how many datagrams a train of a check has.
+// trainLen is how many datagrams a train of a check has, where that many fit.
 const trainLen = 3
 
 // rungs is how many sizes one round tries in search of the largest that arrives.
@@ -119,8 +121,9 @@ func (p *path) begin(now time.Time) []probe {
 		}
 	}
 	if p.t.uses.Segment && p.announced.Can.Has(hello.Trains) {
-		for range trainLen {
-			p.probes = append(p.probes, probe{size: usable, train: true})
+		n := min(trainLen, udp.MaxTrainLen/(vxlan.Overhead+usable))
+		for range n {
+			p.probes = append(p.probes, probe{size: usable, train: n > 1})
 		}
 	}
 	return p.probes
