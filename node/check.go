@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
@@ -29,8 +30,10 @@ func (c *Config) check() error {
 	switch {
 	case c.Name == "" || len(c.Name) > maxName:
 		return errors.New("name: a name for the node is needed")
-	case !c.Address.IsValid() || c.Address.IsUnspecified() || c.Address.IsMulticast():
-		return errors.New("address: the node's own address on the underlay is needed, for example 192.168.254.11")
+	case c.Address.IsUnspecified() || c.Address.IsMulticast() || c.Address.Is4In6() || c.Address.Zone() != "":
+		return fmt.Errorf("address: %v is not an address like 192.168.254.11; without the field the node finds its own", c.Address)
+	case len(c.Sockets) > maxSocketPath:
+		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, maxSocketPath)
 	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
 		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, minMTU, maxMTU)
 	case c.Workers < 0 || c.Workers > 256:
@@ -54,8 +57,8 @@ func (c *Config) check() error {
 			return fmt.Errorf("http: %q is not an address like %s or :9473; none turns the server off", c.HTTP, DefaultHTTP)
 		}
 	}
-	if _, err := vxlan.ParseMAC(c.VXLAN.MAC); err != nil {
-		return fmt.Errorf("vxlan.mac: %w", err)
+	if err := c.checkUnderlay(); err != nil {
+		return err
 	}
 	if err := checkCIDRs(c.PodCIDRs); err != nil {
 		return fmt.Errorf("podCIDRs: %w", err)
@@ -133,6 +136,22 @@ func (c *Config) nodeWithin(r netip.Prefix) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+func (c *Config) checkUnderlay() error {
+	if c.Address.IsValid() && c.Underlay != (underlay.Config{}) {
+		return fmt.Errorf("underlay: address is given as well (%v), so there is nothing to find; leave one of the two out", c.Address)
+	}
+	if err := c.Underlay.Check(); err != nil {
+		return fmt.Errorf("underlay.%w", err)
+	}
+	if c.VXLAN.MAC == "" { // it follows from the address, which is not known yet
+		return nil
+	}
+	if _, err := vxlan.ParseMAC(c.VXLAN.MAC); err != nil {
+		return fmt.Errorf("vxlan.mac: %w", err)
+	}
+	return nil
+}
+
 func checkCIDRs(cidrs []netip.Prefix) error {
 	if len(cidrs) == 0 {
 		return errors.New("at least one range is needed, for example 10.244.1.0/24")
@@ -154,8 +173,11 @@ func (c *Config) checkPeers() error {
 	ranges := slices.Clone(c.PodCIDRs)
 	for i, p := range c.Peers {
 		where := fmt.Sprintf("peers[%d]", i)
-		if !p.Address.IsValid() || p.Address.Is4() != c.Address.Is4() {
+		switch {
+		case !p.Address.IsValid() || c.Address.IsValid() && p.Address.Is4() != c.Address.Is4():
 			return fmt.Errorf("%s.address: an address of the family of this node's (%v) is needed", where, c.Address)
+		case !c.Address.IsValid() && p.Address.Is6() != c.underlayV6():
+			return fmt.Errorf("%s.address: %v is not of the family between the nodes; underlay.ipv6 says which it is", where, p.Address)
 		}
 		if p.Address == c.Address {
 			return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/middleway-net/middleway/cni"
+	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -24,8 +25,13 @@ import (
 type Config struct {
 	// Name of the node, for logs. Required.
 	Name string `json:"name"`
-	// Address of the node on the underlay, by which peers know it. Required.
-	Address netip.Addr `json:"address"`
+	// Address of the node on the underlay, by which peers know it. Default: found as Underlay says.
+	Address netip.Addr `json:"address,omitzero"`
+	// Underlay says how Address is found when it is not given. Default: on the interface of the default route.
+	Underlay underlay.Config `json:"underlay,omitzero"`
+	// Sockets is the path of the unix socket at which `middleway sockets` serves outside of a rootless node's namespaces: the
+	// tunnel's sockets come from there, and Address and Underlay are about that side. Default: the sockets are the daemon's own.
+	Sockets string `json:"sockets,omitempty"`
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
 	// the gateway of the pods. Required.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
@@ -233,11 +239,8 @@ func (c *Config) setDefaults() {
 	if c.HostDevice == "" {
 		c.HostDevice = DefaultHostDevice
 	}
-	if c.NodeAddresses == nil && c.Address.IsValid() {
-		c.NodeAddresses = []netip.Addr{c.Address}
-	}
-	if c.VXLAN.MAC == "" && c.Address.IsValid() {
-		c.VXLAN.MAC = DefaultMAC(c.Address).String()
+	if c.Address.IsValid() {
+		c.setAddress(c.Address)
 	}
 	for i := range c.Peers {
 		p := &c.Peers[i]
@@ -251,6 +254,25 @@ func (c *Config) setDefaults() {
 			p.NodeAddresses = []netip.Addr{p.Address}
 		}
 	}
+}
+
+// setAddress sets the address, and the defaults that follow from it.
+func (c *Config) setAddress(a netip.Addr) {
+	c.Address = a
+	if c.NodeAddresses == nil {
+		c.NodeAddresses = []netip.Addr{a}
+	}
+	if c.VXLAN.MAC == "" {
+		c.VXLAN.MAC = DefaultMAC(a).String()
+	}
+}
+
+// underlayV6 reports whether the nodes reach each other by IPv6.
+func (c *Config) underlayV6() bool {
+	if c.Address.IsValid() {
+		return c.Address.Is6()
+	}
+	return c.Underlay.V6()
 }
 
 // DefaultRunDir returns where a daemon keeps its state by default.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -87,6 +88,37 @@ address: 192.168.254.11
 podCIDRs: [10.244.1.0/24]
 `
 
+// found is least with an address that the node is to find.
+const found = `
+name: n
+podCIDRs: [10.244.1.0/24]
+`
+
+// What follows from the address does so once it is known.
+func TestConfigFoundAddress(t *testing.T) {
+	c, err := ParseConfig([]byte(found + "underlay: {canReach: \"fd00:254::1\"}\nsockets: /run/user/1000/mw\npeers: [{address: \"fd00:254::12\", podCIDRs: [10.244.2.0/24]}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Address.IsValid() || c.VXLAN.MAC != "" || len(c.NodeAddresses) != 0 || !c.underlayV6() || c.Sockets != "/run/user/1000/mw" {
+		t.Errorf("before: %+v", c)
+	}
+	own := netip.MustParseAddr("fd00:254::11")
+	c.Underlay = underlay.Config{}
+	c.setAddress(own)
+	if err := c.check(); err != nil {
+		t.Error(err)
+	}
+	if c.VXLAN.MAC != DefaultMAC(own).String() || len(c.NodeAddresses) != 1 || !c.underlayV6() {
+		t.Errorf("after: %+v", c)
+	}
+	c.VXLAN.MAC = ""
+	c.setAddress(netip.MustParseAddr("fd00:254::12"))
+	if err := c.check(); err == nil || !strings.Contains(err.Error(), "this node itself") {
+		t.Errorf("found the address of a peer: got %v", err)
+	}
+}
+
 func TestConfigDefaults(t *testing.T) {
 	c, err := ParseConfig([]byte(least))
 	if err != nil {
@@ -113,7 +145,14 @@ func TestConfigErrors(t *testing.T) {
 		{"wrong type", least + "workers: many", "workers: a string does not belong there; `middleway node --help` shows what does"},
 		{"out of range", least + "vxlan: {port: 99999}", "vxlan.port: a number 99999 does not belong there"},
 		{"twice", least + "name: m", `"name" already set`},
-		{"no address", "name: n\npodCIDRs: [10.244.1.0/24]", "address: "},
+		{"no unicast address", "name: n\naddress: 224.0.0.1\npodCIDRs: [10.244.1.0/24]", "address: 224.0.0.1 is not an address like"},
+		{"address and underlay", least + "underlay: {interface: eth0}", "underlay: address is given as well (192.168.254.11)"},
+		{"two ways to the underlay", found + "underlay: {interface: eth0, cidr: 10.0.0.0/8}", "underlay.interface: cidr or canReach is given as well"},
+		{"underlay's range", found + "underlay: {cidr: 10.0.0.1/8}", "underlay.cidr: 10.0.0.1/8 is not a range"},
+		{"underlay's families", found + "underlay: {canReach: 10.0.0.1, ipv6: true}", "underlay.ipv6: canReach 10.0.0.1 is IPv4"},
+		{"unknown way to the underlay", found + "underlay: {device: eth0}", `unknown field "device"`},
+		{"peer of the other family, address to be found", found + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address: fd00:254::12 is not of the family"},
+		{"long path of sockets", least + "sockets: /" + strings.Repeat("x", 107), "sockets: /xxx"},
 		{"bad address", "name: n\naddress: 192.168.254", "an address like 192.168.254.11 is needed there"},
 		{"small MTU", least + "mtu: 1000", "mtu: 1000 is not between 1280 and 65485"},
 		{"workers", least + "workers: 1000", "workers: 1000"},
@@ -153,6 +192,7 @@ func TestConfigErrors(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(least))
+	f.Add([]byte(found + "underlay: {cidr: \"fd00:254::/64\", ipv6: true}"))
 	f.Add([]byte("podCIDRs: [::/0, 0.0.0.0/0]\naddress: ::\nname: x"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := ParseConfig(b)

@@ -153,9 +153,8 @@ func (n *Node) hostStatus() HostStatus {
 }
 
 func (n *Node) takesDirectRouting() bool {
-	if !link.Forwards(n.config.Address) {
+	if n.config.Sockets != "" || !link.Forwards(n.config.Address) { // a parent's namespace has no way to our pods
 		return false
 	}
-	underlay, err := underlayOf(n.config.Address)
-	return err == nil && (n.config.Address.Is6() || !link.ReversePathStrict(underlay.Attrs().Name))
+	return n.config.Address.Is6() || !link.ReversePathStrict(n.out.Interface)
 }

@@ -38,6 +38,7 @@ const spareThreads = 2
 type Node struct {
 	config   Config
 	log      *slog.Logger
+	out      wayOut
 	mtu      int
 	flows    *flow.Table
 	tunnel   *tunnel.Tunnel
@@ -51,6 +52,7 @@ type Node struct {
 
 	madeRunDir bool
 	madeLeases bool
+	notes      []string // for the status
 	status     statusServer
 	http       httpServer
 	started    time.Time
@@ -68,10 +70,10 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 
 // New builds a node. Nothing runs before Run.
 func New(c Config, log *slog.Logger) (*Node, error) {
-	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now()}
+	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
 	for _, step := range []func() error{
-		n.openState, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods, n.attachHost, n.listenStatus,
-		n.listenHTTP, n.openCNI, n.keepDevices,
+		n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
+		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -87,14 +89,16 @@ func (n *Node) Run(ctx context.Context) error {
 	if want := stack.Workers(n.config.Workers) + spareThreads; runtime.GOMAXPROCS(0) < want {
 		runtime.GOMAXPROCS(want)
 	}
-	n.log.Info("node is up", "address", n.config.Address, "podCIDRs", n.config.PodCIDRs, "mtu", n.mtu,
-		"pods", n.stack.Stats().Attachments, "peers", len(n.config.Peers), "restoredFlows", n.flows.Restored())
+	n.log.Info("node is up", "address", n.config.Address, "interface", n.out.Interface, "how", n.out.How,
+		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.config.Peers),
+		"restoredFlows", n.flows.Restored())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.tunnel.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
 	g.Go(func() error { return n.http.run(ctx) })
+	g.Go(func() error { return n.watchUnderlay(ctx) })
 	if n.host.device != "" {
 		g.Go(func() error { return n.watchHost(ctx) })
 	}

@@ -29,11 +29,14 @@ type Status struct {
 	Offloads map[string]Offload `json:"offloads"`
 	Tunnel   Tunnel             `json:"tunnel"`
 	Peers    []PeerStatus       `json:"peers"`
+	Underlay UnderlayStatus     `json:"underlay"`
 	Host     HostStatus         `json:"host"`
 	Stack    stack.Stats        `json:"stack"`
 	// Attachments are the pods that the CNI plugin has attached, sorted by container; those of the configuration are not
 	// among them.
 	Attachments []Attachment `json:"attachments"`
+	// Notes are what whoever runs the node should know, in sentences; each was logged too.
+	Notes []string `json:"notes"`
 }
 
 // statusServer answers on a unix socket in the run directory.
@@ -76,8 +79,8 @@ func (n *Node) Status() Status {
 	return Status{
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
-		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
-		Attachments: n.attachments(),
+		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
+		Attachments: n.attachments(), Notes: n.notes,
 	}
 }
 

@@ -13,11 +13,7 @@ import (
 // setMTU finds the pods' MTU, or checks the one that was configured: a packet that the underlay does not take would be
 // dropped.
 func (n *Node) setMTU() error {
-	iface, err := underlayOf(n.config.Address)
-	if err != nil {
-		return err
-	}
-	underlay := iface.Attrs().MTU
+	underlay := n.out.MTU
 	overhead := tunnel.Overhead(n.config.Address)
 	n.mtu = min(underlay-overhead, maxMTU)
 	if least := n.leastMTU(); n.mtu < least {
@@ -52,7 +48,7 @@ func (n *Node) openTunnel() error {
 	}
 	t, err := tunnel.New(tunnel.Config{
 		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
-		MTU: n.mtu, Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Logger: n.log,
+		MTU: n.mtu, Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Socket: n.out.Socket, Logger: n.log,
 	})
 	if err != nil {
 		return err

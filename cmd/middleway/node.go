@@ -14,7 +14,13 @@ const nodeHelp = `Runs the daemon of one node until it gets SIGTERM or SIGINT.
 The configuration is a YAML file, whose fields some flags override:
 
   name: node-1                    required
-  address: 192.168.254.11         this node on the underlay; required
+  address: 192.168.254.11         this node on the underlay; default: found as underlay says
+  underlay:                       how the address is found; at most one of the three; default: by the default route
+    interface: eth0
+    cidr: 192.168.254.0/24        the first address in it
+    canReach: 192.168.254.1       the source address toward it
+    ipv6: false                   true: the nodes reach each other by IPv6
+  sockets: PATH                   rootless: where "middleway sockets" serves outside; default: sockets of its own
   podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required; the first address of each is the pods' gateway
   mtu: 1450                       of the pods, bytes; default: the underlay's less 50 (70 with IPv6 outside)
   workers: 2                      default: the number of processors, at most 8

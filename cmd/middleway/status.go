@@ -47,10 +47,20 @@ func statusCommand() *cobra.Command {
 
 func printStatus(w io.Writer, st node.Status) {
 	fmt.Fprintf(w, "node      %s, pid %d, up %v\n", st.Name, st.PID, time.Since(st.Started).Round(time.Second))
-	fmt.Fprintf(w, "address   %v\npodCIDRs  %v\nmtu       %d bytes\nworkers   %d\n", st.Address, st.PodCIDRs, st.MTU, st.Workers)
+	fmt.Fprintf(w, "address   %v, on %s of %d bytes: %s\n", st.Address, st.Underlay.Interface, st.Underlay.MTU, st.Underlay.How)
+	if st.Underlay.Sockets != "" {
+		fmt.Fprintf(w, "sockets   handed in at %s\n", st.Underlay.Sockets)
+	}
+	fmt.Fprintf(w, "podCIDRs  %v\nmtu       %d bytes\nworkers   %d\n", st.PodCIDRs, st.MTU, st.Workers)
 	fmt.Fprintf(w, "pods      %d\n", st.Stack.Attachments)
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)
+	if st.Underlay.Changed != "" {
+		fmt.Fprintf(w, "changed   %s\n", st.Underlay.Changed)
+	}
+	for _, note := range st.Notes {
+		fmt.Fprintf(w, "note      %s\n", note)
+	}
 	for _, reason := range slices.Sorted(maps.Keys(st.Stack.Drops)) {
 		fmt.Fprintf(w, "dropped   %d %s\n", st.Stack.Drops[reason], reason)
 	}

@@ -74,8 +74,8 @@ func (c *Client) Interfaces() ([]underlay.Interface, error) {
 // Route returns the way toward an address in the parent's network namespace.
 func (c *Client) Route(dst netip.Addr) (underlay.Path, error) { return underlay.Toward(c.Socket, dst) }
 
-// Watch calls changed after changes of the interfaces in the parent's network namespace until ctx ends. The error is
-// ErrGone, by errors.Is, if the parent ends before.
+// Watch calls changed once the parent watches the interfaces of its network namespace, and after changes, until ctx ends. The
+// error is ErrGone, by errors.Is, if the parent ends before.
 func (c *Client) Watch(ctx context.Context, changed func()) error {
 	conn, err := c.connect()
 	if err != nil {

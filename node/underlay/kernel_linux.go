@@ -51,7 +51,8 @@ func addrOf(a netlink.Addr) Addr {
 	return Addr{Prefix: netip.PrefixFrom(ip, ones), Passing: !lasting}
 }
 
-// Watch calls changed after each change of an interface or of an address in the namespace of the calling thread, until ctx ends.
+// Watch calls changed once it watches the interfaces and addresses of the process's network namespace, and after each change, until
+// ctx ends.
 // Several changes may be one call.
 func Watch(ctx context.Context, changed func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
@@ -66,6 +67,7 @@ func Watch(ctx context.Context, changed func()) error {
 	}
 	stop := context.AfterFunc(ctx, func() { file.Close() })
 	defer stop()
+	changed()
 	for buf := make([]byte, 1<<16); ; {
 		// ENOBUFS: changes were lost, which is a change too.
 		if _, err := file.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {

@@ -44,7 +44,7 @@ func (c Config) Check() error {
 	}
 	switch {
 	case given > 1:
-		return errors.New("interface, cidr and canReach are ways to say the same; leave one of them")
+		return errors.New("interface: cidr or canReach is given as well; leave one of them")
 	case c.CIDR.IsValid() && (c.CIDR != c.CIDR.Masked() || c.CIDR.Addr().Is4In6()):
 		return fmt.Errorf("cidr: %v is not a range like 192.168.254.0/24 or fd00:254::/64", c.CIDR)
 	case c.CanReach.IsValid() && (c.CanReach.IsUnspecified() || c.CanReach.IsMulticast() || c.CanReach.Is4In6() || c.CanReach.Zone() != ""):
