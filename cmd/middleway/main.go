@@ -50,7 +50,7 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(nodeCommand(), statusCommand(), demoCommand())
+	root.AddCommand(nodeCommand(), socketsCommand(), statusCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})

@@ -101,6 +101,9 @@ func configure(c Config) error {
 	if err := setUpLoopback(h); err != nil {
 		return fmt.Errorf("set up lo: %w", err)
 	}
+	if err := turnOnIPv6(c.Name, c.Addrs); err != nil {
+		return err
+	}
 	if err := removeOthers(h, dev, c.Addrs); err != nil {
 		return err
 	}
