@@ -28,6 +28,9 @@ type ClusterConfig struct {
 	Underlay UnderlayConfig
 	// IPv6Underlay makes the nodes speak IPv6 to each other.
 	IPv6Underlay bool
+	// Outside makes the nodes reach each other by sockets in the network namespace of the process that called Enter, the
+	// machine's own, in place of an Underlay: see type Outside.
+	Outside bool
 	// Workers is each daemon's number of workers. Default node.Config's.
 	Workers int
 	// Kernel are nodes that the test makes itself out of the kernel's VXLAN: nodes of the plan with numbers behind those of
@@ -45,9 +48,10 @@ type ClusterConfig struct {
 type Cluster struct {
 	// Nodes are the nodes, node 1 of the plan first.
 	Nodes    []*Node
-	Underlay *Underlay
+	Underlay *Underlay // nil with ClusterConfig.Outside
 
-	dir *Directory // nil if the caller has given one
+	dir     *Directory // nil if the caller has given one
+	outside *Outside   // nil without ClusterConfig.Outside
 }
 
 // Node is a node of a Cluster.
@@ -118,8 +122,7 @@ func (cl *Cluster) build(c ClusterConfig) error {
 		joined = append(joined, n.Namespace)
 	}
 	joined = append(joined, c.Kernel...)
-	var err error
-	if cl.Underlay, err = NewUnderlay(c.Underlay, joined...); err != nil {
+	if err := cl.join(c, joined); err != nil {
 		return err
 	}
 	for i, n := range cl.Nodes {
@@ -127,6 +130,9 @@ func (cl *Cluster) build(c ClusterConfig) error {
 			if p != i+1 {
 				n.Config.Peers = append(n.Config.Peers, peerConfig(p, c.IPv6Underlay, p > len(c.Pods)))
 			}
+		}
+		if cl.outside != nil {
+			cl.outside.Configure(i+1, &n.Config)
 		}
 		if c.Change != nil {
 			c.Change(i+1, &n.Config)
@@ -141,6 +147,15 @@ func (cl *Cluster) build(c ClusterConfig) error {
 		}
 	}
 	return nil
+}
+
+// join makes the network between the nodes.
+func (cl *Cluster) join(c ClusterConfig, nodes []*Namespace) (err error) {
+	if c.Outside {
+		return cl.joinOutside(c)
+	}
+	cl.Underlay, err = NewUnderlay(c.Underlay, nodes...)
+	return err
 }
 
 func underlayAddr(number int, v6 bool) netip.Addr {
@@ -257,6 +272,9 @@ func (cl *Cluster) Close() error {
 	}
 	if cl.Underlay != nil {
 		errs = append(errs, cl.Underlay.Close())
+	}
+	if cl.outside != nil {
+		errs = append(errs, cl.outside.Close())
 	}
 	for _, n := range cl.Nodes {
 		for _, p := range n.Pods {

@@ -40,13 +40,17 @@ func Main(m interface{ Run() int }) {
 // Enter makes sure that this process may create namespaces and devices and that none of them outlives it. It starts
 // this program again, with the same arguments and environment, in a private network and mount namespace (as an
 // ordinary user also in a user namespace in which that user is root), and returns nil there with lo up. In the calling
-// process it does not return: it passes on signals and ends with the exit status of the new one.
+// process it does not return: it passes on signals, hands sockets in for ServeSockets, and ends with the exit status of the
+// new one.
 //
 // Call it early and from the main goroutine: everything done before is done twice. Where the machine forbids the lab
 // the error is an ErrForbidden that says what to do.
 func Enter() error {
 	if os.Getenv(enteredVar) != "" {
 		os.Unsetenv(enteredVar)
+		if err := keepBroker(); err != nil {
+			return err
+		}
 		return settle()
 	}
 	mc := thisMachine()
@@ -85,6 +89,13 @@ func reenter(userNamespace bool) (int, error) {
 	cmd.Args = os.Args
 	cmd.Env = append(os.Environ(), enteredVar+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	broker, inside, err := newBroker()
+	if err != nil {
+		return 0, err
+	}
+	defer broker.Close()
+	defer inside.Close()
+	cmd.ExtraFiles = []*os.File{inside}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
@@ -101,7 +112,9 @@ func reenter(userNamespace bool) (int, error) {
 		return 0, err
 	}
 	go passSignals(signals, cmd.Process)
-	err := cmd.Wait()
+	inside.Close()
+	go runBroker(broker)
+	err = cmd.Wait()
 	signal.Stop(signals)
 	close(signals)
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -304,6 +305,17 @@ func (c *Config) podRanges() []netip.Prefix {
 	return ranges
 }
 
+// peerAddrs returns the peers' own addresses as ranges. Where the tunnel's sockets are a parent's, the host has no other way to
+// them than through its attachment, and the tunnel itself does not take that way.
+func (c *Config) peerAddrs() (ranges []netip.Prefix) {
+	for _, p := range c.Peers {
+		for _, a := range p.NodeAddresses {
+			ranges = append(ranges, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return ranges
+}
+
 // ranges returns what is behind the peer: its pods and itself.
 func (p *Peer) ranges() []netip.Prefix {
 	ranges := slices.Clone(p.PodCIDRs)
@@ -312,6 +324,9 @@ func (p *Peer) ranges() []netip.Prefix {
 	}
 	return ranges
 }
+
+// RandomVNI returns a network identifier at random, for a cluster that shares a network with others.
+func RandomVNI() vxlan.VNI { return 1 + rand.N[vxlan.VNI](vxlan.MaxVNI) }
 
 // Gateway returns the address of a podCIDR that the node answers: the first after the network's own.
 func Gateway(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr().Next() }

@@ -53,6 +53,9 @@ func (n *Node) attachHost() error {
 	}
 	c.Own = n.config.podRanges()
 	c.Routes = append(slices.Clone(c.Own), n.config.ClusterCIDRs...)
+	if n.config.Sockets != "" {
+		c.Routes = append(c.Routes, n.config.peerAddrs()...)
+	}
 	dev, host, err := n.openHostDevice(c)
 	if err != nil {
 		return fmt.Errorf("attach the host (hostDevice): %w", err)

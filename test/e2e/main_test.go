@@ -18,6 +18,8 @@ import (
 func TestMain(m *testing.M) {
 	lab.RegisterRole("no-tun", noTUN)
 	lab.RegisterRole("no-root", noRoot)
+	lab.RegisterRole("no-ipv6", noIPv6)
+	lab.RegisterRole("as-user", asUser)
 	lab.Main(tests{m})
 }
 

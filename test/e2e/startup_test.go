@@ -17,6 +17,7 @@ import (
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -67,6 +68,35 @@ func TestStartErrors(t *testing.T) {
 		{"pod's name twice", func(m *machine) { m.config.Pods[1].Name = m.config.Pods[0].Name }, []string{"pods[1].name", "no other pod"}},
 		{"address is not on this node", func(m *machine) { m.config.Address = lab.NodeAddr4(7).Addr() },
 			[]string{"192.168.254.17", "set address to one that it has"}},
+		{"no interface of that name", func(m *machine) {
+			m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{Interface: "eth9"}
+		}, []string{"underlay.interface", `"eth9"`, "choose one of eth0 (192.168.254.11)"}},
+		{"interface is down", func(m *machine) {
+			m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{Interface: "eth0"}
+			nl, err := m.node.Netlink()
+			m.must(err)
+			eth0, err := nl.LinkByName("eth0")
+			m.must(err)
+			m.must(nl.LinkSetDown(eth0))
+		}, []string{"underlay.interface", "eth0 is down", "ip link set eth0 up"}},
+		{"no route to what shall be reached", func(m *machine) {
+			m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{CanReach: netip.MustParseAddr("203.0.113.1")}
+		}, []string{"underlay.canReach", "no route leads to 203.0.113.1", "add one", "eth0 (192.168.254.11)"}},
+		{"range of nobody", func(m *machine) {
+			m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{CIDR: netip.MustParsePrefix("203.0.113.0/24")}
+		}, []string{"underlay.cidr", "203.0.113.0/24", "choose the range of one of eth0 (192.168.254.11)"}},
+		{"found address is a peer's", func(m *machine) { m.config.Address, m.config.Peers[0].Address = netip.Addr{}, m.config.Address },
+			[]string{"peers[0].address", "leave it out"}},
+		{"no parent", func(m *machine) { m.config.Sockets = filepath.Join(m.dir, "sockets") },
+			[]string{"nothing is at /", "start `middleway sockets", "as the same user"}},
+		{"IPv6 ranges without IPv6", func(m *machine) { m.withoutIPv6(); m.config.PodCIDRs, m.config.Pods = m.config.PodCIDRs[1:], nil },
+			[]string{"podCIDRs", "fd00:10:244:1::/64", "IPv6 is turned off", "add an IPv4 range"}},
+		{"IPv6 pod without IPv6", func(m *machine) { m.withoutIPv6(); m.config.Pods[1].Addresses = m.config.Pods[1].Addresses[1:] },
+			[]string{"pods[1].addresses", "IPv6 is turned off", "give the pod an IPv4 address"}},
+		{"IPv6 underlay without IPv6", func(m *machine) {
+			m.withoutIPv6()
+			m.config.Address, m.config.Peers[0].Address = lab.NodeAddr6(1).Addr(), lab.NodeAddr6(2).Addr()
+		}, []string{"address", "IPv6 is wanted between the nodes", "use IPv4 addresses"}},
 		{"underlay too small", func(m *machine) {
 			nl, err := m.node.Netlink()
 			m.must(err)
@@ -94,6 +124,8 @@ func TestStartErrors(t *testing.T) {
 		})
 	}
 }
+
+func (m *machine) withoutIPv6() { disableIPv6(m.t, m.node) }
 
 func TestStartPortInUse(t *testing.T) {
 	for _, tt := range []struct {
