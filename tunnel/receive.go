@@ -144,7 +144,10 @@ func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason pa
 	if size == 0 && parsed.Proto == packet.TCP {
 		size = p.t.config.MTU - parsed.Payload
 	}
-	if !from.Unfinished || !o.NeedsChecksum || size <= 0 {
+	switch unfinished := from.Unfinished && o.NeedsChecksum; {
+	case !unfinished && p.segment == 0:
+		return o, packet.Kept // of a node with a larger MTU: the stack cuts it, or tells its source
+	case !unfinished || size <= 0:
 		return o, packet.DropTooBig
 	}
 	o = o.Segmented(parsed, size)
