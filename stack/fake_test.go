@@ -19,10 +19,16 @@ var (
 	podB    = netip.MustParseAddr("10.244.1.3")
 	podB6   = netip.MustParseAddr("fd00:10:244:1::3")
 	farPod  = netip.MustParseAddr("10.244.2.2")
-	gateway = netip.MustParseAddr("10.244.1.1")
+	farPod6 = netip.MustParseAddr("fd00:10:244:2::2")
 	peer2   = netip.MustParseAddr("192.168.254.12")
 	peer3   = netip.MustParseAddr("192.168.254.13")
+
+	gateway  = netip.MustParseAddr("10.244.1.1")
+	gateway6 = netip.MustParseAddr("fd00:10:244:1::1")
 )
+
+// testMTU is that of the pods and of the way to peers.
+const testMTU = 1450
 
 var peerRoutes = []fib.Route{
 	{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
@@ -85,6 +91,8 @@ func (p *fakePort) Flush() {
 	p.pending = p.pending[:0]
 }
 
+func (p *fakePort) MTU(netip.Addr) int { return testMTU }
+
 func (p *fakePort) Drops() *packet.Drops { return &p.drops }
 
 // fakeNode keeps what is delivered to the node.
@@ -109,12 +117,14 @@ type bed struct {
 	idA   uint32
 
 	dropped map[string]uint64 // counted when outcome looked last
+	errors  []answered        // ICMP errors that outcome came across
 }
 
 func newBed(t testing.TB, workers int) *bed {
 	t.Helper()
 	d := &bed{a: device(t, workers), b: device(t, workers), wire: device(t, workers), node: &fakeNode{}, dropped: map[string]uint64{}}
-	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway}}
+	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway, gateway6}, MTU: testMTU}
+	c.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	for i := range workers + 1 {
 		p := &fakePort{}
 		if i < workers {

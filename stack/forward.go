@@ -57,12 +57,30 @@ func (f *forwarder) source(att *attachment, fl *packet.Flow) (origin, packet.Dro
 
 // forward decides about a packet that lies in a buffer of its own and does what was decided. It takes ownership of b.
 func (f *forwarder) forward(b *packet.Buffer, p *packet.Parsed, o packet.Offload, from origin) {
+	if p.Fragment && !p.Atomic() {
+		f.forwardFragment(b, p, o, from)
+		return
+	}
+	f.forwardJudged(b, p, o, from)
+}
+
+// forwardJudged forwards a packet whose flow is known, as far as it has one. It takes ownership of b.
+func (f *forwarder) forwardJudged(b *packet.Buffer, p *packet.Parsed, o packet.Offload, from origin) {
 	if reason := f.related(b.Packet(), p, &o); reason != packet.Kept {
 		f.refuse(b, reason)
 		return
 	}
 	v, to := f.judge(p, from)
-	if to != nil && v.Action != flow.Drop {
+	if !f.passes(b.Packet(), p, o, v, to, from) {
+		b.Release()
+		return
+	}
+	f.leave(b, p, o, v, to, from)
+}
+
+// leave sends a packet that passes on its way, as one of flow to if that is not nil. It takes ownership of b.
+func (f *forwarder) leave(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v flow.Verdict, to *packet.Flow, from origin) {
+	if to != nil {
 		if reason := packet.Translate(b.Packet(), p, &o, to); reason != packet.Kept {
 			v = flow.Verdict{Reason: reason}
 		}
@@ -97,13 +115,19 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		f.drop(packet.DropScope, 1)
 		return
 	}
+	if p.Fragment {
+		f.forwardCopy(b[:p.Len], o, originPeer)
+		return
+	}
 	if reason := f.related(b, p, &o); reason != packet.Kept {
 		f.drop(reason, 1)
 		return
 	}
 	v, to := f.judge(p, originPeer)
-	switch v.Action {
-	case flow.ToAttachment:
+	if !f.passes(b, p, o, v, to, originPeer) {
+		return
+	}
+	if v.Action == flow.ToAttachment {
 		f.to = f.tables.attachments[v.Attachment]
 		if f.translates = to != nil; f.translates {
 			f.translated = *to // what to points at is gone with the next packet
@@ -111,17 +135,15 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		if f.train.Start(frame, p, o); !f.to.merges(p) {
 			f.train.Close()
 		}
-	case flow.ToNode:
-		if to != nil {
-			if reason := packet.Translate(b, p, &o, to); reason != packet.Kept {
-				f.drop(reason, 1)
-				return
-			}
-		}
-		f.toNode(b[:p.Len], p, o)
-	default:
-		f.drop(v.Reason, 1)
+		return
 	}
+	if to != nil {
+		if reason := packet.Translate(b, p, &o, to); reason != packet.Kept {
+			f.drop(reason, 1)
+			return
+		}
+	}
+	f.toNode(b[:p.Len], p, o)
 }
 
 // flushTrain writes the packets of a train to their pod.
@@ -225,11 +247,13 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 		return flow.Verdict{Action: flow.ToPeer, Peer: d.Peer}
 	case fib.Node:
 		return flow.Verdict{Action: flow.ToNode}
+	case fib.Vacant:
+		return flow.Verdict{Reason: packet.DropNoPod}
 	}
 	return flow.Verdict{Reason: packet.DropNoRoute}
 }
 
-// act does what was judged with a packet that lies in a buffer of its own. It takes ownership of b.
+// act does what was judged with a packet that lies in a buffer of its own and passes. It takes ownership of b.
 func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v flow.Verdict, from origin) {
 	switch v.Action {
 	case flow.ToNode:
@@ -248,9 +272,7 @@ func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v 
 	if v.Action == flow.ToAttachment {
 		to = f.tables.attachments[v.Attachment]
 	}
-	// Netstack and host are the node itself: it is the first hop of their packets, and no hop before them.
-	inside := from == originNode || from == originHost || to != nil && to.host
-	if !inside && !packet.DecrementTTL(b.Packet(), p) {
+	if !f.inside(v, from) && !packet.DecrementTTL(b.Packet(), p) {
 		f.refuse(b, packet.DropTTL)
 		return
 	}

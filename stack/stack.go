@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/fragment"
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
@@ -44,6 +46,8 @@ type Port interface {
 	Send(b *packet.Buffer, p *packet.Parsed, o packet.Offload, peer netip.Addr)
 	// Flush sends what is pending and releases its buffers.
 	Flush()
+	// MTU returns the largest packet that the way to a peer takes, in bytes.
+	MTU(peer netip.Addr) int
 	// Drops returns the counters of what the port dropped.
 	Drops() *packet.Drops
 }
@@ -66,8 +70,13 @@ type Config struct {
 	Ports []Port
 	// Node ends packets to NodeAddrs. None: they are dropped.
 	Node Node
-	// NodeAddrs are the addresses that the node itself answers, its pods' gateways among them.
+	// NodeAddrs are the addresses that the node itself answers. The first of each family is its pods' gateway, from which ICMP
+	// errors are sent.
 	NodeAddrs []netip.Addr
+	// PodCIDRs are the ranges of the node's own pods: sources are told when no pod has an address in them.
+	PodCIDRs []netip.Prefix
+	// MTU is the largest packet that the pods' devices take, in bytes. Default packet.MaxSize.
+	MTU int
 	// Logger takes state changes. Default: none.
 	Logger *slog.Logger
 }
@@ -97,6 +106,12 @@ type Stack struct {
 	local   localWorker
 	tables  atomic.Pointer[tables]
 
+	fragments *fragment.Table
+	mtu       int
+	gateways  [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
+	podCIDRs  []netip.Prefix
+	started   time.Time
+
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
 	hostAddrs []netip.Addr
@@ -117,7 +132,13 @@ func New(c Config) (*Stack, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Stack{log: c.Logger, flows: c.Flows, node: c.Node}
+	if c.MTU == 0 {
+		c.MTU = packet.MaxSize
+	}
+	s := &Stack{
+		log: c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, started: time.Now(),
+	}
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: c.NodeAddrs})
 	if err := s.publish(nil); err != nil {
 		return nil, err
@@ -134,6 +155,18 @@ func New(c Config) (*Stack, error) {
 	return s, nil
 }
 
+// gatewaysAmong returns the first address of each family.
+func gatewaysAmong(addrs []netip.Addr) (gateways [2]netip.Addr) {
+	for _, a := range slices.Backward(addrs) {
+		if a.Is4() {
+			gateways[0] = a
+		} else {
+			gateways[1] = a
+		}
+	}
+	return gateways
+}
+
 // Run moves packets until ctx ends or a worker fails, and returns after all workers have stopped. The devices stay open;
 // Close closes them.
 func (s *Stack) Run(ctx context.Context) error {
@@ -142,6 +175,7 @@ func (s *Stack) Run(ctx context.Context) error {
 		g.Go(w.run)
 	}
 	g.Go(func() error { return s.flows.Run(ctx) })
+	g.Go(func() error { return s.fragments.Run(ctx, s.clock) })
 	g.Go(func() error {
 		<-ctx.Done()
 		for _, w := range s.workers {

@@ -80,14 +80,12 @@ type outcome struct {
 func (d *bed) outcome(t *testing.T) (o outcome) {
 	t.Helper()
 	eventually(t, "the packet comes out or is dropped", func() bool {
-		if w := d.a.Written(); len(w) > 0 {
-			o = outcome{"a", w[0].Frame[packet.VnetLen:]}
-		}
-		if w := d.b.Written(); len(w) > 0 {
-			o = outcome{"b", w[0].Frame[packet.VnetLen:]}
-		}
-		if s := d.sentTo(); len(s) > 0 {
-			o = outcome{"peer " + s[0].peer.String(), s[0].packet}
+		for _, got := range d.arrived() {
+			if isError(got.packet) {
+				d.errors = append(d.errors, answered(got))
+			} else {
+				o = got
+			}
 		}
 		d.node.mu.Lock()
 		if len(d.node.got) > 0 {
@@ -104,6 +102,20 @@ func (d *bed) outcome(t *testing.T) (o outcome) {
 		return o.where != ""
 	})
 	return o
+}
+
+// arrived returns what came out since the last call, at pods and toward peers.
+func (d *bed) arrived() (all []outcome) {
+	for _, w := range d.a.Written() {
+		all = append(all, outcome{"a", w.Frame[packet.VnetLen:]})
+	}
+	for _, w := range d.b.Written() {
+		all = append(all, outcome{"b", w.Frame[packet.VnetLen:]})
+	}
+	for _, s := range d.sentTo() {
+		all = append(all, outcome{"peer " + s.peer.String(), s.packet})
+	}
+	return all
 }
 
 // checkForwarded: a forwarded packet differs from what was sent by its TTL and header checksum, and still parses.
@@ -306,7 +318,7 @@ func TestDetach(t *testing.T) {
 		t.Error("a second Detach is no error")
 	}
 	d.b.Inject(1, frame)
-	eventually(t, "the packet is dropped", func() bool { return d.Stats().Drops["no-route"] == 1 })
+	eventually(t, "the packet is dropped", func() bool { return d.Stats().Drops["no-pod"] == 1 })
 	c := device(t, 2)
 	d.attach(t, "c", c, podA)
 	d.b.Inject(0, frame)
@@ -365,6 +377,7 @@ func TestNoAllocs(t *testing.T) {
 		"to a pod":  {Src: podA, Dst: podB, Proto: packet.TCP, Flags: packet.ACK, Payload: make([]byte, 1000)},
 		"dropped":   {Src: podA, Dst: netip.MustParseAddr("203.0.113.1")},
 		"malformed": {Src: podB, Dst: podA},
+		"answered":  {Src: podA, Dst: podB, TTL: 1},
 	} {
 		frame := s.Frame()
 		att.queues[0] = discard{}

@@ -21,6 +21,8 @@ type Stats struct {
 	Bytes uint64 `json:"bytes"`
 	// Drops are packets dropped, by the name of the reason; those of the tunnel's ports are among them.
 	Drops map[string]uint64 `json:"drops"`
+	// ICMPErrors is how many ICMP errors the node has sent as a router.
+	ICMPErrors uint64 `json:"icmpErrors"`
 	// Flows is how many directions of flows are known; RestoredFlows how many were found at the start.
 	Flows         int `json:"flows"`
 	RestoredFlows int `json:"restoredFlows"`
@@ -36,6 +38,7 @@ func (s *Stack) Stats() Stats {
 	add := func(f *forwarder) {
 		st.Packets += f.moved.packets.Load()
 		st.Bytes += f.moved.bytes.Load()
+		st.ICMPErrors += f.answers.sent.packets.Load()
 		f.drops.AddTo(st.Drops)
 		if f.port != nil {
 			f.port.Drops().AddTo(st.Drops)
@@ -45,6 +48,7 @@ func (s *Stack) Stats() Stats {
 		add(&w.forwarder)
 	}
 	add(&s.local.forwarder)
+	s.fragments.AddDrops(st.Drops)
 	for _, a := range s.tables.Load().attachments {
 		if a != nil && !a.host {
 			st.Attachments++

@@ -55,6 +55,9 @@ func (a *attachment) queue(w int) Queue { return a.queues[w%len(a.queues)] }
 func (s *Stack) publish(attachments []*attachment) error {
 	nodeAddrs := s.tables.Load().nodeAddrs
 	routes := slices.Clone(s.routes)
+	for _, r := range s.podCIDRs {
+		routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Vacant}})
+	}
 	host := hostAmong(attachments)
 	if host != nil {
 		for _, a := range s.hostAddrs {

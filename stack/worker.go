@@ -241,8 +241,10 @@ type forwarder struct {
 	translates bool
 	translated packet.Flow // as what it leaves; valid iff translates
 
-	drops packet.Drops
-	moved counters
+	drops   packet.Drops
+	moved   counters
+	answers answerer
+	piece   packet.Parsed // of a packet that goes on in pieces
 
 	// Of the current batch:
 	tables *tables

@@ -19,6 +19,7 @@ const (
 	Attachment      // a pod on this node
 	Peer            // another node, through the tunnel
 	Node            // the node itself: its netstack
+	Vacant          // nobody, in a range that this node has for its pods
 )
 
 // Destination is where a prefix leads.
@@ -37,6 +38,8 @@ func (d Destination) String() string {
 		return fmt.Sprintf("peer %v", d.Peer)
 	case Node:
 		return "node"
+	case Vacant:
+		return "vacant"
 	}
 	return "none"
 }

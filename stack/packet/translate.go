@@ -7,18 +7,25 @@ import "encoding/binary"
 // checksum that is still open, a super-packet's among them, holds the pseudo-header's sum and follows the addresses alone.
 // Of a packet without a flow only the addresses change.
 //
-// What cannot be translated is left as it is and not kept: pieces of packets, whose ports are elsewhere; ports of SCTP,
-// whose checksum would have to be made anew; an open checksum that is not the transport's. Preconditions: Parse kept b as
-// p, o.Check kept it, and to is of the same version and protocol.
+// Of a later fragment only the addresses change: the transport header is in the first.
+//
+// What cannot be translated is left as it is and not kept: ports of SCTP, whose checksum would have to be made anew; an open
+// checksum that is not the transport's. Preconditions: Parse kept b as p, o.Check kept it, to is of the same version and
+// protocol, and a fragment has the flow of its packet.
 func Translate(b []byte, p *Parsed, o *Offload, to *Flow) DropReason {
 	at, covers := checksumOffset(p.Proto)
+	later := p.Fragment && p.FragmentOffset > 0
 	switch {
-	case p.Fragment, p.Proto == SCTP && to.ports != p.Flow.ports:
+	case p.Proto == SCTP && to.ports != p.Flow.ports:
 		return DropTranslate
 	case o.NeedsChecksum && (!covers || int(o.ChecksumStart) != p.L4 || int(o.ChecksumOffset) != at):
 		return DropOffload
 	}
 	addrs := setAddrs(b, p.Version, to)
+	if later {
+		p.Flow = *to
+		return Kept
+	}
 	l4 := b[p.L4:p.Len]
 	var ports uint16
 	if p.HasFlow {
