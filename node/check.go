@@ -34,8 +34,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("address: %v is not an address like 192.168.254.11; without the field the node finds its own", c.Address)
 	case len(c.Sockets) > maxSocketPath:
 		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, maxSocketPath)
-	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
-		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, minMTU, maxMTU)
+	case c.MTU != 0 && (c.MTU < c.leastMTU() || c.MTU > maxMTU):
+		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, c.leastMTU(), maxMTU)
 	case c.Workers < 0 || c.Workers > 256:
 		return fmt.Errorf("workers: %d is not between 1 and 256", c.Workers)
 	case c.FlowEntries < 0 || c.FlowEntries > 1<<26:
@@ -150,6 +150,14 @@ func (c *Config) checkUnderlay() error {
 		return fmt.Errorf("vxlan.mac: %w", err)
 	}
 	return nil
+}
+
+// leastMTU returns what every interface of the pods' families has to take.
+func (c *Config) leastMTU() int {
+	if slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return minMTU
+	}
+	return minMTU4
 }
 
 func checkCIDRs(cidrs []netip.Prefix) error {

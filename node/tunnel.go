@@ -2,8 +2,6 @@ package node
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/middleway-net/middleway/stack"
 	"github.com/middleway-net/middleway/tunnel"
@@ -16,9 +14,13 @@ func (n *Node) setMTU() error {
 	underlay := n.out.MTU
 	overhead := tunnel.Overhead(n.config.Address)
 	n.mtu = min(underlay-overhead, maxMTU)
-	if least := n.leastMTU(); n.mtu < least {
-		return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; raise it to %d",
-			n.config.Address, underlay, n.mtu, least, least+underlay-n.mtu)
+	if least := n.config.leastMTU(); n.mtu < least {
+		remedy := fmt.Sprintf("raise it to %d", least+overhead)
+		if least == minMTU {
+			remedy += ", or leave IPv6 out of podCIDRs"
+		}
+		return fmt.Errorf("mtu: the interface with %v has %d bytes, which leaves pods %d of at least %d; %s",
+			n.config.Address, underlay, n.mtu, least, remedy)
 	}
 	if n.config.MTU > n.mtu {
 		return fmt.Errorf("mtu: %d needs %d bytes on the interface with %v, which has %d; lower mtu to %d, or raise the interface's",
@@ -28,14 +30,6 @@ func (n *Node) setMTU() error {
 		n.mtu = n.config.MTU
 	}
 	return nil
-}
-
-// leastMTU returns what every interface of the pods' families has to take.
-func (n *Node) leastMTU() int {
-	if slices.ContainsFunc(n.config.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return minMTU
-	}
-	return minMTU4
 }
 
 func (n *Node) openTunnel() error {

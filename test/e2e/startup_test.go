@@ -103,7 +103,7 @@ func TestStartErrors(t *testing.T) {
 			link, err := nl.LinkByName("eth0")
 			m.must(err)
 			m.must(nl.LinkSetMTU(link, 1300))
-		}, []string{"mtu", "1300 bytes", "1250", "raise it to 1330"}},
+		}, []string{"mtu", "1300 bytes", "1250", "raise it to 1330, or leave IPv6 out of podCIDRs"}},
 		{"mtu over the underlay", func(m *machine) { m.config.MTU = 1500 }, []string{"mtu: 1500 needs 1550 bytes", "lower mtu to 1450"}},
 		{"no such namespace", func(m *machine) { m.config.Pods[0].Netns = "/run/netns/gone" },
 			[]string{"default/pod-1", "/run/netns/gone", "no such file", "has its pod ended"}},
