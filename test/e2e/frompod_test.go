@@ -89,10 +89,10 @@ func podKinds(t *testing.T, s *stage) (kinds []flooding) {
 	each("time to live used up", packet.DropTTL,
 		with(v4.udp(9), put(8, 1)), with(v4.tcp(9), put(8, 0)), with(v6.udp(9), put(7, 1)), with(v6.echo(9), put(7, 0)),
 		with(flow{v4.src, host(lab.PodCIDR4(2), 2)}.udp(9), put(8, 1)))
-	each("no such pod", packet.DropNoRoute,
-		flow{v4.src, netip.MustParseAddr("203.0.113.7")}.udp(9), flow{v4.src, host(lab.PodCIDR4(1), 200)}.echo(9),
-		flow{v4.src, host(lab.PodCIDR4(1), 255)}.udp(9), flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9),
-		flow{v4.src, lab.NodeAddr4(9).Addr()}.tcp(9))
+	each("no such pod", packet.DropNoPod, flow{v4.src, host(lab.PodCIDR4(1), 200)}.echo(9),
+		flow{v4.src, host(lab.PodCIDR4(1), 255)}.udp(9), flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9))
+	each("no route", packet.DropNoRoute,
+		flow{v4.src, netip.MustParseAddr("203.0.113.7")}.udp(9), flow{v4.src, lab.NodeAddr4(9).Addr()}.tcp(9))
 	wrong := flow{v4.src, host(lab.PodCIDR4(1), 1)}
 	badTCP, badEcho := wrong.tcp(9), wrong.echo(9)
 	badTCP[len(badTCP)-1] ^= 1

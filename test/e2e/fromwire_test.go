@@ -210,8 +210,9 @@ func wireKinds(s *stage, kernel, peer, unknown *wire) (kinds []flooding) {
 		peer.wrap(flow{v4.src, host(lab.PodCIDR4(2), 2)}.udp(9)), peer.wrap(flow{v6.src, host(lab.PodCIDR6(2), 2)}.tcp(9)),
 		peer.wrap(flow{v4.src, host(lab.PodCIDR4(4), 3)}.udp(9)), // back to the sender
 		peer.wrap(flow{v4.src, host(lab.PodCIDR4(3), 3)}.echo(9)))
-	each("no such pod", packet.DropNoRoute, peer,
-		peer.wrap(flow{v4.src, host(lab.PodCIDR4(1), 200)}.udp(9)), peer.wrap(flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9)),
+	each("no such pod", packet.DropNoPod, peer,
+		peer.wrap(flow{v4.src, host(lab.PodCIDR4(1), 200)}.udp(9)), peer.wrap(flow{v6.src, host(lab.PodCIDR6(1), 200)}.tcp(9)))
+	each("no route", packet.DropNoRoute, peer,
 		peer.wrap(flow{v4.src, netip.MustParseAddr("203.0.113.1")}.udp(9)), peer.wrap(flow{v4.src, lab.NodeAddr4(9).Addr()}.tcp(9)))
 	each("not to be forwarded", packet.DropScope, peer,
 		peer.wrap(flow{v4.src, netip.MustParseAddr("224.0.0.1")}.udp(9)), peer.wrap(flow{v6.src, netip.MustParseAddr("ff02::1")}.udp(9)),
@@ -223,10 +224,11 @@ func wireKinds(s *stage, kernel, peer, unknown *wire) (kinds []flooding) {
 	corrupt := flow{v4.src, host(lab.PodCIDR4(1), 1)}.tcp(9)
 	corrupt[len(corrupt)-1] ^= 1
 	each("wrong checksum, to the node", packet.DropChecksum, peer, peer.wrap(corrupt))
+	whole := put16(6, 0x4000) // it may not be fragmented
 	each("too big", packet.DropTooBig, peer,
-		peer.wrap(v4.udp(1450-28+1)), peer.wrap(v6.tcp(1500)), peer.wrap(v4.tcp(3000)), peer.wrap(v4.echo(2000)))
+		peer.wrap(with(v4.udp(1450-28+1), whole)), peer.wrap(v6.tcp(1500)), peer.wrap(with(v4.tcp(3000), whole)), peer.wrap(with(v4.echo(2000), whole)))
 	each("too big, of a kernel, complete", packet.DropTooBig, kernel,
-		kernel.wrap(k4.udp(1450-28+1)), kernel.wrap(k6.tcp(3000)), kernel.wrap(k4.echo(2000)))
+		kernel.wrap(with(k4.udp(1450-28+1), whole)), kernel.wrap(k6.tcp(3000)), kernel.wrap(with(k4.echo(2000), whole)))
 	for _, broken := range brokenPackets(v4, v6) {
 		each(broken.name, broken.want, peer, peer.wrap(broken.b, func(h *vxlan.Header) {
 			h.Type = vxlan.EtherTypeIPv4

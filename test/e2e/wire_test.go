@@ -152,6 +152,13 @@ func brokenPackets(v4, v6 flow) []broken {
 		{"extension header cut", malformed, v6.headed(43, make([]byte, 4))},
 		{"40 extension headers", malformed, v6.headed(60, chain(40, 17))},
 		{"fragment header cut", malformed, v6.headed(44, make([]byte, 6))},
+		{"fragment without a byte", malformed, with(v4.headed(47, nil), put16(6, 1))},
+		{"fragment of 9 bytes before another", malformed, with(v4.headed(47, make([]byte, 9)), put16(6, 0x2001))},
+		{"fragment beyond 65535 bytes", malformed, with(v4.headed(47, make([]byte, 40)), put16(6, 0x1fff))},
+		{"first fragment without TCP's flags", packet.DropFragment, with(v4.headed(packet.TCP, make([]byte, 8)), put16(6, 0x2000))},
+		{"fragment over TCP's flags", packet.DropFragment, with(v4.headed(packet.TCP, make([]byte, 8)), put16(6, 1))},
+		{"fragment over TCP's flags, IPv6", packet.DropFragment, v6.headed(44, []byte{6, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0})},
+		{"fragment of a fragment", malformed, v6.headed(44, append([]byte{44, 0, 0, 1, 0, 0, 0, 1, 17, 0, 0, 1, 0, 0, 0, 1}, make([]byte, 8)...))},
 		{"mapped source", malformed, flow{netip.MustParseAddr("::ffff:10.244.3.2"), v6.dst}.rawV6()},
 		{"mapped destination", malformed, flow{v6.src, netip.MustParseAddr("::ffff:10.244.1.2")}.rawV6()},
 	}

@@ -1,0 +1,266 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// Traceroute shows each node that forwards a packet once, by the gateway address of its pods.
+func TestTraceroute(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{})
+	near, far := cl.Nodes[0], cl.Nodes[1]
+	gateway := func(n int, v6 bool) netip.Addr {
+		if v6 {
+			return host(lab.PodCIDR6(n), 1)
+		}
+		return host(lab.PodCIDR4(n), 1)
+	}
+	for _, network := range []string{"udp", "icmp"} {
+		for _, v6 := range []bool{false, true} {
+			addr := func(p *lab.Pod) netip.Addr {
+				if v6 {
+					return p.Addr6
+				}
+				return p.Addr4
+			}
+			g1, g2 := gateway(1, v6), gateway(2, v6)
+			for _, tt := range []struct {
+				name string
+				from *lab.Namespace
+				want []netip.Addr
+			}{
+				{"same node", near.Pods[0].Namespace, []netip.Addr{g1, addr(near.Pods[1])}},
+				{"other node", near.Pods[0].Namespace, []netip.Addr{g1, g2, addr(far.Pods[0])}},
+				{"back", far.Pods[0].Namespace, []netip.Addr{g2, g1, addr(near.Pods[0])}},
+				{"from the host", near.Namespace, []netip.Addr{g2, addr(far.Pods[0])}},
+			} {
+				t.Run(fmt.Sprintf("%s, IPv6 %v, %s", network, v6, tt.name), func(t *testing.T) {
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					defer cancel()
+					got, err := tt.from.Trace(ctx, network, tt.want[len(tt.want)-1])
+					if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
+						t.Errorf("%v, hops (-want +got):\n%s", err, diff)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Nobody has an address: its sender hears so at once, wherever it is.
+func TestUnreachable(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}})
+	pod := cl.Nodes[0].Pods[0]
+	for _, dst := range []netip.Addr{
+		host(lab.PodCIDR4(1), 99), host(lab.PodCIDR6(1), 99), host(lab.PodCIDR4(2), 99), host(lab.PodCIDR6(2), 99),
+		netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8::1"),
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		_, err := pod.Ping(ctx, dst, 56)
+		cancel()
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("ping %v: %v, want an error of a router", dst, err)
+		} else {
+			t.Log(err)
+		}
+	}
+	if n := mustStatus(t, cl.Nodes[0]).Stack.ICMPErrors; n == 0 {
+		t.Error("the status knows of no ICMP error")
+	}
+}
+
+// setMTU changes the MTU of a pod's device behind the node's back, as a pod may.
+func setMTU(t *testing.T, n *lab.Namespace, mtu int) {
+	t.Helper()
+	nl, err := n.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link, err := nl.LinkByName("eth0")
+	if err == nil {
+		err = nl.LinkSetMTU(link, mtu)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mustLearnMTU sends datagrams that may not be fragmented until the sender's kernel knows the path's MTU, which has to be want.
+func mustLearnMTU(t *testing.T, from *lab.Namespace, dst netip.Addr, size, want int) {
+	t.Helper()
+	c, err := from.Dial(t.Context(), "udp", netip.AddrPortFrom(dst, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	level, discover, do, mtu := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_MTU
+	if dst.Is6() {
+		level, discover, do, mtu = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_MTU
+	}
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, discover, do) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, fmt.Sprintf("a datagram of %d bytes to %v is refused as too big", size, dst), func() bool {
+		_, err := c.Write(make([]byte, size))
+		return errors.Is(err, unix.EMSGSIZE)
+	})
+	got := 0
+	raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), level, mtu) })
+	if err != nil || got != want {
+		t.Errorf("path MTU to %v: got %d (%v), want %d", dst, got, err, want)
+	}
+}
+
+// Pods that believe in a larger MTU than there is learn the true one, and TCP between them gets through.
+func TestPathMTU(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{})
+	near, beside, far := cl.Nodes[0].Pods[0], cl.Nodes[0].Pods[1], cl.Nodes[1].Pods[0]
+	mtu := mustStatus(t, cl.Nodes[0]).MTU
+	for _, p := range []*lab.Pod{near, beside, far} {
+		setMTU(t, p.Namespace, 9000)
+	}
+	for _, to := range []*lab.Pod{beside, far} {
+		for _, dst := range []netip.Addr{to.Addr4, to.Addr6} {
+			transfer{from: near.Namespace, to: to.Namespace, addr: dst, size: 8 << 20}.run(t)
+			mustLearnMTU(t, near.Namespace, dst, 5000, mtu)
+			eventually(t, "a ping of 5,000 bytes comes back", func() bool { // the first replies tell the other pod
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				_, err := near.Ping(ctx, dst, 5000)
+				return err == nil
+			})
+		}
+	}
+}
+
+// A node whose pods have a smaller MTU than its peers' tells them.
+func TestPathMTUOfAnotherNode(t *testing.T) {
+	const small = 1300
+	cl := newCluster(t, lab.ClusterConfig{Change: func(number int, c *node.Config) {
+		if number == 2 {
+			c.MTU = small
+		}
+	}})
+	near, far := cl.Nodes[0].Pods[0], cl.Nodes[1].Pods[0]
+	setMTU(t, far.Namespace, 1450) // it announces segments that do not get through
+	for _, dst := range []netip.Addr{far.Addr4, far.Addr6} {
+		transfer{from: near.Namespace, to: far.Namespace, addr: dst, size: 8 << 20}.run(t)
+		mustLearnMTU(t, near.Namespace, dst, 1390, small)
+	}
+	for _, src := range []netip.Addr{near.Addr4, near.Addr6} {
+		transfer{from: far.Namespace, to: near.Namespace, addr: src, size: 8 << 20}.run(t)
+		mustLearnMTU(t, far.Namespace, src, 1390, small)
+	}
+	mustLearnMTU(t, cl.Nodes[0].Namespace, far.Addr4, 1390, small) // the host too
+}
+
+// What may be fragmented on its way is, by the node where it no longer fits.
+func TestFragmentedOnTheWay(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(number int, c *node.Config) {
+		if number == 2 {
+			c.MTU = 1300
+		}
+	}})
+	near, far := cl.Nodes[0].Pods[0], cl.Nodes[1].Pods[0]
+	server, err := far.ListenPacket("udp", netip.AddrPortFrom(far.Addr4, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c, err := near.Dial(t.Context(), "udp", server.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1200, 1273, 1400, 1422, 1423, 8000, 60000} {
+		want, got := make([]byte, size), make([]byte, 1<<16)
+		for i := range want {
+			want[i] = byte(i >> 3)
+		}
+		if _, err := c.Write(want); err != nil {
+			t.Fatal(err)
+		}
+		server.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, _, err := server.ReadFrom(got)
+		if err != nil || string(got[:n]) != string(want) {
+			t.Fatalf("%d bytes: %d came, %v", size, n, err)
+		}
+	}
+	for _, n := range cl.Nodes {
+		if d := dropsOf(t, n); d.sum() != d["scope"] {
+			t.Errorf("%s dropped %v", n.Name(), d)
+		}
+	}
+}
+
+// onlyIPv4 takes IPv6 away from a node and its pods.
+func onlyIPv4(c *node.Config) {
+	c.PodCIDRs = c.PodCIDRs[:1]
+	for i := range c.Pods {
+		c.Pods[i].Addresses = c.Pods[i].Addresses[:1]
+	}
+	for i := range c.Peers {
+		c.Peers[i].PodCIDRs = c.Peers[i].PodCIDRs[:1]
+	}
+}
+
+// TestUnderlayMTU: underlays of all usual sizes. One of 1280 bytes leaves less than IPv6 needs.
+func TestUnderlayMTU(t *testing.T) {
+	for _, underlay := range []int{1280, 1330, 1500, 9000} {
+		t.Run(fmt.Sprint(underlay), func(t *testing.T) {
+			c := lab.ClusterConfig{Pods: []int{2, 1}, Underlay: lab.UnderlayConfig{MTU: underlay}}
+			if underlay == 1280 {
+				c.Change = func(_ int, c *node.Config) { onlyIPv4(c) }
+			}
+			cl := newCluster(t, c)
+			near := cl.Nodes[0].Pods[0]
+			mtu := mustStatus(t, cl.Nodes[0]).MTU
+			if mtu != underlay-50 {
+				t.Errorf("got an MTU of %d, want %d", mtu, underlay-50)
+			}
+			for _, to := range []*lab.Pod{cl.Nodes[0].Pods[1], cl.Nodes[1].Pods[0]} {
+				for _, dst := range []netip.Addr{to.Addr4, to.Addr6} {
+					if dst.Is6() && underlay == 1280 {
+						continue
+					}
+					head := map[bool]int{true: 28, false: 48}[dst.Is4()]
+					echoUDP(t, near.Namespace, to.Namespace, dst, []int{1, mtu - head - 1, mtu - head, mtu - head + 1, 8000, 60000})
+					mustPing(t, near.Namespace, dst, mtu-head)
+					mustPing(t, near.Namespace, dst, 8000)
+					transfer{from: near.Namespace, to: to.Namespace, addr: dst, size: 16 << 20}.run(t)
+				}
+			}
+			for _, n := range cl.Nodes {
+				if d := dropsOf(t, n); d.sum() != d["scope"] {
+					t.Errorf("%s dropped %v", n.Name(), d)
+				}
+			}
+		})
+	}
+}
