@@ -22,6 +22,8 @@ import (
 type transfer struct {
 	from, to *lab.Namespace
 	addr     netip.Addr
+	local    netip.Addr    // to dial from; default the kernel's choice
+	seen     netip.Addr    // as what the dialler has to be seen; default: anything
 	size     int64         // bytes; 0: until stop
 	rate     float64       // bytes per second; 0: as fast as it goes
 	timeout  time.Duration // for the whole; default 30 s
@@ -74,13 +76,20 @@ func (x transfer) start(t testing.TB) *running {
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, err := lab.Sockets{Namespace: x.from, Congestion: "cubic"}.Dial(ctx, "tcp", l.Addr().String())
+	dialler := lab.Sockets{Namespace: x.from, Congestion: "cubic"}
+	if x.local.IsValid() {
+		dialler.Local = netip.AddrPortFrom(x.local, 0)
+	}
+	c, err := dialler.Dial(ctx, "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	accepted, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if from := addrOf(accepted.RemoteAddr()); x.seen.IsValid() && from != x.seen {
+		t.Errorf("a connection from %v to %v is seen as one from %v, want %v", c.LocalAddr(), x.addr, from, x.seen)
 	}
 	deadline := time.Now().Add(x.timeout)
 	c.SetDeadline(deadline)
@@ -160,8 +169,19 @@ func fill(r *rand.Rand, b []byte) {
 	}
 }
 
+// addrOf returns the address of a socket's end.
+func addrOf(a net.Addr) netip.Addr {
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap.Addr().Unmap()
+}
+
+// dialler connects from somewhere: a *lab.Namespace, or a lab.Sockets with an address of its own.
+type dialler interface {
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
 // echoUDP sends datagrams of the given sizes, one after the other, and expects each back as it was.
-func echoUDP(t testing.TB, from, to *lab.Namespace, addr netip.Addr, sizes []int) {
+func echoUDP(t testing.TB, from dialler, to *lab.Namespace, addr netip.Addr, sizes []int) {
 	t.Helper()
 	server, err := to.ListenPacket("udp", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
@@ -202,7 +222,7 @@ func echoUDP(t testing.TB, from, to *lab.Namespace, addr netip.Addr, sizes []int
 }
 
 // segmentsUDP sends 40 datagrams of a size and a shorter one by one UDP_SEGMENT send, as QUIC does, and expects each as it was.
-func segmentsUDP(t testing.TB, from, to *lab.Namespace, addr netip.Addr, size int) {
+func segmentsUDP(t testing.TB, from dialler, to *lab.Namespace, addr netip.Addr, size int) {
 	t.Helper()
 	server, err := to.ListenPacket("udp", netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
