@@ -96,7 +96,7 @@ func TestParseQuoteRefuses(t *testing.T) {
 		{"a piece over IPv6", udp6(30).with(func(s *spec) { s.extFirst, s.ext = FragmentHdr, fragmentHeader(UDP, 1) }).aboutIt("", "", 3, 100)},
 		{"of the other family", spec{proto: ICMP, payload: append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, udp6(30).build()...)}},
 		{"an error about an error", whole.aboutIt("", "", 3, 100).aboutIt("", "", 3, 100)},
-		{"a piece of an error", whole.aboutIt("", "", 3, 100).with(func(s *spec) { s.frag = 0x2000 })},
+		{"a piece of an error", udp4(36).aboutIt("", "", 3, 100).with(func(s *spec) { s.frag = 0x2000 })},
 		{"a header length that is none", whole.aboutIt("", "", 3, 100).with(func(s *spec) { s.payload[8] = 0x42 })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
