@@ -28,7 +28,10 @@ func (n *Node) openState() error {
 	return nil
 }
 
-func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, "flows") }
+// flowsName is the flow table's name in the run directory.
+const flowsName = "flows"
+
+func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, flowsName) }
 
 // removeState takes away what a failed start made, but never what a former daemon left.
 func (n *Node) removeState() error {

@@ -21,7 +21,11 @@ The configuration is a YAML file, whose fields some flags override:
     canReach: 192.168.254.1       the source address toward it
     ipv6: false                   true: the nodes reach each other by IPv6
   sockets: PATH                   rootless: where "middleway sockets" serves outside; default: sockets of its own
-  podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required; the first address of each is the pods' gateway
+  podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required; the network's own address is the host's, the next one
+                                  the pods' gateway
+  nodeAddresses: [192.168.254.11] this node as pods know it; default: address
+  hostDevice: mw0                 through it the host reaches all pods, and they the host; none: without
+  clusterCIDRs: [10.244.0.0/16]   further ranges that the host reaches through it; default: those of podCIDRs alone
   mtu: 1450                       of the pods, bytes; default: the underlay's less 50 (70 with IPv6 outside)
   workers: 2                      default: the number of processors, at most 8
   spin: 50us                      how long a worker polls before it sleeps; negative: not at all
@@ -40,6 +44,7 @@ The configuration is a YAML file, whose fields some flags override:
   - name: node-2
     address: 192.168.254.12       required
     podCIDRs: [10.244.2.0/24]     required
+    nodeAddresses: [192.168.254.12]   it as pods know it; default: its address
     kernel: false                 true for a kernel's VXLAN device, for example flannel's
     trains: false                 true for a kernel peer that is known to take trains of datagrams
     mac: "02:…"                   default as the peer makes it
@@ -49,20 +54,22 @@ The configuration is a YAML file, whose fields some flags override:
     addresses: [10.244.1.2]       required
 
 It needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the user namespace of the network namespaces (root, or a user namespace of its
-own), and /dev/net/tun; docs/node.md has the whole list with the reasons. The pods' devices outlive it: the next daemon on the
-same runDir takes them and the flows up again.`
+own), and /dev/net/tun; docs/node.md has the whole list with the reasons. The pods' devices and the host's outlive it: the next
+daemon on the same runDir takes them and the flows up again. --cleanup removes them when no daemon is to follow.`
 
 func nodeCommand() *cobra.Command {
 	var file string
 	var logs logFlags
 	var over nodeFlags
+	var cleanup bool
 	cmd := &cobra.Command{
 		Use:   "node [--config FILE] [flags]",
 		Short: "Run the daemon of one node",
 		Long:  nodeHelp,
 		Example: `  middleway node --config /etc/middleway/node.yaml
   middleway node --config node.yaml --name "$NODE_NAME" --log-format json --log-level debug
-  middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24`,
+  middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24
+  middleway node --config /etc/middleway/node.yaml --cleanup`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && over.name == "" {
@@ -76,10 +83,14 @@ func nodeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if cleanup {
+				return node.Cleanup(c, log)
+			}
 			return node.Run(cmd.Context(), c, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
+	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what a daemon with this configuration left (devices, routes, state), and end")
 	logs.register(cmd)
 	over.register(cmd)
 	return cmd

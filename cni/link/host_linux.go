@@ -229,36 +229,3 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	p, _ := netip.ParsePrefix(n.String())
 	return p
 }
-
-// RemoveHost removes the host's device, and with it its routes. It is no error if there is none; one that is not ours stays,
-// and is an error.
-func RemoveHost(name string) error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer h.Close()
-	if err := freeName(h, name); err != nil {
-		return err
-	}
-	return removeTUN(h, name)
-}
-
-// removeTUN removes a TUN device if there is one of that name.
-func removeTUN(h *netlink.Handle, name string) error {
-	l, err := h.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for %s: %w", name, err)
-	}
-	if l.Type() != "tuntap" && l.Type() != "tun" {
-		return nil
-	}
-	if err := h.LinkDel(l); err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
-}

@@ -43,6 +43,8 @@ type Config struct {
 	Without tun.Offloads
 }
 
+const defaultName = "eth0"
+
 // queueLength is the device's transmit queue in packets. Each may be a super-packet: with the default of 500 a slow node
 // would let 30 MB wait.
 const queueLength = 200
@@ -60,7 +62,7 @@ func OpenPortable(c Config) (*tun.Portable, error) { return open(c, tun.OpenPort
 
 func open[D io.Closer](c Config, opener func(tun.Config) (D, error)) (dev D, err error) {
 	if c.Name == "" {
-		c.Name = "eth0"
+		c.Name = defaultName
 	}
 	err = netns.Do(c.Netns, func() error {
 		if err := expect(c); err != nil {

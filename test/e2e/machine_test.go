@@ -154,6 +154,11 @@ func (m *machine) left() (things []string) {
 			}
 		}
 	}
+	nl, err := m.node.Netlink()
+	m.must(err)
+	if _, err := nl.LinkByName("mw0"); err == nil {
+		things = append(things, "mw0")
+	}
 	for _, name := range []string{"node.sock", "flows"} {
 		if _, err := os.Stat(filepath.Join(m.config.RunDir, name)); err == nil {
 			things = append(things, name)

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/middleway-net/middleway/cni/link"
+	"github.com/middleway-net/middleway/stack/flow"
+)
+
+// Cleanup removes what a daemon with this configuration leaves for the next one: the host's device with its routes, the
+// pods' devices where their namespaces still are, and the state in the run directory. A daemon that still runs is an error.
+// It removes as much as it can.
+func Cleanup(c Config, log *slog.Logger) error {
+	unlock, err := lockState(&c)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if c.HostDevice != noHostDevice {
+		errs = append(errs, link.RemoveHost(c.HostDevice))
+	}
+	for _, p := range c.Pods {
+		switch err := link.Remove(p.Netns, ""); {
+		case errors.Is(err, fs.ErrNotExist):
+			log.Info("pod has ended, and its device with it", "pod", p.Name)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("clean up pod %s: %w", p.Name, err))
+		}
+	}
+	for _, name := range []string{flowsName, socketName} {
+		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove state: %w", err))
+		}
+	}
+	errs = append(errs, unlock())
+	_ = os.Remove(c.RunDir) // stays if somebody else has something in it
+	return errors.Join(errs...)
+}
+
+// lockState keeps daemons out of the run directory. A directory without a flow table is that of no daemon.
+func lockState(c *Config) (unlock func() error, err error) {
+	path := filepath.Join(c.RunDir, flowsName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return func() error { return nil }, nil
+	}
+	flows, err := flow.Open(path, c.FlowEntries)
+	if errors.Is(err, flow.ErrInUse) {
+		return nil, fmt.Errorf("another middleway node runs on %s; end it before what it leaves is removed", c.RunDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the run directory: %w", err)
+	}
+	return flows.Close, nil
+}
