@@ -1,0 +1,265 @@
+package flow
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// translated is a flow of the host that leaves from another address, with another port.
+//
+//	192.168.254.11:4000 -> 10.244.2.2:80   leaves as   10.244.1.0:5000 -> 10.244.2.2:80
+func translated() Pair {
+	return Pair{
+		Flow:       flowOf(packet.TCP, "192.168.254.11:4000", "10.244.2.2:80"),
+		Translated: flowOf(packet.TCP, "10.244.1.0:5000", "10.244.2.2:80"),
+		Verdict:    toPeer, Reply: toPod, Generation: 3,
+	}
+}
+
+func TestEnter(t *testing.T) {
+	table := New(512)
+	p := translated()
+	c, ok := table.Enter(&p)
+	if !ok || c.Flow != p.Flow || !c.Translates || *c.LeavesAs() != p.Translated || c.Verdict != toPeer || c.Generation != 3 {
+		t.Fatalf("entered %+v, %v", c, ok)
+	}
+	back, ok := table.Lookup(p.Translated.Reverse())
+	if !ok || !back.Translates || *back.LeavesAs() != p.Flow.Reverse() || back.Verdict != toPod {
+		t.Fatalf("reply direction: %+v, %v", back, ok)
+	}
+	for _, f := range []packet.Flow{p.Flow.Reverse(), p.Translated} {
+		if table.has(f) {
+			t.Errorf("%v is there: nothing travels so", f)
+		}
+	}
+	if table.Len() != 2 || table.twinOf(c.ref) != &table.entries[back.ref] {
+		t.Errorf("%v, or its directions do not know each other", table)
+	}
+	fresh, ok := table.Rejudge(&c, toNode, 4)
+	if !ok || !fresh.Translates || fresh.Translated != p.Translated || fresh.Verdict != toNode {
+		t.Errorf("judged again: %+v, %v", fresh, ok)
+	}
+}
+
+// All four parts of a flow may be translated, as for a Service whose backend is the client itself.
+func TestEnterAll(t *testing.T) {
+	table := New(512)
+	p := Pair{
+		Flow:       flowOf(packet.UDP, "10.244.1.2:4000", "10.96.0.10:53"),
+		Translated: flowOf(packet.UDP, "10.244.1.1:6000", "10.244.1.2:5353"),
+		Verdict:    toPod, Reply: toPod, Generation: 1,
+	}
+	if _, ok := table.Enter(&p); !ok {
+		t.Fatal("not entered")
+	}
+	back, ok := table.Lookup(flowOf(packet.UDP, "10.244.1.2:5353", "10.244.1.1:6000"))
+	if want := flowOf(packet.UDP, "10.96.0.10:53", "10.244.1.2:4000"); !ok || *back.LeavesAs() != want {
+		t.Errorf("reply leaves as %v, want %v", back.LeavesAs(), want)
+	}
+}
+
+// No two flows leave as one, whichever comes first.
+func TestEnterTaken(t *testing.T) {
+	other := translated()
+	other.Flow = flowOf(packet.TCP, "203.0.113.5:4000", "10.244.2.2:80")
+	own := translated()
+	own.Flow = own.Translated // a socket of the address itself
+	inbound := translated()   // a connection that the far pod opened to the same port
+	inbound.Flow = inbound.Translated.Reverse()
+	inbound.Translated = inbound.Flow
+	for _, tt := range []struct {
+		name          string
+		first, second Pair
+		ok            bool
+	}{
+		{"two translated ones", translated(), other, false},
+		{"translated, then its own", translated(), own, false},
+		{"its own, then translated", own, translated(), false},
+		{"opened by the other end, then translated", inbound, translated(), false},
+		{"the same twice", translated(), translated(), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table := New(512)
+			if _, ok := table.Enter(&tt.first); !ok {
+				t.Fatal("the first one is not entered")
+			}
+			before := table.Len()
+			if c, ok := table.Enter(&tt.second); ok != tt.ok || table.Len() != before {
+				t.Errorf("got %+v, %v, %v", c, ok, table)
+			}
+			tt.second.Translated = flowOf(packet.TCP, "10.244.1.0:5001", "10.244.2.2:80")
+			if _, ok := table.Enter(&tt.second); !ok {
+				t.Error("another port is not free")
+			}
+		})
+	}
+	table := New(512)
+	p := translated()
+	table.Enter(&p)
+	if c := table.Create(p.Translated, toPeer, toPod, 1); c.Verdict != (Verdict{Reason: packet.DropTranslate}) || table.Len() != 2 {
+		t.Errorf("a flow that would leave as a translated one: %+v, %v", c, table)
+	}
+}
+
+// The first translation stands, whatever another worker thinks of.
+func TestEnterAgain(t *testing.T) {
+	table := New(512)
+	p := translated()
+	table.Enter(&p)
+	again := translated()
+	again.Translated = flowOf(packet.TCP, "10.244.1.0:5001", "10.244.2.2:80")
+	if c, ok := table.Enter(&again); !ok || c.Translated != p.Translated || table.Len() != 2 {
+		t.Errorf("got %+v, %v, %v", c, ok, table)
+	}
+}
+
+// A translated flow of which one direction was evicted is not used further: its replies would come through untranslated.
+func TestWidowed(t *testing.T) {
+	table, clock := withClock(New(512))
+	p := translated()
+	cache := NewCache(table)
+	c, _ := table.Enter(&p)
+	cache.Put(c)
+	twin, _ := table.Lookup(p.Translated.Reverse())
+	table.free(twin.ref)
+	clock.advance(time.Second)
+	if got := cache.Get(&p.Flow, clock.now()); got != nil {
+		t.Errorf("the worker's copy is used: %+v", got)
+	}
+	if table.Len() != 0 {
+		t.Errorf("%v, want it freed", table)
+	}
+	if _, ok := table.Enter(&p); !ok || table.Len() != 2 {
+		t.Errorf("entered again: %v, %v", ok, table)
+	}
+}
+
+// A full bucket gives up a translated flow only when there is nothing else.
+func TestEvictionSparesTranslated(t *testing.T) {
+	table, _ := withClock(New(512))
+	flows := sameBucket(table, packet.UDP, ways+1)
+	for i, f := range flows[:ways] {
+		p := Pair{Flow: f, Translated: f, Verdict: toPod, Reply: toNode}
+		if i != 5 {
+			p.Translated = f.WithSource(packet.KeyOf(netip.MustParseAddr("10.244.1.0")), uint16(i))
+		}
+		if _, ok := table.Enter(&p); !ok {
+			t.Fatal("not entered")
+		}
+	}
+	table.Create(flows[ways], toPod, toNode, 1)
+	for i, f := range flows {
+		if got := table.has(f); got != (i != 5) {
+			t.Errorf("flow %d: there %v", i, got)
+		}
+	}
+}
+
+func TestPeek(t *testing.T) {
+	table, clock := withClock(New(512))
+	p := translated()
+	table.Enter(&p)
+	reply := p.Translated.Reverse()
+	clock.advance(time.Minute)
+	c, ok := table.Peek(reply)
+	if e := table.entryOf(reply); !ok || *c.LeavesAs() != p.Flow.Reverse() || e.is(seenOne) || e.seen.Load() == clock.now() {
+		t.Errorf("got %+v, %v; noted %v", c, ok, e.is(seenOne))
+	}
+	if _, ok := table.Peek(p.Translated); ok {
+		t.Error("found what is not there")
+	}
+}
+
+func TestReopenTranslated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flows")
+	table := open(t, path, 512)
+	p := translated()
+	c, _ := table.Enter(&p)
+	closed(t, table)
+	table = open(t, path, 512)
+	back, ok := table.Lookup(p.Translated.Reverse())
+	if table.Restored() != 2 || !ok || *back.LeavesAs() != p.Flow.Reverse() {
+		t.Errorf("restored %d: %+v, %v", table.Restored(), back, ok)
+	}
+	// What no table has written: a flow that would leave as one of another protocol.
+	table.entries[c.ref].translated = flowOf(packet.UDP, "10.244.1.0:5000", "10.244.2.2:80")
+	closed(t, table)
+	table = open(t, path, 512)
+	defer closed(t, table)
+	if table.has(p.Flow) || table.Restored() != 1 {
+		t.Errorf("%d restored, there %v", table.Restored(), table.has(p.Flow))
+	}
+}
+
+// TestEnterConcurrently lets workers enter the same flows of three sources that all want the same ports. Every worker must
+// see the same translation of a flow, and no two flows may leave as one. Run it with -race.
+func TestEnterConcurrently(t *testing.T) {
+	const workers, ports = 4, 200
+	table := New(1 << 16)
+	sources := []string{"192.168.254.11", "203.0.113.5", "10.244.1.0"}
+	host := packet.KeyOf(netip.MustParseAddr("10.244.1.0"))
+	var mu sync.Mutex
+	leaves := map[packet.Flow]packet.Flow{}
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			cache := NewCache(table)
+			for _, i := range rand.Perm(ports * len(sources)) {
+				src := netip.AddrPortFrom(netip.MustParseAddr(sources[i%len(sources)]), uint16(1000+i/len(sources)))
+				p := Pair{Flow: packet.NewFlow(packet.TCP, src, netip.MustParseAddrPort("10.244.2.2:80")), Verdict: toPeer, Reply: toPod}
+				c := cache.Get(&p.Flow, cache.Now())
+				for port, ok := src.Port(), false; c == nil; port = uint16(rand.IntN(1 << 16)) {
+					p.Translated = p.Flow.WithSource(host, port)
+					var entered Copy
+					if entered, ok = table.Enter(&p); ok {
+						c = cache.Put(entered)
+					}
+				}
+				mu.Lock()
+				if was, ok := leaves[p.Flow]; ok && was != *c.LeavesAs() {
+					t.Errorf("%v leaves as %v and as %v", p.Flow, was, c.LeavesAs())
+				}
+				leaves[p.Flow] = *c.LeavesAs()
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	by := map[packet.Flow]packet.Flow{}
+	for f, out := range leaves {
+		if other, taken := by[out]; taken {
+			t.Errorf("%v and %v both leave as %v", f, other, out)
+		}
+		by[out] = f
+	}
+	if len(leaves) != ports*len(sources) || table.Len() != 2*len(leaves) {
+		t.Errorf("%d flows, %v", len(leaves), table)
+	}
+}
+
+func TestTranslatedAllocs(t *testing.T) {
+	table := New(512)
+	cache := NewCache(table)
+	p := translated()
+	c, _ := table.Enter(&p)
+	cache.Put(c)
+	taken := translated()
+	taken.Flow = taken.Flow.WithSource(packet.AddrKey{}, 1)
+	now := uint32(1)
+	for name, run := range map[string]func(){
+		"hit":   func() { now++; cache.Get(&p.Flow, now).LeavesAs() },
+		"enter": func() { table.Enter(&p) },
+		"taken": func() { table.Enter(&taken) },
+		"peek":  func() { table.Peek(p.Flow) },
+	} {
+		if n := testing.AllocsPerRun(100, run); n != 0 {
+			t.Errorf("%s: got %v allocations, want 0", name, n)
+		}
+	}
+}
