@@ -111,6 +111,7 @@ func (n *fakeNode) Deliver(b []byte, _ *packet.Parsed, _ packet.Offload) {
 type bed struct {
 	*Stack
 	a, b  *tuntest.Device
+	host  *tuntest.Device // nil unless the host is attached
 	wire  *tuntest.Device // queue w is what port w receives
 	ports []*fakePort
 	node  *fakeNode

@@ -112,6 +112,11 @@ func (d *bed) arrived() (all []outcome) {
 	for _, w := range d.b.Written() {
 		all = append(all, outcome{"b", w.Frame[packet.VnetLen:]})
 	}
+	if d.host != nil {
+		for _, w := range d.host.Written() {
+			all = append(all, outcome{"host", w.Frame[packet.VnetLen:]})
+		}
+	}
 	for _, s := range d.sentTo() {
 		all = append(all, outcome{"peer " + s.peer.String(), s.packet})
 	}

@@ -92,9 +92,6 @@ func (p *Port) FD() int {
 	return p.conn.FD()
 }
 
-// MTU returns the largest inner packet that the way to a peer takes, in bytes.
-func (p *Port) MTU(netip.Addr) int { return p.t.config.MTU }
-
 // Drops returns the counters of what the port dropped.
 func (p *Port) Drops() *packet.Drops { return &p.drops }
 
