@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/middleway-net/middleway/cni"
+	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/cni/link"
 	"github.com/middleway-net/middleway/stack/flow"
 )
@@ -25,14 +27,15 @@ func Cleanup(c Config, log *slog.Logger) error {
 		errs = append(errs, link.RemoveHost(c.HostDevice))
 	}
 	for _, p := range c.Pods {
-		switch err := link.Remove(p.Netns, ""); {
+		switch err := link.Remove(p.Netns, podDevice, ""); {
 		case errors.Is(err, fs.ErrNotExist):
 			log.Info("pod has ended, and its device with it", "pod", p.Name)
 		case err != nil:
 			errs = append(errs, fmt.Errorf("clean up pod %s: %w", p.Name, err))
 		}
 	}
-	for _, name := range []string{flowsName, socketName} {
+	errs = append(errs, cleanupLeases(&c))
+	for _, name := range []string{leasesName, flowsName, socketName} {
 		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove state: %w", err))
 		}
@@ -42,10 +45,26 @@ func Cleanup(c Config, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
+// podDevice is the name of the device of a pod in the configuration.
+const podDevice = "eth0"
+
+// cleanupLeases removes the devices of pods that the CNI plugin has attached.
+func cleanupLeases(c *Config) error {
+	path := filepath.Join(c.RunDir, leasesName)
+	if !fileExists(path) {
+		return nil
+	}
+	leases, err := ipam.Open(ipam.Config{Path: path, CIDRs: c.PodCIDRs})
+	if err != nil {
+		return err
+	}
+	return errors.Join(cni.Cleanup(leases.All(), c.CNI.Socket), leases.Close())
+}
+
 // lockState keeps daemons out of the run directory. A directory without a flow table is that of no daemon.
 func lockState(c *Config) (unlock func() error, err error) {
 	path := filepath.Join(c.RunDir, flowsName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	if !fileExists(path) {
 		return func() error { return nil }, nil
 	}
 	flows, err := flow.Open(path, c.FlowEntries)

@@ -31,7 +31,10 @@ type Attachment struct {
 	State string `json:"state"`
 }
 
-func (n *Node) leaseFile() string { return filepath.Join(n.config.RunDir, "leases.db") }
+// leasesName is the leases' name in the run directory.
+const leasesName = "leases.db"
+
+func (n *Node) leaseFile() string { return filepath.Join(n.config.RunDir, leasesName) }
 
 // openLeases opens what former daemons leased, and sees to it that the configuration's pods do not meet those of the CNI
 // plugin.

@@ -229,3 +229,17 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	p, _ := netip.ParsePrefix(n.String())
 	return p
 }
+
+// RemoveHost removes the host's device, and with it its routes. That there is none is no error; one that is not ours stays,
+// and is one. The calling thread has to be in the namespace of the process.
+func RemoveHost(name string) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	if err := freeName(h, name); err != nil {
+		return err
+	}
+	return remove(h, name, hostAlias)
+}

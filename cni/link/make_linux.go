@@ -98,21 +98,25 @@ func Remove(path, name, alias string) error {
 			return fmt.Errorf("open netlink: %w", err)
 		}
 		defer h.Close()
-		dev, err := h.LinkByName(name)
-		var missing netlink.LinkNotFoundError
-		switch {
-		case errors.As(err, &missing):
-			return nil
-		case err != nil:
-			return fmt.Errorf("find %s: %w", name, err)
-		case dev.Type() != "tuntap" && dev.Type() != "tun" || dev.Attrs().Alias != alias:
-			return nil
-		}
-		if err := h.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-		return nil
+		return remove(h, name, alias)
 	})
+}
+
+func remove(h *netlink.Handle, name, alias string) error {
+	dev, err := h.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &missing):
+		return nil
+	case err != nil:
+		return fmt.Errorf("find %s: %w", name, err)
+	case dev.Type() != "tuntap" && dev.Type() != "tun" || dev.Attrs().Alias != alias:
+		return nil
+	}
+	if err := h.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
 }
 
 // Exists reports whether a namespace has an interface of that name.
