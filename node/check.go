@@ -111,7 +111,7 @@ func (c *Config) checkHost() error {
 // checkNodeAddrs checks the addresses of one node and enters them in owners.
 func (c *Config) checkNodeAddrs(field, owner string, addrs []netip.Addr, owners map[netip.Addr]string) error {
 	for _, a := range addrs {
-		if !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
+		if !reachable(a) {
 			return fmt.Errorf("%s: %v is not an address by which pods can reach a node; leave it out", field, a)
 		}
 		if other := owners[a]; other != "" {
@@ -121,6 +121,9 @@ func (c *Config) checkNodeAddrs(field, owner string, addrs []netip.Addr, owners 
 	}
 	return nil
 }
+
+// reachable reports whether pods can send to an address: it is neither loopback, link-local nor multicast.
+func reachable(a netip.Addr) bool { return a.IsGlobalUnicast() && !a.Is4In6() && a.Zone() == "" }
 
 // nodeWithin returns an address of a node that lies within r.
 func (c *Config) nodeWithin(r netip.Prefix) (netip.Addr, bool) {

@@ -251,18 +251,14 @@ func (c *Config) setDefaults() {
 		if p.MAC == "" {
 			p.MAC = DefaultMAC(p.Address).String()
 		}
-		if p.NodeAddresses == nil {
-			p.NodeAddresses = []netip.Addr{p.Address}
-		}
+		p.NodeAddresses = nodeAddresses(p.NodeAddresses, p.Address)
 	}
 }
 
 // setAddress sets the address, and the defaults that follow from it.
 func (c *Config) setAddress(a netip.Addr) {
 	c.Address = a
-	if c.NodeAddresses == nil {
-		c.NodeAddresses = []netip.Addr{a}
-	}
+	c.NodeAddresses = nodeAddresses(c.NodeAddresses, a)
 	if c.VXLAN.MAC == "" {
 		c.VXLAN.MAC = DefaultMAC(a).String()
 	}
@@ -274,6 +270,14 @@ func (c *Config) underlayV6() bool {
 		return c.Address.Is6()
 	}
 	return c.Underlay.V6()
+}
+
+// nodeAddresses returns the addresses of a node as pods know it: those given, else the one on the underlay.
+func nodeAddresses(given []netip.Addr, address netip.Addr) []netip.Addr {
+	if len(given) == 0 && reachable(address) {
+		return []netip.Addr{address}
+	}
+	return given
 }
 
 // DefaultRunDir returns where a daemon keeps its state by default.

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,9 @@ const full = `
 name: node-1
 address: 192.168.254.11
 podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]
+nodeAddresses: [192.168.254.11, "fd00:254::11"]
+hostDevice: pods0
+clusterCIDRs: [10.96.0.0/16]
 mtu: 1400
 workers: 4
 spin: 100us
@@ -32,6 +36,7 @@ peers:
 - name: node-2
   address: 192.168.254.12
   podCIDRs: [10.244.2.0/24]
+  nodeAddresses: ["fd00:254::12"]
   mac: "02:00:00:00:00:02"
   kernel: true
 pods:
@@ -48,7 +53,8 @@ func TestParseConfig(t *testing.T) {
 	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	want := Config{
 		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"),
-		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.11")}, HostDevice: "mw0", PodCIDRs: cidrs, MTU: 1400, Workers: 4,
+		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.11"), netip.MustParseAddr("fd00:254::11")}, HostDevice: "pods0",
+		PodCIDRs: cidrs, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
 		Offloads: Offloads{UDPSegment: Off, UDPGRO: Off, RemoteChecksum: Auto},
 		HTTP:     ":9000",
@@ -56,7 +62,7 @@ func TestParseConfig(t *testing.T) {
 		VXLAN:    VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
-			NodeAddresses: []netip.Addr{netip.MustParseAddr("192.168.254.12")},
+			NodeAddresses: []netip.Addr{netip.MustParseAddr("fd00:254::12")},
 			PodCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
 		}},
 		Pods: []Pod{{
@@ -120,9 +126,13 @@ func TestConfigFoundAddress(t *testing.T) {
 }
 
 func TestConfigDefaults(t *testing.T) {
-	c, err := ParseConfig([]byte(least))
+	c, err := ParseConfig([]byte(least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}]"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.HostDevice != "mw0" || !slices.Equal(c.NodeAddresses, []netip.Addr{c.Address}) || c.ClusterCIDRs != nil ||
+		!slices.Equal(c.Peers[0].NodeAddresses, []netip.Addr{c.Peers[0].Address}) {
+		t.Errorf("hostDevice %q, nodeAddresses %v, %v, clusterCIDRs %v", c.HostDevice, c.NodeAddresses, c.Peers[0].NodeAddresses, c.ClusterCIDRs)
 	}
 	mac, err := vxlan.ParseMAC(c.VXLAN.MAC)
 	if err != nil || mac[0]&3 != 2 {
@@ -172,6 +182,14 @@ func TestConfigErrors(t *testing.T) {
 		{"peer of another family", least + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address"},
 		{"peer is the node", least + "peers: [{address: 192.168.254.11, podCIDRs: [10.244.2.0/24]}]", "this node itself"},
 		{"peer's range", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.0.0/16]}]", "overlaps 10.244.1.0/24"},
+		{"device's name", least + "hostDevice: a/b", `hostDevice: "a/b" is not an interface name`},
+		{"node's address is loopback", least + "nodeAddresses: [127.0.0.1]", "nodeAddresses: 127.0.0.1"},
+		{"node's address is link-local", least + `nodeAddresses: ["fe80::1"]`, "nodeAddresses: fe80::1"},
+		{"node's address twice", least + "nodeAddresses: [192.168.254.11, 192.168.254.11]", "192.168.254.11 is named twice"},
+		{"peer's address is the node's", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24], nodeAddresses: [192.168.254.11]}]", "peers[0].nodeAddresses: 192.168.254.11 is named twice, this node has it"},
+		{"node among pods", "name: n\naddress: 10.244.1.9\npodCIDRs: [10.244.1.0/24]", "10.244.1.9 of a node lies within 10.244.1.0/24"},
+		{"cluster's range is everything", least + "clusterCIDRs: [0.0.0.0/0]", "clusterCIDRs[0]: 0.0.0.0/0 is not a range"},
+		{"cluster's range has a node", least + "clusterCIDRs: [10.96.0.0/16, 192.168.0.0/16]", "clusterCIDRs[1]: 192.168.0.0/16 contains 192.168.254.11"},
 		{"pod without namespace", least + "pods: [{name: a, addresses: [10.244.1.2]}]", "pods[0].netns"},
 		{"pod outside", least + "pods: [{name: a, netns: /n, addresses: [10.244.2.2]}]", "outside podCIDRs"},
 		{"pod is the gateway", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.1]}]", "gateway"},

@@ -1,5 +1,5 @@
-// Package stack is the node's forwarding half: it moves packets between the pods of the node, its peers, and the node's
-// own netstack.
+// Package stack is the node's forwarding half: it moves packets between the pods of the node, its host, its peers, and the
+// node's own netstack.
 //
 // A packet's way, each step in the file named:
 //

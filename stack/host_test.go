@@ -21,7 +21,6 @@ var (
 	hostNode  = netip.MustParseAddr("192.168.254.11")
 	hostNode6 = netip.MustParseAddr("fd00:254::11")
 	hostOther = netip.MustParseAddr("203.0.113.5")
-	farPod6   = netip.MustParseAddr("fd00:10:244:2::2")
 	farHost   = netip.MustParseAddr("10.244.2.0")
 	stranger  = netip.MustParseAddr("203.0.113.99")
 )

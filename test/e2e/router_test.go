@@ -128,7 +128,7 @@ func mustLearnMTU(t *testing.T, from *lab.Namespace, dst netip.Addr, size, want 
 }
 
 // Pods that believe in a larger MTU than there is learn the true one, and TCP between them gets through.
-func TestPathMTU(t *testing.T) {
+func TestPodsLearnMTU(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{})
 	near, beside, far := cl.Nodes[0].Pods[0], cl.Nodes[0].Pods[1], cl.Nodes[1].Pods[0]
 	mtu := mustStatus(t, cl.Nodes[0]).MTU
