@@ -22,7 +22,8 @@ func isError(b []byte) bool {
 	if packet.Parse(b, &p) != packet.Kept || p.HasFlow {
 		return false
 	}
-	return p.Proto == packet.ICMP || p.Proto == packet.ICMPv6
+	from := p.Flow.Src()
+	return (from == gateway || from == gateway6) && (p.Proto == packet.ICMP || p.Proto == packet.ICMPv6)
 }
 
 // String returns the error as "a: 3/4 mtu 1450 from 10.244.1.1 to 10.244.1.2 about udp …".

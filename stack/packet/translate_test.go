@@ -214,7 +214,6 @@ func TestTranslateRefuses(t *testing.T) {
 		to   Flow
 		want DropReason
 	}{
-		{"a piece", udp4(40).with(func(s *spec) { s.frag = 0x2000 }), Offload{}, udp4(40).moved(other4, third4, 1, 2).flowOf(t), DropTranslate},
 		{"SCTP with another port", sctp, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:1"), netip.MustParseAddrPort("10.244.2.3:80")), DropTranslate},
 		{"SCTP with its port", sctp, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:4000"), netip.MustParseAddrPort("10.244.2.3:80")), Kept},
 		{"an open checksum elsewhere", odd, weird, odd.moved(other4, third4, 1, 2).flowOf(t), DropOffload},
