@@ -30,6 +30,8 @@ func TestVerdicts(t *testing.T) {
 		{"pod to pod TCP", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: packet.TCP, Flags: packet.SYN}, "b"},
 		{"pod to pod ICMP", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: packet.ICMP, SrcPort: 9}, "b"},
 		{"pod to pod, protocol without ports", fromPod, packettest.Packet{Src: podA, Dst: podB, Proto: 50}, "b"},
+		{"pod to pod SCTP", fromPod, packettest.Packet{Src: podA6, Dst: podB6, Proto: packet.SCTP, SrcPort: 7, DstPort: 9, Payload: make([]byte, 12)}, "b"},
+		{"pod to far pod, protocol without ports", fromPod, packettest.Packet{Src: podA6, Dst: farPod6, Proto: 253}, "peer 192.168.254.12"},
 		{"pod to itself", fromPod, packettest.Packet{Src: podA, Dst: podA}, "a"},
 		{"pod to far pod", fromPod, packettest.Packet{Src: podA, Dst: farPod}, "peer 192.168.254.12"},
 		{"pod to gateway", fromPod, packettest.Packet{Src: podA, Dst: gateway}, "node"},

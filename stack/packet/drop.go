@@ -32,6 +32,8 @@ const (
 	DropSource
 	// DropScope: a multicast, broadcast, link-local or unspecified address that is not routed.
 	DropScope
+	// DropSourceRoute: an IPv4 option that chooses the way past the node's decisions (RFC 7126, sections 4.3 and 4.4).
+	DropSourceRoute
 	// DropChecksum: a wrong checksum, found where one had to be verified.
 	DropChecksum
 	// DropFragment: a fragment that hides or overlaps its packet's transport header (RFC 1858, RFC 5722).
@@ -73,6 +75,7 @@ var dropNames = [numDropReasons]string{
 	DropECN:             "ecn",
 	DropSource:          "source",
 	DropScope:           "scope",
+	DropSourceRoute:     "source-route",
 	DropChecksum:        "checksum",
 	DropFragment:        "fragment",
 	DropFragmentFull:    "fragments-full",

@@ -124,21 +124,18 @@ func Fragment(b []byte, p *Parsed, mtu int) (f Fragments, ok bool) {
 // copyOptions writes those of the options that every fragment carries (their type's first bit says so), padded to a multiple
 // of four bytes, and returns their length.
 func copyOptions(dst, options []byte) (n int) {
-	for len(options) > 0 && options[0] != 0 { // end of the list
-		size := 1
-		if options[0] != 1 { // no operation: one byte
-			if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
-				break // no option that anybody could read
-			}
-			size = int(options[1])
+	for len(options) > 0 {
+		size := optionLen(options)
+		if size == 0 {
+			break
 		}
-		if options[0]&0x80 != 0 {
+		if options[0]&optionCopied != 0 {
 			n += copy(dst[n:], options[:size])
 		}
 		options = options[size:]
 	}
 	for ; n%4 != 0; n++ {
-		dst[n] = 0
+		dst[n] = optionEnd
 	}
 	return n
 }

@@ -98,10 +98,10 @@ func TestFragment(t *testing.T) {
 }
 
 // TestFragmentWire: the header of each fragment differs from the packet's where RFC 791 says so, and only options that are to
-// be copied stand in a later one: here source routing (0x83), not the timestamp (0x44).
+// be copied stand in a later one: here one of type 0x94, not the timestamp (0x44).
 func TestFragmentWire(t *testing.T) {
 	s := udp4(40)
-	s.ipOptions = wire(t, "44 04 05 00  01  83 07 04 0a f4 01 09  00 00 00 00")
+	s.ipOptions = wire(t, "44 04 05 00  01  94 07 04 0a f4 01 09  00 00 00 00")
 	s.id, s.tos = 0x1234, 0xb8
 	all := fragments(t, s.build(), 68)
 	want := []string{
@@ -112,7 +112,7 @@ func TestFragmentWire(t *testing.T) {
 			t.Errorf("fragment %d: got %s, want %s", i, got, want[i])
 		}
 	}
-	if got, want := all[1][20:28], wire(t, "83 07 04 0a f4 01 09 00"); !bytes.Equal(got, want) {
+	if got, want := all[1][20:28], wire(t, "94 07 04 0a f4 01 09 00"); !bytes.Equal(got, want) {
 		t.Errorf("options of the second: got %x, want %x", got, want)
 	}
 	if got := reassemble(t, all); !bytes.Equal(got, s.build()[36:]) {
@@ -162,7 +162,7 @@ func FuzzFragment(f *testing.F) {
 	f.Add(uint16(68), uint16(0), bytesOf(100), []byte{})                        // whole
 	f.Add(uint16(576), uint16(0x2001), bytesOf(800), []byte{0x94, 4, 0, 0})     // a piece, router alert
 	f.Add(uint16(100), uint16(5), bytesOf(300), []byte{0x44, 4, 5, 0, 1, 1, 0}) // a last piece
-	f.Add(uint16(80), uint16(0), bytesOf(90), []byte{0x83, 200, 4, 0})          // an option longer than its list
+	f.Add(uint16(80), uint16(0), bytesOf(90), []byte{0x94, 200, 4, 0})          // an option longer than its list
 	f.Fuzz(func(t *testing.T, mtu, frag uint16, payload, options []byte) {
 		options = options[:min(len(options), 40)&^3]
 		b := spec{proto: 47, frag: frag &^ dontFragment, payload: payload[:min(len(payload), 60_000)], ipOptions: options}.build()

@@ -85,6 +85,9 @@ func parse4(b []byte, p *Parsed) DropReason {
 	if Checksum(b[:head], 0) != 0xffff {
 		return DropChecksum // RFC 1812, section 5.2.2
 	}
+	if head > ipv4MinLen && sourceRouted(b[ipv4MinLen:head]) {
+		return DropSourceRoute
+	}
 	p.Version, p.TTL, p.Proto = 4, b[8], Proto(b[9])
 	p.L4, p.Len = head, total
 	p.Flow.src = [2]uint64{mappedHi, mappedLo | uint64(binary.BigEndian.Uint32(b[12:]))}
@@ -94,6 +97,43 @@ func parse4(b []byte, p *Parsed) DropReason {
 		return parseFragment(b, p)
 	}
 	return parseTransport(b, p)
+}
+
+// Types of IPv4 options.
+const (
+	optionEnd    = 0
+	optionNone   = 1
+	optionLoose  = 131 // source route
+	optionStrict = 137
+	optionCopied = 0x80 // in every fragment
+)
+
+// sourceRouted reports whether an option says by which hosts a packet shall go, past what the node decides about its addresses.
+func sourceRouted(options []byte) bool {
+	for len(options) > 0 {
+		n := optionLen(options)
+		if n == 0 {
+			return false
+		}
+		if options[0] == optionLoose || options[0] == optionStrict {
+			return true
+		}
+		options = options[n:]
+	}
+	return false
+}
+
+// optionLen returns the length of the first of the options, in bytes, or 0 where they end or cannot be read.
+func optionLen(options []byte) int {
+	switch {
+	case options[0] == optionEnd:
+		return 0
+	case options[0] == optionNone:
+		return 1
+	case len(options) < 2 || options[1] < 2 || int(options[1]) > len(options):
+		return 0
+	}
+	return int(options[1])
 }
 
 func parse6(b []byte, p *Parsed) DropReason {

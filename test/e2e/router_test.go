@@ -26,6 +26,12 @@ func TestTraceroute(t *testing.T) {
 		}
 		return host(lab.PodCIDR4(n), 1)
 	}
+	hostOf := func(n int, v6 bool) netip.Addr {
+		if v6 {
+			return lab.NodeAddr6(n).Addr()
+		}
+		return lab.NodeAddr4(n).Addr()
+	}
 	for _, network := range []string{"udp", "icmp"} {
 		for _, v6 := range []bool{false, true} {
 			addr := func(p *lab.Pod) netip.Addr {
@@ -44,6 +50,10 @@ func TestTraceroute(t *testing.T) {
 				{"other node", near.Pods[0].Namespace, []netip.Addr{g1, g2, addr(far.Pods[0])}},
 				{"back", far.Pods[0].Namespace, []netip.Addr{g2, g1, addr(near.Pods[0])}},
 				{"from the host", near.Namespace, []netip.Addr{g2, addr(far.Pods[0])}},
+				{"to the gateway", near.Pods[0].Namespace, []netip.Addr{g1}},
+				{"to the other gateway", near.Pods[0].Namespace, []netip.Addr{g1, g2}},
+				{"to the host", near.Pods[0].Namespace, []netip.Addr{hostOf(1, v6)}},
+				{"to the other host", near.Pods[0].Namespace, []netip.Addr{g1, hostOf(2, v6)}},
 			} {
 				t.Run(fmt.Sprintf("%s, IPv6 %v, %s", network, v6, tt.name), func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -99,16 +109,36 @@ func setMTU(t *testing.T, n *lab.Namespace, mtu int) {
 // mustLearnMTU sends datagrams that may not be fragmented until the sender's kernel knows the path's MTU, which has to be want.
 func mustLearnMTU(t *testing.T, from *lab.Namespace, dst netip.Addr, size, want int) {
 	t.Helper()
-	c, err := from.Dial(t.Context(), "udp", netip.AddrPortFrom(dst, 9).String())
+	mustLearnMTUFrom(t, from, netip.Addr{}, dst, size, want)
+}
+
+// dialFrom returns a UDP socket of a namespace from one of its addresses, if that is valid, to port 9 of another.
+func dialFrom(t *testing.T, n *lab.Namespace, src, dst netip.Addr) *net.UDPConn {
+	t.Helper()
+	d := net.Dialer{}
+	if src.IsValid() {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))
+	}
+	var c net.Conn
+	err := n.Do(func() (err error) {
+		c, err = d.Dial("udp", netip.AddrPortFrom(dst, 9).String())
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UDPConn)
+}
+
+func mustLearnMTUFrom(t *testing.T, from *lab.Namespace, src, dst netip.Addr, size, want int) {
+	t.Helper()
+	c := dialFrom(t, from, src, dst)
 	level, discover, do, mtu := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_MTU
 	if dst.Is6() {
 		level, discover, do, mtu = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_MTU
 	}
-	raw, err := c.(*net.UDPConn).SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +197,73 @@ func TestPathMTUOfAnotherNode(t *testing.T) {
 		transfer{from: far.Namespace, to: near.Namespace, addr: src, size: 8 << 20}.run(t)
 		mustLearnMTU(t, far.Namespace, src, 1390, small)
 	}
-	mustLearnMTU(t, cl.Nodes[0].Namespace, far.Addr4, 1390, small) // the host too
+}
+
+// The host learns of a smaller MTU too, also where its packets leave as others: the error then quotes a packet that it did not
+// send.
+func TestPathMTUOfHost(t *testing.T) {
+	const small = 1300
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(number int, c *node.Config) {
+		if number == 2 {
+			c.MTU = small
+		}
+	}})
+	near, far := cl.Nodes[0], cl.Nodes[1].Pods[0]
+	for _, dst := range []netip.Addr{far.Addr4, far.Addr6} {
+		own := lab.NodeAddr4(1).Addr()
+		if dst.Is6() {
+			own = lab.NodeAddr6(1).Addr()
+		}
+		mustLearnMTUFrom(t, near.Namespace, own, dst, 1390, small)
+		mustLearnMTU(t, near.Namespace, dst, 1390, small)
+	}
+}
+
+// Large datagrams of the host to another node's pod and back, from an address that is translated: every fragment is.
+func TestFragmentsTranslated(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}})
+	near, far := cl.Nodes[0], cl.Nodes[1].Pods[0]
+	for _, dst := range []netip.Addr{far.Addr4, far.Addr6} {
+		own := lab.NodeAddr4(1).Addr()
+		if dst.Is6() {
+			own = lab.NodeAddr6(1).Addr()
+		}
+		server, err := far.ListenPacket("udp", netip.AddrPortFrom(dst, 9).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		c := dialFrom(t, near.Namespace, own, dst)
+		for _, size := range []int{100, 8000, 60000} {
+			want, got := make([]byte, size), make([]byte, 1<<16)
+			for i := range want {
+				want[i] = byte(i>>4) ^ byte(size)
+			}
+			if _, err := c.Write(want); err != nil {
+				t.Fatal(err)
+			}
+			server.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, from, err := server.ReadFrom(got)
+			if err != nil || string(got[:n]) != string(want) {
+				t.Fatalf("%d bytes to %v: %d came, %v", size, dst, n, err)
+			}
+			if netip.MustParseAddrPort(from.String()).Addr() == own {
+				t.Errorf("%v was not translated", own)
+			}
+			if _, err := server.WriteTo(got[:n], from); err != nil {
+				t.Fatal(err)
+			}
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err = c.Read(got); err != nil || string(got[:n]) != string(want) {
+				t.Fatalf("%d bytes from %v: %d came, %v", size, dst, n, err)
+			}
+		}
+	}
+	for _, n := range cl.Nodes {
+		if d := dropsOf(t, n); d.sum() != d["scope"] {
+			t.Errorf("%s dropped %v", n.Name(), d)
+		}
+	}
 }
 
 // What may be fragmented on its way is, by the node where it no longer fits.

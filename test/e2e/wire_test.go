@@ -83,7 +83,8 @@ func (f flow) headed(proto packet.Proto, seg []byte) []byte {
 // resum makes the checksum of an IPv4 header right again after an edit.
 func resum(b []byte) []byte {
 	b[10], b[11] = 0, 0
-	binary.BigEndian.PutUint16(b[10:], ^packet.Checksum(b[:20], 0))
+	head := min(max(20, int(b[0]&0xf)*4), len(b))
+	binary.BigEndian.PutUint16(b[10:], ^packet.Checksum(b[:head], 0))
 	return b
 }
 
@@ -152,6 +153,7 @@ func brokenPackets(v4, v6 flow) []broken {
 		{"extension header cut", malformed, v6.headed(43, make([]byte, 4))},
 		{"40 extension headers", malformed, v6.headed(60, chain(40, 17))},
 		{"fragment header cut", malformed, v6.headed(44, make([]byte, 6))},
+		{"loose source route", packet.DropSourceRoute, sourceRouted(v4.udp(9))},
 		{"fragment without a byte", malformed, with(v4.headed(47, nil), put16(6, 1))},
 		{"fragment of 9 bytes before another", malformed, with(v4.headed(47, make([]byte, 9)), put16(6, 0x2001))},
 		{"fragment beyond 65535 bytes", malformed, with(v4.headed(47, make([]byte, 40)), put16(6, 0x1fff))},
@@ -162,6 +164,13 @@ func brokenPackets(v4, v6 flow) []broken {
 		{"mapped source", malformed, flow{netip.MustParseAddr("::ffff:10.244.3.2"), v6.dst}.rawV6()},
 		{"mapped destination", malformed, flow{v6.src, netip.MustParseAddr("::ffff:10.244.1.2")}.rawV6()},
 	}
+}
+
+// sourceRouted puts a loose source route into an IPv4 header.
+func sourceRouted(b []byte) []byte {
+	b = append(append(append([]byte(nil), b[:20]...), 131, 7, 4, 10, 244, 1, 9, 0), b[20:]...)
+	b[0] = 4<<4 | 7
+	return with(b, put16(2, len(b)))
 }
 
 // rawV6 is an IPv6 packet whose addresses may be mapped ones.
