@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -214,6 +216,52 @@ func TestWatchEnds(t *testing.T) {
 	if err := <-done; !errors.Is(err, ErrGone) && !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v, want %v", err, ErrGone)
 	}
+}
+
+// Another user gets nothing, even where the file's mode and directory let him in; nor does a client trust another user's parent.
+func TestStranger(t *testing.T) {
+	if path := os.Getenv("MIDDLEWAY_PARENT_SOCKET"); path != "" {
+		askAsStranger(path)
+		return
+	}
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	dir, err := os.MkdirTemp("", "mw-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	serveAt(t, path)
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(path, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestStranger$")
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), "MIDDLEWAY_PARENT_SOCKET="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{`answer ""`, "belongs to user 0; sockets go to processes of user 65534 alone"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
+	}
+}
+
+func askAsStranger(path string) {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, udpRequest)
+	b, _ := io.ReadAll(conn)
+	_, err = Dial(path)
+	fmt.Printf("answer %q, %v\n", b, err)
 }
 
 func TestListen(t *testing.T) {

@@ -40,13 +40,13 @@ func Listen(path string) (*net.UnixListener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("serve sockets at %s: the path is longer than %d bytes; choose a shorter one", path, maxPath)
 	}
+	if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSocket == 0 {
+		return nil, fmt.Errorf("serve sockets at %s: a file is there; choose another path", path)
+	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("serve sockets at %s: another process does so; end it, or choose another path", path)
 	} else if errors.Is(err, unix.ECONNREFUSED) {
-		if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSocket == 0 {
-			return nil, fmt.Errorf("serve sockets at %s: a file is there; choose another path", path)
-		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("serve sockets: remove what a former process left: %w", err)
 		}
