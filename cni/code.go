@@ -3,6 +3,7 @@ package cni
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -30,6 +31,11 @@ const (
 // fail returns an error with a code, of which details say what was wrong and what to do.
 func fail(code uint, msg string, details any) *types.Error {
 	return types.NewError(code, msg, fmt.Sprint(details))
+}
+
+// rest returns what an error says behind the sentinel that it begins with.
+func rest(err, sentinel error) string {
+	return strings.TrimPrefix(err.Error(), sentinel.Error()+": ")
 }
 
 // coded returns err as an error with a code: its own if it has one, else the given one.

@@ -298,7 +298,7 @@ func (p *plugin) status(a *skel.CmdArgs) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, errNoDaemon):
-		return fail(codeLimited, "the node daemon does not answer: pods have no network but their own", coded(err, codeTryAgain, "").Details)
+		return fail(codeLimited, "the node daemon does not answer: pods reach nothing", coded(err, codeTryAgain, "").Details)
 	}
 	e := coded(err, codeUnavailable, "the node daemon cannot add pods")
 	return fail(codeUnavailable, e.Msg, e.Details)

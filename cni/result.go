@@ -63,7 +63,7 @@ func expected(prev *types100.Result, g grant, ifName, sandbox string) (link.Expe
 	for i, dev := range prev.Interfaces {
 		if dev.Name == ifName && dev.Sandbox == sandbox {
 			index = i
-			if dev.Mtu != 0 {
+			if dev.Mtu != 0 && dev.Mtu != g.MTU {
 				e.MTUs = append(e.MTUs, dev.Mtu)
 			}
 		}

@@ -41,11 +41,11 @@ func (s *Server) reserve(r *request) (l ipam.Lease, err error) {
 	}, r.IPs)
 	switch {
 	case errors.Is(err, ipam.ErrExhausted):
-		err = fail(codeExhausted, "no free pod address", err)
+		err = fail(codeExhausted, ipam.ErrExhausted.Error(), rest(err, ipam.ErrExhausted))
 	case errors.Is(err, ipam.ErrUnavailable):
-		err = fail(codeAddress, "address not available", err)
+		err = fail(codeAddress, ipam.ErrUnavailable.Error(), rest(err, ipam.ErrUnavailable))
 	case errors.Is(err, ipam.ErrExists):
-		err = fail(codeExists, "the attachment exists", fmt.Sprintf("%v; DEL comes before another ADD", err))
+		err = fail(codeExists, ipam.ErrExists.Error(), rest(err, ipam.ErrExists)+"; DEL comes before another ADD")
 	}
 	return l, err
 }

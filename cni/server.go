@@ -243,7 +243,7 @@ func (s *Server) answer(c conn, r *request) {
 		err = s.collect(r)
 	case opStatus:
 		if err = s.leases.Available(); err != nil {
-			err = fail(codeUnavailable, "the node cannot add pods", err)
+			err = fail(codeUnavailable, ipam.ErrExhausted.Error(), rest(err, ipam.ErrExhausted))
 		}
 	default:
 		err = fail(codeDecode, "invalid request", fmt.Sprintf("%q does not come first", r.Op))

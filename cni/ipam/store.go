@@ -82,8 +82,8 @@ func Open(c Config) (*Store, error) {
 	switch {
 	case errors.Is(err, bbolt.ErrTimeout):
 		err = fmt.Errorf("open leases %s: another process has them open; end it, or choose another runDir", c.Path)
-	case errors.Is(err, ErrCorrupt), errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrVersionMismatch), errors.Is(err, bbolt.ErrChecksum):
-		err = fmt.Errorf("open leases %s: %w: %v; move the file away and start again, then delete and remake this node's pods, which no longer have leases", c.Path, ErrCorrupt, err)
+	case errors.Is(err, ErrCorrupt):
+		err = fmt.Errorf("open leases %s: %w; move the file away and start again, then delete and remake this node's pods, which no longer have leases", c.Path, err)
 	case err != nil:
 		err = fmt.Errorf("open leases: %w; make the runDir writable, or choose another one", err)
 	}
@@ -97,11 +97,15 @@ func Open(c Config) (*Store, error) {
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		if recover() != nil {
+			err = fmt.Errorf("%w: a page of the file is damaged", ErrCorrupt)
 		}
 	}()
-	return f()
+	err = f()
+	if errors.Is(err, bbolt.ErrInvalid) || errors.Is(err, bbolt.ErrVersionMismatch) || errors.Is(err, bbolt.ErrChecksum) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
 }
 
 func prepare(tx *bbolt.Tx) error {

@@ -96,7 +96,8 @@ func (e *Expected) checkRoutes(h *netlink.Handle, dev netlink.Link) error {
 	return nil
 }
 
-// is reports whether the kernel's route is this one. The kernel leaves out the destination of a default route.
+// is reports whether the kernel's route is this one. The kernel leaves out the destination of a default route, and we the
+// gateway on a pod's second interface.
 func (r Route) is(k netlink.Route) bool {
 	dst := netip.Prefix{}
 	if k.Dst != nil {
@@ -107,5 +108,5 @@ func (r Route) is(k netlink.Route) bool {
 		dst = r.Dst
 	}
 	gw, _ := netip.AddrFromSlice(k.Gw)
-	return dst == r.Dst && gw.Unmap() == r.Gateway
+	return dst == r.Dst && (gw.Unmap() == r.Gateway || !gw.IsValid())
 }

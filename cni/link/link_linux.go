@@ -200,15 +200,51 @@ func address(h *netlink.Handle, dev netlink.Link, a netip.Addr) error {
 
 // gateway routes everything of the gateway's family to it, and the gateway itself to the device.
 func gateway(h *netlink.Handle, dev netlink.Link, g netip.Addr) error {
+	priority, first, err := priorityOf(h, dev, g)
+	if err != nil {
+		return err
+	}
 	index := dev.Attrs().Index
-	direct := &netlink.Route{LinkIndex: index, Dst: hostNet(g), Scope: netlink.SCOPE_LINK}
-	rest := &netlink.Route{LinkIndex: index, Dst: anyNet(g), Gw: g.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	direct := &netlink.Route{LinkIndex: index, Dst: hostNet(g), Scope: netlink.SCOPE_LINK, Priority: priority}
+	rest := &netlink.Route{LinkIndex: index, Dst: anyNet(g), Gw: g.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Priority: priority}
+	if !first { // IPv6 refuses a gateway that another interface leads to; a tun device needs none
+		rest.Gw, rest.Flags, rest.Scope = nil, 0, netlink.SCOPE_LINK
+	}
 	for _, r := range []*netlink.Route{direct, rest} {
 		if err := h.RouteReplace(r); err != nil {
 			return fmt.Errorf("route %v through %v: %w", r.Dst, dev.Attrs().Name, err)
 		}
 	}
 	return nil
+}
+
+// priorityOf returns the priority of our routes, the lower the better: the kernel's usual one, or a worse one of their own
+// where another interface of the pod has the default route, which stays the pod's way out; then first is false.
+func priorityOf(h *netlink.Handle, dev netlink.Link, g netip.Addr) (priority int, first bool, err error) {
+	family, usual := netlink.FAMILY_V4, 0
+	if g.Is6() {
+		family, usual = netlink.FAMILY_V6, 1024 // IP6_RT_PRIO_USER, which stands for 0
+	}
+	routes, err := h.RouteList(nil, family)
+	if err != nil {
+		return 0, false, fmt.Errorf("list routes: %w", err)
+	}
+	index := dev.Attrs().Index
+	for _, r := range routes {
+		if r.LinkIndex != index && isAny(r.Dst) && r.Priority <= usual {
+			return usual + index, false, nil
+		}
+	}
+	return usual, true, nil
+}
+
+// isAny reports whether a route's destination is everything, which the kernel leaves out.
+func isAny(dst *net.IPNet) bool {
+	if dst == nil {
+		return true
+	}
+	bits, _ := dst.Mask.Size()
+	return bits == 0
 }
 
 func hostNet(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }

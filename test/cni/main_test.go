@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	case chainedName:
 		os.Exit(chained())
 	}
+	lab.RegisterRole(asNobody, runAsNobody)
 	lab.Main(m)
 }
 
@@ -62,6 +63,9 @@ type runtime struct {
 	cni  *libcni.CNIConfig
 	list *libcni.NetworkConfigList
 	exec *executor
+
+	plugins []string // directories
+	cache   string
 }
 
 // newRuntime returns a runtime whose network is the plugin alone, or with what mutate puts beside it.
@@ -93,10 +97,24 @@ func newRuntime(t testing.TB, n *lab.Node, version string, mutate func(conf map[
 		t.Fatal(err)
 	}
 	e := newExecutor()
-	return &runtime{t, n, libcni.NewCNIConfigWithCacheDir([]string{dir}, t.TempDir(), e), list, e}
+	cache := t.TempDir()
+	r := &runtime{t: t, node: n, list: list, plugins: []string{dir}, cache: cache}
+	return r.with(e)
 }
 
-func socketOf(n *lab.Node) string { return filepath.Join(n.Config.RunDir, "cni.sock") }
+// with returns the same runtime with another executor.
+func (r *runtime) with(e *executor) *runtime {
+	other := *r
+	other.exec, other.cni = e, libcni.NewCNIConfigWithCacheDir(r.plugins, r.cache, e)
+	return &other
+}
+
+func socketOf(n *lab.Node) string {
+	if n.Config.CNI.Socket != "" {
+		return n.Config.CNI.Socket
+	}
+	return filepath.Join(n.Config.RunDir, "cni.sock")
+}
 
 // sandbox is a pod without network as the runtime makes it.
 type sandbox struct {
@@ -200,6 +218,18 @@ func mustPing(t testing.TB, from *lab.Namespace, to netip.Addr) {
 	if _, err := from.Ping(ctx, to, 56); err != nil {
 		t.Error(err)
 	}
+}
+
+// mustReach pings until there is an answer: a kernel activates a device some time after a restarted daemon took it up, and
+// drops what is sent before.
+func mustReach(t testing.TB, from *sandbox, to netip.Addr) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s reaches %v", from.Name(), to), func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := from.Ping(ctx, to, 56)
+		return err == nil
+	})
 }
 
 // devices returns the interfaces of a namespace but lo.
