@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -47,6 +48,12 @@ func parseConf(b []byte) (*conf, error) {
 		return nil, fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, maxSocketPath, DefaultSocket))
 	case c.IPAM.Type != "":
 		return nil, fail(codeUnsupported, "unsupported field in network configuration", fmt.Sprintf("ipam.type: %q; the node daemon gives out the addresses, leave ipam out", c.IPAM.Type))
+	}
+	// The library would look into what is not there.
+	for field, list := range c.RawPrevResult {
+		if items, ok := list.([]any); ok && slices.Contains(items, nil) {
+			return nil, fail(codeDecode, "invalid network configuration", fmt.Sprintf("prevResult.%s: null is none", field))
+		}
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, fail(codeDecode, "invalid network configuration", fmt.Sprintf("prevResult: %v", err))
