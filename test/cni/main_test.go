@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 func newNode(t testing.TB, change func(*node.Config)) *lab.Node {
 	t.Helper()
 	cl, err := lab.NewCluster(lab.ClusterConfig{Pods: []int{0}, Change: func(_ int, c *node.Config) {
+		c.HostDevice = "none" // it would count among the pods' devices, and may not change its kind
 		if change != nil {
 			change(c)
 		}
