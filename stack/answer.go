@@ -137,10 +137,10 @@ func (f *forwarder) sendPiece(b *packet.Buffer, n int, fl *packet.Flow, hasFlow 
 }
 
 // answer tells the source of packet b, which is borrowed and will not go further, an error: from the gateway address, if the
-// rules and the limit allow it. The netstack is told nothing: it waits in Inject.
+// rules and the limit allow it.
 func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.Error, from origin) {
 	gateway := f.s.gateway(p.Version)
-	if from == originNode || !gateway.IsValid() || !icmp.MayAnswer(b, p, e.Kind) {
+	if !gateway.IsValid() || !icmp.MayAnswer(b, p, e.Kind) {
 		return
 	}
 	limit := &f.answers.other
@@ -151,6 +151,10 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 		return
 	}
 	head, rest := f.quote(b[:p.Len], p, o)
+	if from == originNode {
+		f.s.tell(e, p, head, rest)
+		return
+	}
 	nb := f.pool.Get()
 	packet.Offload{}.Encode(nb.Space())
 	nb.SetFrame(packet.VnetLen + e.Build(nb.Space()[packet.VnetLen:], gateway, p, head, rest))

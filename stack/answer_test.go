@@ -17,9 +17,10 @@ import (
 // answered is an ICMP error, and where it came out.
 type answered outcome
 
-func isError(b []byte) bool {
+// isOurError reports whether b is an ICMP error of the node.
+func isOurError(b []byte) bool {
 	var p packet.Parsed
-	if packet.Parse(b, &p) != packet.Kept || p.HasFlow {
+	if packet.Parse(b, &p) != packet.Kept || p.HasFlow || p.Flow.Src() != gateway && p.Flow.Src() != gateway6 {
 		return false
 	}
 	from := p.Flow.Src()
@@ -117,6 +118,34 @@ func TestAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNodeIsTold: the netstack hears of its own packets too, though not within Inject.
+func TestNodeIsTold(t *testing.T) {
+	d := newBed(t, 1)
+	d.run(t)
+	for _, tt := range []struct {
+		packettest.Packet
+		want string
+	}{
+		{packettest.Packet{Src: gateway, Dst: farPod, Payload: make([]byte, 1500)}, "node: 3/4 mtu 1450 from 10.244.2.2 to 10.244.1.1 about udp 10.244.1.1:0 -> 10.244.2.2:0"},
+		{packettest.Packet{Src: gateway6, Dst: podB6, Payload: make([]byte, 1500)}, "node: 2/0 mtu 1450 from fd00:10:244:1::3 to fd00:10:244:1::1 about udp [fd00:10:244:1::1]:0 -> [fd00:10:244:1::3]:0"},
+		{packettest.Packet{Src: gateway, Dst: netip.MustParseAddr("203.0.113.1")}, "node: 3/0 from 203.0.113.1 to 10.244.1.1 about udp 10.244.1.1:0 -> 203.0.113.1:0"},
+	} {
+		d.Inject(packet.Offload{}, tt.Frame()[packet.VnetLen:])
+		var got []byte
+		eventually(t, "the node is told", func() bool {
+			d.node.mu.Lock()
+			defer d.node.mu.Unlock()
+			if len(d.node.got) > 0 {
+				got, d.node.got = d.node.got[0], nil
+			}
+			return got != nil
+		})
+		if a := (answered{"node", got}).String(); a != tt.want {
+			t.Errorf("got %s\nwant %s", a, tt.want)
+		}
 	}
 }
 

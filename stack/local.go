@@ -1,8 +1,10 @@
 package stack
 
 import (
+	"context"
 	"sync"
 
+	"github.com/middleway-net/middleway/stack/icmp"
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
@@ -18,6 +20,35 @@ func (l *localWorker) init(s *Stack, c Config) { l.forwarder.init(s, len(s.worke
 func (l *localWorker) settle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+}
+
+// maxTold bounds the errors that wait to be told to the netstack.
+const maxTold = 16
+
+// tell has the netstack told why one of its packets does not get further, later: it waits in Inject, and holds locks that it
+// would need. The error comes from the far end, since the netstack takes nothing from its own addresses.
+func (s *Stack) tell(e icmp.Error, p *packet.Parsed, head, rest []byte) {
+	b := make([]byte, icmp.MaxLen)
+	b = b[:e.Build(b, p.Flow.Dst(), p, head, rest)]
+	select {
+	case s.told <- b:
+	default: // it will send again
+	}
+}
+
+// tellNode hands over what tell took, until ctx ends.
+func (s *Stack) tellNode(ctx context.Context) error {
+	var p packet.Parsed
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b := <-s.told:
+			if s.node != nil && packet.Parse(b, &p) == packet.Kept {
+				s.node.Deliver(b, &p, packet.Offload{})
+			}
+		}
+	}
 }
 
 // Inject sends a packet of the node itself, given in parts, whose unfinished checksum and segmentation o describes. The

@@ -111,6 +111,7 @@ type Stack struct {
 	gateways  [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
 	podCIDRs  []netip.Prefix
 	started   time.Time
+	told      chan []byte // ICMP errors for the netstack
 
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
@@ -138,6 +139,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		log: c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
 		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, started: time.Now(),
+		told: make(chan []byte, maxTold),
 	}
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: c.NodeAddrs})
 	if err := s.publish(nil); err != nil {
@@ -176,6 +178,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.flows.Run(ctx) })
 	g.Go(func() error { return s.fragments.Run(ctx, s.clock) })
+	g.Go(func() error { return s.tellNode(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		for _, w := range s.workers {

@@ -83,7 +83,7 @@ func (d *bed) outcome(t *testing.T) (o outcome) {
 	t.Helper()
 	eventually(t, "the packet comes out or is dropped", func() bool {
 		for _, got := range d.arrived() {
-			if isError(got.packet) {
+			if isOurError(got.packet) {
 				d.errors = append(d.errors, answered(got))
 			} else {
 				o = got

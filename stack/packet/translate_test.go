@@ -202,6 +202,29 @@ func TestTranslateZeroSum(t *testing.T) {
 	}
 }
 
+// TestTranslatePieces: translated fragments are those of the translated packet. The first has the checksum, the others follow
+// its flow.
+func TestTranslatePieces(t *testing.T) {
+	for name, s := range map[string]spec{"udp": udp4(4000), "tcp": tcp4(4000)} {
+		s.frag = 0
+		moved := s.moved(other4, third4, 5000, 81)
+		to, from := moved.flowOf(t), s.flowOf(t)
+		want := fragments(t, moved.build(), 1400)
+		for i, b := range fragments(t, s.build(), 1400) {
+			p := parsed(t, b)
+			if i > 0 {
+				p.Follow(from, true)
+			}
+			if reason := Translate(b, p, &Offload{}, &to); reason != Kept || p.Flow != to {
+				t.Errorf("%s, piece %d: %v, flow %v", name, i, reason, p.Flow)
+			}
+			if !bytes.Equal(b, want[i]) {
+				t.Errorf("%s, piece %d:\ngot  % x\nwant % x", name, i, b[:40], want[i][:40])
+			}
+		}
+	}
+}
+
 func TestTranslateRefuses(t *testing.T) {
 	sctp := spec{proto: SCTP, payload: wire(t, "0fa0 0050 0000 0000 0000 0000")}
 	odd := tcp4(40)

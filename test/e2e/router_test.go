@@ -266,6 +266,23 @@ func TestFragmentsTranslated(t *testing.T) {
 	}
 }
 
+// The way between the nodes takes less than its ends: a pod learns what the tunnel has found out, and so does the node's own
+// TCP.
+func TestPathMTUOnTheWay(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Underlay: lab.UnderlayConfig{Faults: lab.Faults{MTU: 1400}}})
+	near, far := cl.Nodes[0].Pods[0], cl.Nodes[1].Pods[0]
+	for i, n := range cl.Nodes {
+		awaitPeer(t, n, 2-i, "the MTU of the way is found", func(p node.PeerStatus) bool { return p.MTU == 1350 })
+	}
+	for _, dst := range []netip.Addr{far.Addr4, far.Addr6} {
+		mustLearnMTU(t, near.Namespace, dst, 1390, 1350)
+		transfer{from: near.Namespace, to: far.Namespace, addr: dst, size: 1 << 20}.run(t)
+	}
+	for _, gateway := range []netip.Addr{host(lab.PodCIDR4(1), 1), host(lab.PodCIDR6(1), 1)} {
+		exchange(t, dial(t, far.Namespace, "tcp", netip.AddrPortFrom(gateway, 7).String()), 1<<20)
+	}
+}
+
 // What may be fragmented on its way is, by the node where it no longer fits.
 func TestFragmentedOnTheWay(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(number int, c *node.Config) {
