@@ -187,7 +187,7 @@ func TestOlderPeer(t *testing.T) {
 		}
 	}
 	p := one.Peers()[0]
-	if p.State != Unknown || !p.Trains || !p.RemoteChecksum || p.MTU != innerMTU || !strings.Contains(p.Why, "may be down, or older") {
+	if p.State != Unknown || !p.Trains || !p.RemoteChecksum || p.MTU != innerMTU || !strings.Contains(p.Why, "may be down or older") {
 		t.Errorf("%+v", p)
 	}
 }

@@ -181,6 +181,9 @@ func (p *path) end(now time.Time) {
 			p.setState(Down, now)
 		}
 		p.next = now
+		if p.silent == hurry && p.state == Unknown {
+			p.t.log.Warn(fmt.Sprintf("%v has not answered yet: it may be down or older, or a firewall keeps UDP port %d from it", p.peer, p.t.config.Port))
+		}
 		if p.silent > hurry {
 			p.next = now.Add(p.t.jitter(steadyTime))
 		}
@@ -330,7 +333,7 @@ func (p *path) why() string {
 		}
 	}
 	add(!p.peer.Hello, "a kernel's VXLAN device answers no checks")
-	add(p.peer.Hello && p.state == Unknown, "has not answered yet: it may be down, or older")
+	add(p.peer.Hello && p.state == Unknown, "has not answered yet: it may be down or older, or behind a firewall")
 	add(p.announced.MTU != 0 && int(p.announced.MTU) != p.t.config.MTU, "its MTU is %d, this node's %d; give all nodes the same mtu", p.announced.MTU, p.t.config.MTU)
 	add(p.reached != 0, "packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way", p.want(), p.reached)
 	add(p.noTrain, "trains of datagrams do not arrive")

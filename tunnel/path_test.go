@@ -32,7 +32,7 @@ func newWireTo() *wireTo {
 	w := &wireTo{now: time.Unix(1e9, 0), dice: rand.New(rand.NewPCG(1, 2))}
 	w.peer = hello.Message{Version: 1, Kind: hello.Answer, MTU: innerMTU, Can: hello.Trains | hello.RemoteChecksum, Instance: 1}
 	t := &Tunnel{
-		config: Config{Local: node1, MTU: innerMTU}, uses: Offloads{Segment: true, GRO: true, RemoteChecksum: true},
+		config: Config{Local: node1, Port: 8472, MTU: innerMTU}, uses: Offloads{Segment: true, GRO: true, RemoteChecksum: true},
 		log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}
 	p := &peer{Peer: Peer{Name: "node-2", Addr: node2, Hello: true, Trains: true, RemoteChecksum: true}}
@@ -133,6 +133,7 @@ func TestPathAskedBack(t *testing.T) {
 	w := newWireTo()
 	w.cut = true
 	w.rounds(hurry + 2)
+	w.expectLog(t, "has not answered yet: it may be down or older, or a firewall keeps UDP port 8472 from it")
 	m := w.peer
 	m.Kind = hello.Probe
 	if w.take(m, w.now); w.next != w.now {

@@ -3,7 +3,7 @@
 // A packet's way out: Port.Send puts VXLAN and Ethernet headers in front of each segment of a super-packet, its payload
 // stays where the pod's device put it, and the kernel gathers the pieces of one train in one system call. A packet's way
 // in: Port.Receive takes a train, refuses what no peer may send, and hands each inner packet to the stack, which merges
-// them again.
+// them again. Beside that, Run finds out with each middleway peer what gets through between the two.
 package tunnel
 
 import (

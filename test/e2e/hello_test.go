@@ -71,7 +71,7 @@ func TestHello(t *testing.T) {
 			cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, IPv6Underlay: v6, Underlay: lab.UnderlayConfig{Userspace: true}})
 			for i, n := range cl.Nodes {
 				p := awaitPeer(t, n, 2-i, "the peer answers", isUp)
-				if p.MTU != mustStatus(t, n).MTU || !p.Trains || !p.RemoteChecksum || p.Why != "" || p.Name == "" {
+				if st := mustStatus(t, n); p.MTU != st.MTU || st.Tunnel.VNI != 1 || st.Tunnel.Port != 8472 || st.Tunnel.Overhead != map[bool]int{false: 50, true: 70}[v6] || !p.Trains || !p.RemoteChecksum || p.Why != "" || p.Name == "" {
 					t.Errorf("%+v", p)
 				}
 			}
@@ -128,6 +128,11 @@ func TestPathMTU(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	awaitLog(t, one, "peer node-2 at 192.168.254.12: packets of 1450 bytes do not arrive; lower mtu to 1350 or raise the underlay's MTU on the way to 1500")
+	a, b := one.Pods[0], cl.Nodes[1].Pods[0]
+	for _, to := range []netip.Addr{b.Addr4, b.Addr6} { // pods are told, and get through
+		transfer{from: a.Namespace, to: b.Namespace, addr: to, size: 1 << 20, timeout: time.Minute}.run(t)
+		mustLearnMTU(t, a.Namespace, to, 1390, want)
+	}
 	cl.Underlay.Link().SetFaults(lab.Faults{})
 	awaitPeer(t, one, 2, "the way takes all again", func(p node.PeerStatus) bool { return p.MTU == 1450 && p.Why == "" })
 	awaitLog(t, one, "packets of 1450 bytes arrive again")
