@@ -235,7 +235,7 @@ func TestKernelPeerRefusal(t *testing.T) {
 		if p := tn.Peers()[0]; p.Trains {
 			t.Errorf("%+v", p)
 		}
-		time.Sleep(2 * steadyTime)
+		time.Sleep(3 * steadyTime)
 		if p := tn.Peers()[0]; !p.Trains || strings.Contains(p.Why, "refuses") {
 			t.Errorf("%+v", p)
 		}
