@@ -34,7 +34,7 @@ type arrow struct {
 var arrows = []arrow{
 	{".", "", "the root holds no code"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni lab lab/demo lab/manifest lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress", "node builds the parts from a Config and joins them"},

@@ -30,6 +30,9 @@ func (p *Process) join(start func() error) (inside func() error, files []*os.Fil
 	}
 	p.cmd.Env = append(p.cmd.Env, mountVar+"="+p.extraFile(files[1]), dirVar+"="+p.Dir)
 	p.cmd.Dir = "" // it is one of the other mount namespace
+	// Go would take a parent in another PID namespace for a dead one. The child sets the signal by itself in its first step, and
+	// ends with the isolated process in any case.
+	p.cmd.SysProcAttr.Pdeathsig = 0
 	return func() error { return startInside(files[0], start) }, files, nil
 }
 

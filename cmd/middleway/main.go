@@ -28,10 +28,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errSilent) {
+		exit := &exitError{1, err}
+		errors.As(err, &exit)
+		if exit.err != nil && !errors.Is(err, errSilent) {
 			fmt.Fprintln(os.Stderr, "middleway:", err)
 		}
-		os.Exit(1)
+		os.Exit(exit.code)
 	}
 }
 
@@ -50,7 +52,7 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(nodeCommand(), socketsCommand(), statusCommand(), demoCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})

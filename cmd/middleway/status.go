@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,37 +13,87 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/node"
 )
 
 func statusCommand() *cobra.Command {
-	var runDir, output string
+	var dir, runDir, output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what a running node daemon counts",
+		Short: "Show the cluster of `middleway up`, or what a node daemon counts",
+		Long: `Shows the nodes and pods of the cluster that middleway up has made. With --run-dir it asks one node daemon what it counts;
+it does so too, with the default run directory, where there is no cluster.`,
 		Example: `  middleway status
+  middleway status -o json | jq '.pods[] | select(.phase != "Running")'
   middleway status --run-dir /run/middleway -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("status: -o %q: want text or json", output)
 			}
-			st, err := node.ReadStatus(cmd.Context(), runDir)
+			if cmd.Flags().Changed("run-dir") {
+				return showNode(cmd, runDir, output)
+			}
+			st, err := playground.ReadStatus(cmd.Context(), dir)
+			if errors.Is(err, playground.ErrNotRunning) && !cmd.Flags().Changed("dir") && showNode(cmd, runDir, output) == nil {
+				return nil
+			}
 			if err != nil {
 				return err
 			}
 			if output == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(st)
+				return printJSON(cmd.OutOrStdout(), st)
 			}
-			printStatus(cmd.OutOrStdout(), st)
-			return nil
+			return printCluster(cmd.OutOrStdout(), st)
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", node.DefaultRunDir(), "run directory of the daemon")
+	addDirFlag(cmd, &dir)
+	cmd.Flags().StringVar(&runDir, "run-dir", node.DefaultRunDir(), "run directory of a node daemon")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd
+}
+
+// showNode asks a node daemon.
+func showNode(cmd *cobra.Command, runDir, output string) error {
+	st, err := node.ReadStatus(cmd.Context(), runDir)
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		return printJSON(cmd.OutOrStdout(), st)
+	}
+	printStatus(cmd.OutOrStdout(), st)
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func printCluster(w io.Writer, st playground.Status) error {
+	fmt.Fprintf(w, "cluster in %s, %s, pid %d, up %v, joined by %s\n\n", st.Dir, st.State, st.PID, time.Since(st.Started).Round(time.Second), st.Underlay)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tREADY\tADDRESSES\tPOD RANGES\tMTU\tPID\tRESTARTS\tMESSAGE")
+	for _, n := range st.Nodes {
+		fmt.Fprintf(t, "%s\t%v\t%s\t%s\t%d\t%d\t%d\t%s\n", n.Name, n.Ready, joined(n.Addresses), joined(n.PodCIDRs), n.MTU, n.PID, n.Restarts, n.Message)
+	}
+	fmt.Fprintln(t, "\t\t\t\t\t\t\t")
+	fmt.Fprintln(t, "POD\tPHASE\tNODE\tIPS\tRESTARTS\tMESSAGE")
+	for _, p := range st.Pods {
+		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%s\t%d\t%s\n", p.Namespace, p.Name, p.Phase, p.Node, joined(p.IPs), p.Restarts(), p.Reason())
+	}
+	return t.Flush()
+}
+
+func joined[T fmt.Stringer](values []T) string {
+	var words []string
+	for _, v := range values {
+		words = append(words, v.String())
+	}
+	return strings.Join(words, ",")
 }
 
 func printStatus(w io.Writer, st node.Status) {

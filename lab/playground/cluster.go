@@ -37,7 +37,7 @@ type Cluster struct {
 // New takes the state directory and makes a cluster: its nodes answer and its pods run, or have at least been started, when it
 // returns. It needs the namespaces of lab.Enter. A failure leaves nothing behind.
 func New(ctx context.Context, config Config) (*Cluster, error) {
-	if err := config.check(); err != nil {
+	if err := config.Check(); err != nil {
 		return nil, err
 	}
 	placed, err := schedule(config.Pods.Pods, config.Nodes)

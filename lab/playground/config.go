@@ -47,7 +47,8 @@ func DefaultDir() string {
 	return filepath.Join(node.DefaultRunDir(), "up")
 }
 
-func (c *Config) check() error {
+// Check fills in the defaults and finds what cannot work, so that nothing is made before. New does it too.
+func (c *Config) Check() error {
 	if c.Nodes == 0 {
 		c.Nodes = defaultNodes
 	}
@@ -59,7 +60,10 @@ func (c *Config) check() error {
 	}
 	var err error
 	if c.Pods == nil {
-		c.Pods, err = DefaultPods(c.Nodes)
+		if c.Pods, err = DefaultPods(c.Nodes); err != nil {
+			return err
+		}
 	}
+	_, err = schedule(c.Pods.Pods, c.Nodes)
 	return err
 }

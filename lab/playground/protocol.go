@@ -119,10 +119,9 @@ func sendRequest(conn *net.UnixConn, req request, files ...*os.File) error {
 		rights = unix.UnixRights(fds...)
 	}
 	n, _, err := conn.WriteMsgUnix(frame, rights, nil)
-	if err != nil {
-		return err
+	if err == nil && n < len(frame) {
+		_, err = conn.Write(frame[n:])
 	}
-	_, err = conn.Write(frame[n:])
 	return err
 }
 

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/lab/playground"
+)
+
+func execCommand() *cobra.Command {
+	var dir string
+	var req playground.ExecRequest
+	cmd := &cobra.Command{
+		Use:   "exec [-n NAMESPACE] POD [-c CONTAINER] -- COMMAND [ARGUMENT]...",
+		Short: "Run a command in a pod of `middleway up`",
+		Long: `Runs a command of this machine in the namespaces of a pod, with the container's environment and working directory. Standard
+streams are handed over as they are, signals are passed on, and the exit code is the command's: 126 if it cannot be executed, 127
+if there is no such command, 128 and the signal's number if a signal ended it. At a terminal the command gets one of its own.`,
+		Example: `  middleway exec pod-1-1 -- ip address
+  middleway exec pod-1-1 -- middleway tool get 10.244.2.2:8080
+  middleway exec -n prod db -c sidecar -- sh
+  tar c . | middleway exec web -- tar t`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return errors.New("exec: want a pod and a command, as in `middleway exec pod-1-1 -- ip address`")
+			}
+			req.Pod, req.Command = args[0], args[1:]
+			code, err := playground.Exec(cmd.Context(), dir, req)
+			if err != nil || code != 0 {
+				return &exitError{code, err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&req.Namespace, "namespace", "n", "default", "namespace of the pod")
+	cmd.Flags().StringVarP(&req.Container, "container", "c", "", "container of the pod; default the first")
+	addDirFlag(cmd, &dir)
+	return cmd
+}
+
+// exitError ends the program with an exit code, silently if err is nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return "the command failed"
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/lab/tool"
+)
+
+func toolCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tool",
+		Short: "Small clients and servers for pods on a bare machine",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(toolServeCommand(), toolGetCommand())
+	return cmd
+}
+
+func toolServeCommand() *cobra.Command {
+	var addr string
+	cmd := &cobra.Command{
+		Use:     "serve",
+		Short:   "Answer HTTP with the address from which the request came, and /blob?size=BYTES&rate=BYTES/S with random bytes",
+		Example: `  middleway tool serve --listen :8080`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return fmt.Errorf("tool serve: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "serving on %v\n", l.Addr())
+			s := tool.Serve(l)
+			<-cmd.Context().Done()
+			return s.Close()
+		},
+	}
+	cmd.Flags().StringVar(&addr, "listen", ":8080", "address and port")
+	return cmd
+}
+
+func toolGetCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "get ADDRESS:PORT",
+		Short:   "Ask a `middleway tool serve` whom it sees",
+		Example: `  middleway tool get 10.244.2.2:8080`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("tool get: want one ADDRESS:PORT, as in `%s 10.244.2.2:8080`", cmd.CommandPath())
+			}
+			server, err := netip.ParseAddrPort(args[0])
+			if err != nil {
+				return fmt.Errorf("tool get: %q is no address and port like 10.244.2.2:8080 or [fd00:10:244:2::2]:8080", args[0])
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			v, err := tool.Get(ctx, (&net.Dialer{}).DialContext, server)
+			if err != nil {
+				return fmt.Errorf("tool get: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "asked from %v, %v saw %v, %v\n", v.Client, server, v.Seen, v.Took.Round(time.Microsecond))
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
+	return cmd
+}

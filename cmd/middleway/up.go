@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/manifest"
+	"github.com/middleway-net/middleway/lab/playground"
+)
+
+const upHelp = `Makes a cluster on this machine: every node a network namespace with a daemon of its own, and pods from ordinary
+Kubernetes manifests. A pod's command runs in the pod's namespaces, with this machine's files in place of an image; so a
+container needs a command. The CNI plugin attaches the pods; it is this program under another name.
+
+Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
+else pods are spread. Fields and kinds that are not honoured are named in a warning.
+
+In the foreground the cluster runs until Ctrl-C or SIGTERM, then everything is taken down. With -d the command returns when
+all is up. The machine's own network is not touched. It runs as root or as an ordinary user who may open /dev/net/tun and make
+user namespaces. docs/playground.md is the manual.`
+
+// upFlags are what up is told.
+type upFlags struct {
+	config   playground.Config
+	files    []string
+	underlay string
+	detach   bool
+}
+
+func upCommand() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up [-f FILE|DIR]... [-d]",
+		Short: "Make a cluster on this machine, with pods from manifests",
+		Long:  upHelp,
+		Example: `  middleway up
+  middleway up --nodes 3 -f pods.yaml -f more/
+  middleway up -d && middleway status && middleway down
+  kubectl get pods -o yaml | middleway up -f -`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return fmt.Errorf("up: %w", err)
+			}
+			if f.detach {
+				return f.startDetached(cmd)
+			}
+			return f.run(cmd)
+		},
+	}
+	cmd.Flags().IntVar(&f.config.Nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d", playground.MaxNodes))
+	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest, or directory of them, or - for standard input; may be given several times")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; `middleway down` takes it down")
+	cmd.Flags().StringVar(&f.underlay, "underlay", "kernel", "what joins the nodes: kernel (veth; userspace where it has none) or userspace")
+	addDirFlag(cmd, &f.config.Dir)
+	return cmd
+}
+
+// addDirFlag adds the flag by which all commands of the playground find the cluster.
+func addDirFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "dir", playground.DefaultDir(), "state directory of the cluster; default $"+playground.DirVar+" if that is set")
+}
+
+func (f *upFlags) check() error {
+	if f.underlay != "kernel" && f.underlay != "userspace" {
+		return fmt.Errorf("--underlay %q: want kernel or userspace", f.underlay)
+	}
+	f.config.Userspace = f.underlay == "userspace"
+	var err error
+	if f.config.Dir, err = filepath.Abs(f.config.Dir); err != nil {
+		return err
+	}
+	for i, path := range f.files {
+		if path == "-" {
+			continue
+		}
+		if f.files[i], err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads the manifests, if there are any.
+func (f *upFlags) read() error {
+	var err error
+	if len(f.files) > 0 {
+		f.config.Pods, err = manifest.Read(os.Stdin, f.files...)
+	}
+	if err != nil {
+		return err
+	}
+	return f.config.Check()
+}
+
+// run brings the cluster up, waits, and takes it down.
+func (f *upFlags) run(cmd *cobra.Command) error {
+	f.config.Out, f.config.Color = cmd.OutOrStdout(), wantsColor(cmd.OutOrStdout())
+	// As an ordinary user this process is root of a user namespace then, and its default would be another one.
+	if err := os.Setenv(playground.DirVar, f.config.Dir); err != nil {
+		return err
+	}
+	if err := lab.Enter(); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	if !signal.Ignored(syscall.SIGHUP) { // else it was started by nohup
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
+	if err := f.read(); err != nil {
+		return err
+	}
+	c, err := playground.New(ctx, f.config)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+			return errSilent // the user knows
+		}
+		return err
+	}
+	fmt.Fprintf(f.config.Out, "up; `middleway status` shows it, `middleway exec POD -- COMMAND` runs something in a pod, `middleway down` or Ctrl-C ends it\n")
+	c.Wait(ctx)
+	return c.Close()
+}
+
+// startDetached brings the cluster up in the background.
+func (f *upFlags) startDetached(cmd *cobra.Command) error {
+	stdin := slices.Contains(f.files, "-")
+	if !stdin { // else only one process can read them
+		if err := f.read(); err != nil {
+			return err
+		}
+	}
+	args := []string{"up", "--dir", f.config.Dir, "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.underlay}
+	for _, path := range f.files {
+		args = append(args, "-f", path)
+	}
+	c := playground.DetachConfig{Dir: f.config.Dir, Args: args, Out: cmd.OutOrStdout()}
+	if stdin {
+		c.Stdin = os.Stdin
+	}
+	err := playground.Detach(cmd.Context(), c)
+	if cmd.Context().Err() != nil {
+		return errSilent
+	}
+	return err
+}
