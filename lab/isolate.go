@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ func (p *Process) isolate() {
 
 // join returns what starts the process in the PID namespace of an isolated one. The child enters its mount namespace by
 // itself, by one of the files, which are to be closed when it has started.
-func (p *Process) join(start func() error) (inside func() error, files []*os.File, err error) {
+func (p *Process) join() (inside func(start func() error, done <-chan struct{}) error, files []*os.File, err error) {
 	for _, kind := range []string{"pid", "mnt"} {
 		f, err := p.Beside.openNamespace(kind)
 		if err != nil {
@@ -33,25 +34,33 @@ func (p *Process) join(start func() error) (inside func() error, files []*os.Fil
 	// Go would take a parent in another PID namespace for a dead one. The child sets the signal by itself in its first step, and
 	// ends with the isolated process in any case.
 	p.cmd.SysProcAttr.Pdeathsig = 0
-	return func() error { return startInside(files[0], start) }, files, nil
+	inside = func(start func() error, done <-chan struct{}) error { return startInside(files[0], start, done) }
+	return inside, files, nil
 }
 
-// startInside runs start, which makes a child, such that the child is born into a PID namespace. It is called on the spawner's
-// thread, on which nothing else runs; the thread itself stays in its own namespace.
-func startInside(pidNamespace *os.File, start func() error) error {
-	own, err := os.Open("/proc/self/ns/pid")
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	if err := unix.Setns(int(pidNamespace.Fd()), unix.CLONE_NEWPID); err != nil {
-		return fmt.Errorf("enter PID namespace: %w", err)
-	}
-	err = start()
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWPID); back != nil {
-		panic("lab: the spawner cannot return to its PID namespace: " + back.Error())
-	}
-	return err
+// startInside runs start, which makes a child, such that the child is born into a PID namespace: on a thread that has entered it,
+// from which an ordinary user could not come back. The thread stays until the child is done, since its end would be the parent's
+// death to the child.
+func startInside(pidNamespace *os.File, start func() error, done <-chan struct{}) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // the main thread cannot end; while it is locked, the next attempt gets another
+			result <- startInside(pidNamespace, start, done)
+			runtime.UnlockOSThread()
+			return
+		}
+		if err := unix.Setns(int(pidNamespace.Fd()), unix.CLONE_NEWPID); err != nil {
+			result <- fmt.Errorf("enter PID namespace: %w", err)
+			return
+		}
+		err := start()
+		result <- err
+		if err == nil {
+			<-done
+		}
+	}()
+	return <-result
 }
 
 // openNamespace opens a namespace of the process, which must be running.

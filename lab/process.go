@@ -94,17 +94,17 @@ func (p *Process) Start() error {
 	p.cmd.Env = append(p.cmd.Env, namespaceVar+"="+namespace)
 	p.cmd.Dir = p.Dir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	start := p.cmd.Start
 	if p.Isolated {
 		p.isolate()
 	}
+	onThread := func(start func() error, _ <-chan struct{}) error { return onSpawner(start) }
 	if p.Beside != nil {
-		inside, files, err := p.join(start)
+		inside, files, err := p.join()
 		if err != nil {
 			return fmt.Errorf("start %s: %w", p.name, err)
 		}
 		defer closeFiles(files)
-		start = inside
+		onThread = inside
 	}
 	p.connect()
 	if p.Bare {
@@ -112,11 +112,12 @@ func (p *Process) Start() error {
 	} else {
 		p.cmd.Env = append(append(os.Environ(), p.Env...), p.cmd.Env...)
 	}
-	if err := onSpawner(start); err != nil {
+	done := make(chan struct{})
+	if err := onThread(p.cmd.Start, done); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.running = true
-	p.done = make(chan struct{})
+	p.done = done
 	go p.reap()
 	return nil
 }

@@ -74,6 +74,9 @@ func (f *upFlags) check() error {
 	if f.underlay != "kernel" && f.underlay != "userspace" {
 		return fmt.Errorf("--underlay %q: want kernel or userspace", f.underlay)
 	}
+	if f.config.Nodes < 1 || f.config.Nodes > playground.MaxNodes {
+		return fmt.Errorf("--nodes %d: want 1 to %d", f.config.Nodes, playground.MaxNodes)
+	}
 	f.config.Userspace = f.underlay == "userspace"
 	var err error
 	if f.config.Dir, err = filepath.Abs(f.config.Dir); err != nil {
@@ -112,6 +115,7 @@ func (f *upFlags) run(cmd *cobra.Command) error {
 	if err := lab.Enter(); err != nil {
 		return err
 	}
+	f.config.Owner = os.Getppid()
 	ctx := cmd.Context()
 	if !signal.Ignored(syscall.SIGHUP) { // else it was started by nohup
 		var stop context.CancelFunc

@@ -81,6 +81,7 @@ const downWait = maxGrace + 30*time.Second
 // Down takes down the cluster of a state directory and returns when nothing of it is left. Where it crashed, hangs or was
 // killed, its processes are killed and its files removed. The result is false if there was nothing to take down.
 func Down(ctx context.Context, dir string) (bool, error) {
+	o, owned := readOwner(dir)
 	asked, cancel := context.WithTimeout(ctx, downWait)
 	defer cancel()
 	_, err := ask(asked, dir, verbDown)
@@ -88,21 +89,31 @@ func Down(ctx context.Context, dir string) (bool, error) {
 		return false, context.Cause(ctx)
 	}
 	if err == nil {
-		return true, nil
+		if owned {
+			err = o.end()
+		}
+		return true, err
 	}
 	if _, missing := os.Stat(filepath.Join(dir, lockName)); errors.Is(missing, fs.ErrNotExist) || errors.Is(missing, unix.ENOTDIR) {
 		return false, nil
 	} else if missing != nil {
 		return false, fmt.Errorf("take down the cluster in %s: %w", dir, missing)
 	}
-	d, err := waitUnlocked(dir, crashWait)
-	if errors.Is(err, errRuns) {
-		if err := killOwner(dir); err != nil {
+	return clearCrashed(dir)
+}
+
+// clearCrashed takes down a cluster that does not answer.
+func clearCrashed(dir string) (bool, error) {
+	if o, ok := readOwner(dir); ok {
+		if err := o.end(); err != nil {
 			return false, err
 		}
-		d, err = waitUnlocked(dir, crashWait)
 	}
+	d, err := waitUnlocked(dir, crashWait)
 	switch {
+	case errors.Is(err, errRuns):
+		return false, fmt.Errorf("the cluster in %s does not answer, and no process of it is known; end the one that holds %s (`fuser %[2]s` finds it)",
+			dir, filepath.Join(dir, lockName))
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil // it ended by itself meanwhile
 	case err != nil:
@@ -111,18 +122,19 @@ func Down(ctx context.Context, dir string) (bool, error) {
 	return true, d.remove()
 }
 
-// crashWait is how long the kernel has to end a crashed cluster's processes.
+// crashWait is how long a process has to end whose cluster has ended, and the kernel to end those of a crashed one.
 const crashWait = 5 * time.Second
 
-// killOwner kills the cluster's outer process, with which the kernel kills all others.
-func killOwner(dir string) error {
-	o, ok := readOwner(dir)
-	if !ok {
-		return fmt.Errorf("the cluster in %s does not answer, and %s does not name a process of it; end the process that holds %s (`fuser %[3]s` finds it)",
-			dir, ownerName, filepath.Join(dir, lockName))
-	}
-	if err := syscall.Kill(o.PID, syscall.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d, of the cluster in %s: %w", o.PID, dir, err)
+// end waits for the process, and kills it where it does not end by itself; with it the kernel kills all others.
+func (o owner) end() error {
+	for end := time.Now().Add(crashWait); o.alive(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().Before(end) {
+			continue
+		}
+		if err := syscall.Kill(o.PID, syscall.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d of the cluster: %w", o.PID, err)
+		}
+		return nil
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -64,7 +63,7 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 func (c *Cluster) build(ctx context.Context, placed []int) error {
 	for _, step := range []func() error{
 		c.dir.populate,
-		func() error { return c.dir.writeOwner(ownerOf(os.Getppid())) },
+		func() error { return c.dir.writeOwner(c.config.Owner) },
 		c.listen,
 		c.startNodes,
 		func() error { return c.makePods(placed) },

@@ -28,6 +28,9 @@ type Config struct {
 	// Dir is the state directory, where the other commands find the cluster. Default: one that nobody finds, and that ends with
 	// this process.
 	Dir string
+	// Owner is the process that ends with the cluster, for `middleway up` the one outside its namespaces: Down kills it where the
+	// cluster does not answer. Default: nobody.
+	Owner int
 	// Userspace joins the nodes by the lab's own switch even where the kernel has veth.
 	Userspace bool
 	// Out gets a line for each thing that happens. Default: none.

@@ -184,8 +184,12 @@ type owner struct {
 	Boot  string `json:"boot"`
 }
 
-func (d *directory) writeOwner(o owner) error {
-	b, err := json.Marshal(o)
+// writeOwner notes the process, if there is one.
+func (d *directory) writeOwner(pid int) error {
+	if pid == 0 {
+		return nil
+	}
+	b, err := json.Marshal(ownerOf(pid))
 	if err != nil {
 		return err
 	}
@@ -202,8 +206,11 @@ func readOwner(path string) (owner, bool) {
 	if json.Unmarshal(b, &o) != nil || o.PID <= 1 {
 		return owner{}, false
 	}
-	return o, o == ownerOf(o.PID)
+	return o, o.alive()
 }
+
+// alive reports whether the process is still that one, and not only waited for by its parent.
+func (o owner) alive() bool { return o == ownerOf(o.PID) }
 
 // ownerOf describes a process of this machine.
 func ownerOf(pid int) owner {
@@ -213,7 +220,8 @@ func ownerOf(pid int) owner {
 	}
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
 		// The name, in parentheses, may hold anything; the 20th field after it is the start (proc_pid_stat(5)).
-		if fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])); len(fields) > 19 {
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) > 19 && fields[0] != "Z" {
 			o.Start = fields[19]
 		}
 	}

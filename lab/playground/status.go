@@ -2,7 +2,6 @@ package playground
 
 import (
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ const (
 type Status struct {
 	State    State        `json:"state"`
 	Dir      string       `json:"dir"` // the state directory
-	PID      int          `json:"pid"` // of the process to which SIGTERM means `middleway down`
+	PID      int          `json:"pid"` // of the process to which SIGTERM means `middleway down`; 0 if there is none
 	Started  time.Time    `json:"started"`
 	Underlay string       `json:"underlay"` // what joins the nodes, in words
 	Nodes    []NodeStatus `json:"nodes"`
@@ -104,7 +103,7 @@ const statusWait = 2 * time.Second
 func (c *Cluster) Status() Status {
 	c.mu.Lock()
 	s := Status{
-		State: c.state, Dir: c.dir.path, PID: os.Getppid(), Started: c.started,
+		State: c.state, Dir: c.dir.path, PID: c.config.Owner, Started: c.started,
 		Nodes: make([]NodeStatus, len(c.nodes)), Pods: []PodStatus{},
 	}
 	nodes, pods := c.nodes, c.pods
