@@ -81,7 +81,7 @@ func Open(c Config) (*Store, error) {
 		return s.db.Update(prepare)
 	})
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		err = fmt.Errorf("open leases %s: another process has them open; end it, or choose another runDir", c.Path)
 	case errors.Is(err, ErrCorrupt):
 		err = fmt.Errorf("open leases %s: %w; move the file away and start again, then delete and remake this node's pods, which no longer have leases", c.Path, err)
