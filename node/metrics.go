@@ -36,6 +36,7 @@ var (
 	descPackets   = desc("forwarded_packets_total", "Packets forwarded, delivered to the node and sent by it; a super-packet that stays whole counts once.")
 	descBytes     = desc("forwarded_bytes_total", "Bytes of the packets forwarded, IP headers included.")
 	descDrops     = desc("dropped_packets_total", "Packets dropped, by reason.", "reason")
+	descErrors    = desc("icmp_errors_total", "ICMP errors that the node has sent about packets that it did not forward.")
 	descFlows     = desc("flow_directions", "Directions of flows in the flow table; a flow has two.")
 	descEvictions = desc("flow_evictions_total", "Directions of flows given up for newer ones because the flow table was full.")
 	descPods      = desc("attachments", "Pods attached to this node.")
@@ -45,7 +46,7 @@ var (
 // Describe tells every metric.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInfo, descMTU, descWorkers, descPackets, descBytes, descDrops, descFlows, descEvictions, descPods, descPeers,
+		descInfo, descMTU, descWorkers, descPackets, descBytes, descDrops, descErrors, descFlows, descEvictions, descPods, descPeers,
 	} {
 		ch <- d
 	}
@@ -68,6 +69,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, reason := range slices.Sorted(maps.Keys(st.Drops)) {
 		count(descDrops, st.Drops[reason], reason)
 	}
+	count(descErrors, st.ICMPErrors)
 	gauge(descFlows, st.Flows)
 	count(descEvictions, st.EvictedFlows)
 	gauge(descPods, st.Attachments)

@@ -7,7 +7,9 @@
 //	peer ─► Port.Receive ─► fromPeer: joins the train, or ────────┤
 //	netstack ─► Stack.Inject ─► fromNode ─────────────────────────┤
 //	                                                              ▼
+//	                     fragments: of the flow of their packet's first (package fragment)
 //	                              judge: flow cache ─► flow table ─► tables (route)
+//	               passes: a way? time to live? size? ─► else cut, or dropped and answered (answer.go)
 //	                                                              │
 //	             ┌───────────────────────┬────────────────────────┼──────────────────┐
 //	             ▼                       ▼                        ▼                  ▼
@@ -16,5 +18,5 @@
 //
 // Workers run to completion: each owns one queue of every pod's device, one port of the tunnel, its buffers and its flow
 // cache, waits by itself, and takes a packet from the read to the write without handing it to anybody. What workers share
-// is the flow table (package flow) and the tables, an immutable snapshot behind one atomic pointer.
+// is the flow table (package flow), the fragment table and the tables, an immutable snapshot behind one atomic pointer.
 package stack
