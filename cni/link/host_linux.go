@@ -114,8 +114,10 @@ func configureHost(h *netlink.Handle, c HostConfig) (host Host, err error) {
 		}
 		host.Addrs = append(host.Addrs, a)
 	}
-	host.Routes, err = routeHost(h, dev, c, host.Addrs)
-	return host, err
+	if host.Routes, err = routeHost(h, dev, c, host.Addrs); err != nil {
+		return host, err
+	}
+	return host, usable(h, host.Addrs)
 }
 
 // hasNoIPv6 reports whether an address could not be set because the kernel has no IPv6 or it is turned off

@@ -119,7 +119,7 @@ func configure(c Config) error {
 			return err
 		}
 	}
-	return nil
+	return usable(h, c.Addrs)
 }
 
 // setUp finds a device that was opened, sets its limits, and sets it up.
