@@ -3,6 +3,7 @@ package tunnel
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,10 @@ const (
 
 // trainLen is how many datagrams a train of a check has, where that many fit.
 const trainLen = 3
+
+// leastMTU bounds what is believed of a way: every host takes as much (RFC 791, section 3.2), and less is rather loss than a
+// bound.
+const leastMTU = 576
 
 // rungs is how many sizes one round tries in search of the largest that arrives.
 const rungs = 8
@@ -121,9 +126,8 @@ func (p *path) begin(now time.Time) []probe {
 		}
 	}
 	if p.t.uses.Segment && p.announced.Can.Has(hello.Trains) {
-		n := min(trainLen, udp.MaxTrainLen/(vxlan.Overhead+usable))
-		for range n {
-			p.probes = append(p.probes, probe{size: usable, train: n > 1})
+		if n := min(trainLen, udp.MaxTrainLen/(vxlan.Overhead+usable)); n > 1 {
+			p.probes = append(p.probes, slices.Repeat([]probe{{size: usable, train: true}}, n)...)
 		}
 	}
 	return p.probes
@@ -223,19 +227,7 @@ func (p *path) judgeSizes() {
 		p.tooBig, p.reached, p.low, p.high = 0, 0, 0, 0
 		return
 	}
-	best, worst := 0, p.want()
-	for _, pr := range p.probes {
-		switch {
-		case pr.train:
-		case pr.answered:
-			best = max(best, pr.size)
-		}
-	}
-	for _, pr := range p.probes {
-		if !pr.train && !pr.answered && pr.size > best {
-			worst = min(worst, pr.size)
-		}
-	}
+	best, worst := p.between()
 	switch {
 	case p.searching():
 		p.low = max(p.low, best)
@@ -256,6 +248,22 @@ func (p *path) judgeSizes() {
 	}
 }
 
+// between returns the largest size of the round that arrived, and the least above it that did not.
+func (p *path) between() (best, worst int) {
+	for _, pr := range p.probes {
+		if !pr.train && pr.answered {
+			best = max(best, pr.size)
+		}
+	}
+	worst = p.want()
+	for _, pr := range p.probes {
+		if !pr.train && !pr.answered && pr.size > best {
+			worst = min(worst, pr.size)
+		}
+	}
+	return best, worst
+}
+
 // settle ends a search.
 func (p *path) settle(size int) {
 	p.tooBig, p.low, p.high = 0, 0, 0
@@ -263,12 +271,8 @@ func (p *path) settle(size int) {
 		return
 	}
 	p.reached = size
-	p.t.log.Warn(p.tooBigText())
-}
-
-func (p *path) tooBigText() string {
-	return fmt.Sprintf("%v: packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way to %d",
-		p.peer, p.want(), p.reached, p.want()+Overhead(p.peer.Addr))
+	p.t.log.Warn(fmt.Sprintf("%v: packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way to %d",
+		p.peer, p.want(), p.reached, p.want()+Overhead(p.peer.Addr)))
 }
 
 // judgeTrains finds out whether trains arrive. It says nothing where a single datagram of their size did not.
@@ -321,7 +325,7 @@ func (p *path) publish() {
 	}
 	p.peer.trains.Store(p.announced.Can.Has(hello.Trains) && !p.noTrain)
 	p.peer.remote.Store(p.announced.Can.Has(hello.RemoteChecksum) && p.t.uses.RemoteChecksum)
-	p.peer.mtu.Store(int32(p.usable()))
+	p.peer.mtu.Store(int32(max(p.usable(), min(leastMTU, p.want()))))
 }
 
 // why says what is amiss with the peer, or uncertain, in one line.
