@@ -42,7 +42,7 @@ var arrows = []arrow{
 	{"node/parent", "node/underlay", "a parent answers about its own interfaces (ADR 0010)"},
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun", "lab surrounds whole nodes with namespaces, links and a control plane"},
-	{"lab/demo", "lab lab/tool node stack/packet tunnel/vxlan", "the demo drives a lab and draws a packet of it"},
+	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/manifest node", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},

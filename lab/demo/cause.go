@@ -18,8 +18,8 @@ func (r *run) drops() drops {
 	if r.cluster == nil {
 		return d
 	}
-	for _, n := range r.cluster.Nodes {
-		if st, err := n.Status(); err == nil {
+	for _, n := range r.cluster.Nodes() {
+		if st, err := n.Node.Status(); err == nil {
 			d[n.Name()] = st.Stack.Drops
 		}
 	}
@@ -33,7 +33,7 @@ func (r *run) explain(err error, before drops) string {
 		return words[0]
 	}
 	after := r.drops()
-	for _, n := range r.cluster.Nodes {
+	for _, n := range r.cluster.Nodes() {
 		switch counted, answers := after[n.Name()]; {
 		case answers:
 			if s := dropped(before[n.Name()], counted); s != "" {

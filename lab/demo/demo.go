@@ -1,4 +1,4 @@
-// Package demo shows a cluster of two nodes at work on this machine: its pods reach each other, a packet of theirs is taken
+// Package demo shows a cluster of package playground, two nodes with its default pods, at work on this machine: the pods reach each other, a packet of theirs is taken
 // apart, a node's daemon is killed under a download, and throughput stands beside the kernel's own. Every line it prints
 // comes from that run.
 //
@@ -14,7 +14,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/node"
 )
 
@@ -74,9 +74,8 @@ type run struct {
 	text    *text // nil for JSON
 	report  Report
 
-	cluster *lab.Cluster // nil before it is built
-	servers []io.Closer  // of the pods
-	name    string       // of the present step
+	cluster *playground.Cluster // nil before it is built
+	name    string              // of the present step
 }
 
 func (r *run) step(ctx context.Context, s step) {

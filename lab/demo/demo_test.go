@@ -5,17 +5,38 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/tool"
 	"github.com/middleway-net/middleway/node"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+// The test binary is the CNI plugin too, and what the default pods run.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case cni.PluginName:
+		os.Exit(cni.Main("test"))
+	case "middleway":
+		l, err := net.Listen("tcp", os.Args[len(os.Args)-1]) // middleway tool serve --listen :8080
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		tool.Serve(l)
+		select {}
+	}
+	lab.Main(m)
+}
 
 // report is a Report as a reader of the JSON sees it.
 type report struct {

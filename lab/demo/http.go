@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/lab/tool"
 )
 
@@ -41,8 +41,8 @@ func (r *run) http(ctx context.Context) {
 func visit(ctx context.Context, p place, family int) (fact, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
-	own, server := addresses(p.client)[family], netip.AddrPortFrom(addresses(p.server)[family], httpPort)
-	v, err := tool.Get(ctx, p.client.Dial, server)
+	own, server := p.client.Addrs()[family], netip.AddrPortFrom(p.server.Addrs()[family], playground.DefaultPort)
+	v, err := tool.Get(ctx, p.client.Namespace().Dial, server)
 	if err != nil {
 		return nil, requestError(p.client, server, err)
 	}
@@ -53,7 +53,7 @@ func visit(ctx context.Context, p place, family int) (fact, error) {
 	return f, nil
 }
 
-func requestError(from *lab.Pod, to netip.AddrPort, err error) error {
+func requestError(from *playground.Pod, to netip.AddrPort, err error) error {
 	if late(err) {
 		return fmt.Errorf("%s got no answer from http://%v within %v", from.Name(), to, requestWait)
 	}

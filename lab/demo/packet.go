@@ -40,7 +40,7 @@ func (r *run) packet(ctx context.Context) {
 	r.check(ctx, "GET, other node", func(ctx context.Context) (fact, error) {
 		const device = "eth0"
 		p := r.places()[1]
-		from := r.cluster.Nodes[0]
+		from := r.cluster.Nodes()[0]
 		frame, err := captureRequest(ctx, from.Namespace, device, p)
 		if err != nil {
 			return nil, err
@@ -58,7 +58,7 @@ func (r *run) packet(ctx context.Context) {
 				f.Packet += l.Bytes
 			}
 		}
-		return f, f.check([]netip.Addr{from.Config.Address, r.cluster.Nodes[1].Config.Address, p.client.Addr4, p.server.Addr4})
+		return f, f.check([]netip.Addr{from.Config.Address, r.cluster.Nodes()[1].Config.Address, p.client.Addrs()[0], p.server.Addrs()[0]})
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/node"
 )
 
@@ -43,21 +43,21 @@ func (f *pingFact) text() string {
 func (r *run) ping(ctx context.Context) {
 	for _, p := range r.places() {
 		r.check(ctx, p.name, func(ctx context.Context) (fact, error) {
-			return ping(ctx, p.client, p.server.Name(), addresses(p.server)...)
+			return ping(ctx, p.client, p.server.Name(), p.server.Addrs()...)
 		})
 	}
 	r.check(ctx, "gateway", func(ctx context.Context) (fact, error) {
-		n := r.cluster.Nodes[0]
+		n := r.cluster.Nodes()[0]
 		var gateways []netip.Addr
 		for _, cidr := range n.Config.PodCIDRs {
 			gateways = append(gateways, node.Gateway(cidr))
 		}
-		return ping(ctx, n.Pods[0], n.Name(), gateways...)
+		return ping(ctx, r.cluster.Pods()[0], n.Name(), gateways...)
 	})
 }
 
 // ping asks all addresses, also if one does not answer. The fact is nil if none does.
-func ping(ctx context.Context, from *lab.Pod, to string, addrs ...netip.Addr) (fact, error) {
+func ping(ctx context.Context, from *playground.Pod, to string, addrs ...netip.Addr) (fact, error) {
 	f := &pingFact{From: from.Name(), To: to}
 	var errs []error
 	for _, a := range addrs {
@@ -74,11 +74,11 @@ func ping(ctx context.Context, from *lab.Pod, to string, addrs ...netip.Addr) (f
 	return f, errors.Join(errs...)
 }
 
-func medianPing(ctx context.Context, from *lab.Pod, to netip.Addr) (time.Duration, error) {
+func medianPing(ctx context.Context, from *playground.Pod, to netip.Addr) (time.Duration, error) {
 	var rtts []time.Duration
 	for range echoes {
 		ctx, cancel := context.WithTimeout(ctx, echoWait)
-		rtt, err := from.Ping(ctx, to, 56)
+		rtt, err := from.Namespace().Ping(ctx, to, 56)
 		cancel()
 		if late(err) {
 			return 0, fmt.Errorf("%s got no reply from %v within %v", from.Name(), to, echoWait)

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/lab/tool"
 )
 
@@ -49,21 +49,21 @@ func (f *restartFact) text() string {
 // restart kills each daemon once: the client's node's under a download from another node, then the other's under one within
 // that node.
 func (r *run) restart(ctx context.Context) {
-	one, two := r.cluster.Nodes[0], r.cluster.Nodes[1]
+	one, two, pods := r.cluster.Nodes()[0], r.cluster.Nodes()[1], r.cluster.Pods()
 	r.check(ctx, "other node", func(ctx context.Context) (fact, error) {
-		return r.downloadThroughKill(ctx, one, one.Pods[0], two.Pods[0])
+		return r.downloadThroughKill(ctx, one, pods[0], pods[2])
 	})
 	r.check(ctx, "same node", func(ctx context.Context) (fact, error) {
-		return r.downloadThroughKill(ctx, two, two.Pods[1], two.Pods[0])
+		return r.downloadThroughKill(ctx, two, pods[3], pods[2])
 	})
 }
 
 // downloadThroughKill kills the daemon of a node when a third of a download has arrived, starts it again, and waits for the
 // rest.
-func (r *run) downloadThroughKill(ctx context.Context, victim *lab.Node, client, server *lab.Pod) (fact, error) {
+func (r *run) downloadThroughKill(ctx context.Context, victim *playground.Node, client, server *playground.Pod) (fact, error) {
 	ctx, cancel := context.WithTimeout(ctx, downloadWait)
 	defer cancel()
-	d := startDownload(ctx, client, netip.AddrPortFrom(server.Addr4, httpPort), r.config.Download)
+	d := startDownload(ctx, client, netip.AddrPortFrom(server.Addrs()[0], playground.DefaultPort), r.config.Download)
 	select {
 	case <-d.third:
 	case <-d.done:
@@ -94,23 +94,24 @@ func (r *run) downloadThroughKill(ctx context.Context, victim *lab.Node, client,
 	return f, nil
 }
 
-// restart kills a node's daemon and starts it again at once.
-func restart(victim *lab.Node, f *restartFact, received *atomic.Int64) error {
+// restart kills a node's daemon and waits until the playground has started it again.
+func restart(victim *playground.Node, f *restartFact, received *atomic.Int64) error {
 	killed := time.Now()
 	if err := victim.Daemon().Kill(); err != nil {
 		return err
 	}
 	f.KilledAt = received.Load()
-	if err := victim.Start(); err != nil {
-		return err
+	for {
+		if st, err := victim.Node.Status(); err == nil && st.PID != f.OldPID {
+			f.Ready, f.NewPID, f.Flows = Millis(time.Since(killed)), st.PID, st.Stack.RestoredFlows
+			return nil
+		}
+		if time.Since(killed) > readyWait {
+			s := victim.Status()
+			return fmt.Errorf("the daemon of %s did not come back within %v: %s", victim.Name(), readyWait, s.Message)
+		}
+		time.Sleep(2 * time.Millisecond)
 	}
-	if err := victim.WaitReady(readyWait); err != nil {
-		return err
-	}
-	f.Ready, f.NewPID = Millis(time.Since(killed)), victim.Daemon().PID()
-	st, err := victim.Status()
-	f.Flows = st.Stack.RestoredFlows
-	return err
 }
 
 // download is one that goes on in the background.
@@ -122,7 +123,7 @@ type download struct {
 	err      error
 }
 
-func startDownload(ctx context.Context, client *lab.Pod, server netip.AddrPort, size int64) *download {
+func startDownload(ctx context.Context, client *playground.Pod, server netip.AddrPort, size int64) *download {
 	d := &download{third: make(chan struct{}), done: make(chan struct{})}
 	progress := func(received int64) {
 		if before := d.received.Swap(received); before < size/3 && received >= size/3 {
@@ -132,7 +133,7 @@ func startDownload(ctx context.Context, client *lab.Pod, server netip.AddrPort, 
 	rate := int64(float64(size) / downloadTime.Seconds())
 	go func() {
 		defer close(d.done)
-		d.result, d.err = tool.Download(ctx, client.Dial, server, tool.DownloadConfig{Size: size, Rate: max(1, rate), Progress: progress})
+		d.result, d.err = tool.Download(ctx, client.Namespace().Dial, server, tool.DownloadConfig{Size: size, Rate: max(1, rate), Progress: progress})
 	}()
 	return d
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
-	"github.com/middleway-net/middleway/lab"
-	"github.com/middleway-net/middleway/lab/tool"
+	"github.com/middleway-net/middleway/lab/playground"
 )
 
 // step is a part of the demo: a few checks under one heading.
@@ -28,25 +28,20 @@ var steps = []step{
 	{"throughput", "one TCP stream; the kernel's own bridge and VXLAN in turn with middleway", (*run).throughput},
 }
 
-// httpPort is where every pod serves.
-const httpPort = 8080
-
 // place is two pods between which something is shown.
 type place struct {
 	name           string
-	client, server *lab.Pod
+	client, server *playground.Pod
 }
 
 // places returns two pods of one node, and of two.
 func (r *run) places() []place {
-	one, two := r.cluster.Nodes[0].Pods, r.cluster.Nodes[1].Pods
-	return []place{{"same node", one[0], one[1]}, {"other node", one[0], two[0]}}
+	pods := r.cluster.Pods()
+	return []place{{"same node", pods[0], pods[1]}, {"other node", pods[0], pods[2]}}
 }
 
 // families are the names of a pod's addresses.
 var families = []string{"IPv4", "IPv6"}
-
-func addresses(p *lab.Pod) []netip.Addr { return []netip.Addr{p.Addr4, p.Addr6} }
 
 // clusterFact is what was built.
 type clusterFact struct {
@@ -72,7 +67,11 @@ func (f *clusterFact) text() string {
 	for _, n := range f.Nodes {
 		head := fmt.Sprintf("%s  %v  pid %d", n.Name, n.Address, n.PID)
 		for _, p := range n.Pods {
-			fmt.Fprintf(&b, "%-36s  %s  %v  %v\n", head, p.Name, p.Addresses[0], p.Addresses[1])
+			fmt.Fprintf(&b, "%-36s  %s", head, p.Name)
+			for _, a := range p.Addresses {
+				fmt.Fprintf(&b, "  %v", a)
+			}
+			b.WriteByte('\n')
 			head = ""
 		}
 	}
@@ -81,48 +80,54 @@ func (f *clusterFact) text() string {
 }
 
 func (r *run) build(ctx context.Context) {
-	r.check(ctx, "2 nodes, 4 pods", func(context.Context) (fact, error) {
-		cluster, err := lab.NewCluster(lab.ClusterConfig{
-			Underlay: lab.UnderlayConfig{Userspace: r.config.Userspace}, Change: r.config.Change,
-		})
+	r.check(ctx, "2 nodes, 4 pods", func(ctx context.Context) (fact, error) {
+		cluster, err := playground.New(ctx, playground.Config{Userspace: r.config.Userspace, Change: r.config.Change})
 		if err != nil {
 			return nil, err
 		}
 		r.cluster = cluster
-		if err := r.serve(); err != nil {
-			return nil, err
+		for _, p := range cluster.Pods() {
+			if err := awaitServer(ctx, p); err != nil {
+				return nil, err
+			}
 		}
 		return describe(cluster)
 	})
 }
 
-// serve starts an HTTP server in every pod.
-func (r *run) serve() error {
-	for _, n := range r.cluster.Nodes {
-		for _, p := range n.Pods {
-			l, err := p.Listen("tcp", fmt.Sprintf(":%d", httpPort))
-			if err != nil {
-				return err
-			}
-			r.servers = append(r.servers, tool.Serve(l))
+// serverWait bounds the start of a pod's server.
+const serverWait = 10 * time.Second
+
+// awaitServer waits until a pod's server listens, seen from inside the pod.
+func awaitServer(ctx context.Context, p *playground.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	defer cancel()
+	for {
+		conn, err := p.Namespace().Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", playground.DefaultPort))
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			s := p.Status()
+			return fmt.Errorf("the server of %s does not listen within %v: %s", p.Name(), serverWait, s.Reason())
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	return nil
 }
 
-func describe(cluster *lab.Cluster) (*clusterFact, error) {
-	f := &clusterFact{Underlay: "the kernel's veth"}
-	if cluster.Underlay.Link() != nil {
-		f.Underlay = "a switch in userspace"
-	}
-	for _, n := range cluster.Nodes {
-		st, err := n.Status()
-		if err != nil {
-			return nil, err
+func describe(cluster *playground.Cluster) (*clusterFact, error) {
+	f := &clusterFact{Underlay: cluster.Underlay()}
+	for _, n := range cluster.Nodes() {
+		st := n.Status()
+		if !st.Ready {
+			return nil, fmt.Errorf("%s: %s", st.Name, st.Message)
 		}
-		nf := nodeFact{Name: n.Name(), Address: n.Config.Address, PID: n.Daemon().PID(), MTU: st.MTU}
-		for _, p := range n.Pods {
-			nf.Pods = append(nf.Pods, podFact{p.Name(), addresses(p)})
+		nf := nodeFact{Name: st.Name, Address: st.Addresses[0], PID: st.PID, MTU: st.MTU}
+		for _, p := range cluster.Pods() {
+			if p.Node() == n {
+				nf.Pods = append(nf.Pods, podFact{p.Name(), p.Addrs()})
+			}
 		}
 		f.Nodes = append(f.Nodes, nf)
 	}

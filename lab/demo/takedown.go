@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -17,16 +16,11 @@ func (f *endFact) text() string {
 
 func (r *run) takeDown(ctx context.Context) {
 	r.check(ctx, "take down", func(context.Context) (fact, error) {
-		var errs []error
-		for _, s := range r.servers {
-			errs = append(errs, s.Close())
-		}
 		cluster := r.cluster
 		r.cluster = nil
-		errs = append(errs, cluster.Close())
-		if err := errors.Join(errs...); err != nil {
+		if err := cluster.Close(); err != nil {
 			return nil, err
 		}
-		return &endFact{len(cluster.Nodes)}, nil
+		return &endFact{len(cluster.Nodes())}, nil
 	})
 }

@@ -49,8 +49,8 @@ func (r *run) throughput(ctx context.Context) {
 		r.check(ctx, p.name, func(ctx context.Context) (fact, error) {
 			kernel, err := baselines[i](r.config.Userspace)
 			defer kernel.close()
-			f := &rateFact{Kernel: kernel.name, Congestion: congestion(p.client.Namespace)}
-			racers := []contestant{{"middleway", p.client.Namespace, p.server.Namespace, p.server.Addr4}}
+			f := &rateFact{Kernel: kernel.name, Congestion: congestion(p.client.Namespace())}
+			racers := []contestant{{"middleway", p.client.Namespace(), p.server.Namespace(), p.server.Addrs()[0]}}
 			switch {
 			case errors.Is(err, errMissing):
 				f.Missing = err.Error()

@@ -7,8 +7,8 @@ import (
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
-// defaultPort is where the default pods serve.
-const defaultPort = 8080
+// DefaultPort is where the default pods serve.
+const DefaultPort = 8080
 
 // DefaultPods returns what runs where no manifest is given: two pods a node, each an HTTP server that tells who asks.
 func DefaultPods(nodes int) (*manifest.Set, error) {
@@ -26,7 +26,7 @@ spec:
   - name: server
     command: [middleway, tool, serve, --listen, ":%d"]
     ports: [{containerPort: %d}]
-`, n, i, nodeName(n), defaultPort, defaultPort)
+`, n, i, nodeName(n), DefaultPort, DefaultPort)
 		}
 	}
 	return manifest.Parse("the default pods", []byte(b.String()))
