@@ -20,6 +20,17 @@ const (
 	RequireVar = "MIDDLEWAY_REQUIRE_LAB"
 )
 
+// The values of enteredVar.
+const (
+	enteredAsRoot = "root"
+	enteredAsUser = "user" // in a user namespace
+)
+
+var inUserNamespace bool // set by Enter
+
+// InUserNamespace reports whether Enter had to make a user namespace: this process is an ordinary user's.
+func InUserNamespace() bool { return inUserNamespace }
+
 // Main runs the tests of a package inside the lab; a TestMain calls it after RegisterRole. Where the kernel forbids the
 // lab it prints why and what to do, and skips all tests, or fails if MIDDLEWAY_REQUIRE_LAB=1. It does not return.
 func Main(m interface{ Run() int }) {
@@ -46,8 +57,9 @@ func Main(m interface{ Run() int }) {
 // Call it early and from the main goroutine: everything done before is done twice. Where the machine forbids the lab
 // the error is an ErrForbidden that says what to do.
 func Enter() error {
-	if os.Getenv(enteredVar) != "" {
+	if way := os.Getenv(enteredVar); way != "" {
 		os.Unsetenv(enteredVar)
+		inUserNamespace = way == enteredAsUser
 		if err := keepBroker(); err != nil {
 			return err
 		}
@@ -87,7 +99,11 @@ func reenter(userNamespace bool) (int, error) {
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = os.Args
-	cmd.Env = append(os.Environ(), enteredVar+"=1")
+	way := enteredAsRoot
+	if userNamespace {
+		way = enteredAsUser
+	}
+	cmd.Env = append(os.Environ(), enteredVar+"="+way)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	broker, inside, err := newBroker()
 	if err != nil {

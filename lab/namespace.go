@@ -38,6 +38,12 @@ var quietSysctls = []struct{ name, value string }{
 	{"net.ipv6.conf.default.accept_ra", "0"},
 }
 
+// HasIPv6 reports whether the kernel has IPv6 at all.
+func HasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
+}
+
 // NewNamespace makes a network namespace with lo up. The name is for messages only. Reverse path filters, duplicate
 // address detection and router solicitation are off in it.
 func NewNamespace(name string) (*Namespace, error) {

@@ -91,6 +91,9 @@ func (cl *Cluster) joinOutside(c ClusterConfig) (err error) {
 	}
 	for i, n := range cl.Nodes {
 		for _, a := range nodeAddrs(i + 1) {
+			if a.Is6() && !HasIPv6() {
+				continue
+			}
 			if err := n.AddAddr("lo", netip.PrefixFrom(a, a.BitLen())); err != nil {
 				return err
 			}

@@ -99,6 +99,9 @@ func (u *Underlay) addAddrs() error {
 		if err := node.AddAddr(underlayDevice, NodeAddr4(i+1)); err != nil {
 			return err
 		}
+		if !HasIPv6() {
+			continue
+		}
 		if err := node.AddAddr(underlayDevice, NodeAddr6(i+1)); err != nil {
 			return err
 		}

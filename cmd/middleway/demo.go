@@ -24,7 +24,7 @@ if something failed.`
 func demoCommand() *cobra.Command {
 	var c demo.Config
 	size := demo.Bytes(256 << 20)
-	var underlay, output string
+	var output string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a small cluster at work on this machine",
@@ -38,13 +38,10 @@ func demoCommand() *cobra.Command {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("demo: -o %q: want text or json", output)
 			}
-			if underlay != "kernel" && underlay != "userspace" {
-				return fmt.Errorf("demo: --underlay %q: want kernel or userspace", underlay)
-			}
 			if c.Duration < 100*time.Millisecond || c.Duration > time.Minute {
 				return fmt.Errorf("demo: --duration %v: want 100ms to 1m", c.Duration)
 			}
-			c.Download, c.JSON, c.Userspace = int64(size), output == "json", underlay == "userspace"
+			c.Download, c.JSON = int64(size), output == "json"
 			c.Color = !c.JSON && wantsColor(cmd.OutOrStdout())
 			if err := lab.Enter(); err != nil {
 				return err
@@ -58,7 +55,7 @@ func demoCommand() *cobra.Command {
 	}
 	cmd.Flags().Var(&size, "download", "size of each download, for example 64MiB or 1GiB")
 	cmd.Flags().DurationVar(&c.Duration, "duration", time.Second, "how long the throughput of each is measured")
-	cmd.Flags().StringVar(&underlay, "underlay", "kernel", "what joins the nodes: kernel (veth; userspace where it has none) or userspace")
+	addUnderlayFlag(cmd, &c.Underlay)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd
 }

@@ -30,10 +30,9 @@ user namespaces. docs/playground.md is the manual.`
 
 // upFlags are what up is told.
 type upFlags struct {
-	config   playground.Config
-	files    []string
-	underlay string
-	detach   bool
+	config playground.Config
+	files  []string
+	detach bool
 }
 
 func upCommand() *cobra.Command {
@@ -60,7 +59,7 @@ func upCommand() *cobra.Command {
 	cmd.Flags().IntVar(&f.config.Nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d", playground.MaxNodes))
 	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest, or directory of them, or - for standard input; may be given several times")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; `middleway down` takes it down")
-	cmd.Flags().StringVar(&f.underlay, "underlay", "kernel", "what joins the nodes: kernel (veth; userspace where it has none) or userspace")
+	addUnderlayFlag(cmd, &f.config.Underlay)
 	addDirFlag(cmd, &f.config.Dir)
 	return cmd
 }
@@ -70,14 +69,16 @@ func addDirFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "dir", playground.DefaultDir(), "state directory of the cluster; default $"+playground.DirVar+" if that is set")
 }
 
+// addUnderlayFlag adds the flag that says what joins the nodes.
+func addUnderlayFlag(cmd *cobra.Command, u *playground.Underlay) {
+	*u = playground.Auto
+	cmd.Flags().Var(u, "underlay", "what joins the nodes: kernel (veth; userspace where it has none), userspace, machine (the machine's loopback, by sockets handed in), or auto (machine for an ordinary user, else kernel)")
+}
+
 func (f *upFlags) check() error {
-	if f.underlay != "kernel" && f.underlay != "userspace" {
-		return fmt.Errorf("--underlay %q: want kernel or userspace", f.underlay)
-	}
 	if f.config.Nodes < 1 || f.config.Nodes > playground.MaxNodes {
 		return fmt.Errorf("--nodes %d: want 1 to %d", f.config.Nodes, playground.MaxNodes)
 	}
-	f.config.Userspace = f.underlay == "userspace"
 	var err error
 	if f.config.Dir, err = filepath.Abs(f.config.Dir); err != nil {
 		return err
@@ -145,7 +146,7 @@ func (f *upFlags) startDetached(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	args := []string{"up", "--dir", f.config.Dir, "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.underlay}
+	args := []string{"up", "--dir", f.config.Dir, "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.config.Underlay.String()}
 	for _, path := range f.files {
 		args = append(args, "-f", path)
 	}

@@ -24,8 +24,8 @@ type Config struct {
 	Download int64
 	// Duration is how long each contestant's throughput is measured. Default 1 s.
 	Duration time.Duration
-	// Userspace joins the nodes by the lab's own switch even where the kernel has veth.
-	Userspace bool
+	// Underlay joins the nodes. Default: playground.Auto.
+	Underlay playground.Underlay
 	// JSON prints one JSON document at the end instead of lines as they come.
 	JSON bool
 	// Color colours the lines.

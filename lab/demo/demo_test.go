@@ -17,12 +17,14 @@ import (
 
 	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/lab/tool"
 	"github.com/middleway-net/middleway/node"
 )
 
 // The test binary is the CNI plugin too, and what the default pods run.
 func TestMain(m *testing.M) {
+	lab.RunRole()
 	switch filepath.Base(os.Args[0]) {
 	case cni.PluginName:
 		os.Exit(cni.Main("test"))
@@ -94,7 +96,7 @@ func TestRun(t *testing.T) {
 
 func TestRunText(t *testing.T) {
 	var b bytes.Buffer
-	c := Config{Download: 4 << 20, Duration: 100 * time.Millisecond, Userspace: true, Color: true}
+	c := Config{Download: 4 << 20, Duration: 100 * time.Millisecond, Underlay: playground.Userspace, Color: true}
 	if err := Run(t.Context(), c, &b); err != nil {
 		t.Error(err)
 	}

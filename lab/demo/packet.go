@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 )
 
 // captureWait is how long a frame is waited for after its request was answered: it is in the socket's queue already.
@@ -38,15 +39,26 @@ func (f *packetFact) drawing() string { return Draw(f.frame) }
 
 func (r *run) packet(ctx context.Context) {
 	r.check(ctx, "GET, other node", func(ctx context.Context) (fact, error) {
+		cluster, where := r.cluster, ""
+		if cluster.Outside() {
+			second, err := playground.New(ctx, playground.Config{Underlay: playground.Kernel, Change: r.config.Change})
+			if err != nil {
+				return nil, err
+			}
+			defer second.Close()
+			if err := awaitServers(ctx, second); err != nil {
+				return nil, err
+			}
+			cluster, where = second, " in a second cluster, for nobody but root may listen on the machine's own network"
+		}
 		const device = "eth0"
-		p := r.places()[1]
-		from := r.cluster.Nodes()[0]
+		p, from, to := placesOf(cluster)[1], cluster.Nodes()[0], cluster.Nodes()[1]
 		frame, err := captureRequest(ctx, from.Namespace, device, p)
 		if err != nil {
 			return nil, err
 		}
 		layers, err := dissect(frame)
-		f := &packetFact{On: device + " of " + from.Name(), Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
+		f := &packetFact{On: device + " of " + from.Name() + where, Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
 		if err != nil {
 			return f, err
 		}
@@ -58,7 +70,7 @@ func (r *run) packet(ctx context.Context) {
 				f.Packet += l.Bytes
 			}
 		}
-		return f, f.check([]netip.Addr{from.Config.Address, r.cluster.Nodes()[1].Config.Address, p.client.Addrs()[0], p.server.Addrs()[0]})
+		return f, f.check([]netip.Addr{from.Config.Address, to.Config.Address, p.client.Addrs()[0], p.server.Addrs()[0]})
 	})
 }
 

@@ -35,8 +35,10 @@ type place struct {
 }
 
 // places returns two pods of one node, and of two.
-func (r *run) places() []place {
-	pods := r.cluster.Pods()
+func (r *run) places() []place { return placesOf(r.cluster) }
+
+func placesOf(c *playground.Cluster) []place {
+	pods := c.Pods()
 	return []place{{"same node", pods[0], pods[1]}, {"other node", pods[0], pods[2]}}
 }
 
@@ -81,15 +83,13 @@ func (f *clusterFact) text() string {
 
 func (r *run) build(ctx context.Context) {
 	r.check(ctx, "2 nodes, 4 pods", func(ctx context.Context) (fact, error) {
-		cluster, err := playground.New(ctx, playground.Config{Userspace: r.config.Userspace, Change: r.config.Change})
+		cluster, err := playground.New(ctx, playground.Config{Underlay: r.config.Underlay, Change: r.config.Change})
 		if err != nil {
 			return nil, err
 		}
 		r.cluster = cluster
-		for _, p := range cluster.Pods() {
-			if err := awaitServer(ctx, p); err != nil {
-				return nil, err
-			}
+		if err := awaitServers(ctx, cluster); err != nil {
+			return nil, err
 		}
 		return describe(cluster)
 	})
@@ -97,6 +97,15 @@ func (r *run) build(ctx context.Context) {
 
 // serverWait bounds the start of a pod's server.
 const serverWait = 10 * time.Second
+
+func awaitServers(ctx context.Context, c *playground.Cluster) error {
+	for _, p := range c.Pods() {
+		if err := awaitServer(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // awaitServer waits until a pod's server listens, seen from inside the pod.
 func awaitServer(ctx context.Context, p *playground.Pod) error {

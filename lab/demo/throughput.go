@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/lab/tool"
 )
 
@@ -47,7 +48,7 @@ func (r *run) throughput(ctx context.Context) {
 	baselines := []baseline{kernelBridge, kernelVXLAN}
 	for i, p := range r.places() {
 		r.check(ctx, p.name, func(ctx context.Context) (fact, error) {
-			kernel, err := baselines[i](r.config.Userspace)
+			kernel, err := baselines[i](r.config.Underlay == playground.Userspace)
 			defer kernel.close()
 			f := &rateFact{Kernel: kernel.name, Congestion: congestion(p.client.Namespace())}
 			racers := []contestant{{"middleway", p.client.Namespace(), p.server.Namespace(), p.server.Addrs()[0]}}

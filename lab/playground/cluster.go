@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/middleway-net/middleway/lab"
-	"github.com/middleway-net/middleway/node"
 )
 
 // Cluster is a cluster that runs on this machine.
@@ -91,25 +90,23 @@ var errStopped = errors.New("the cluster was taken down while it started")
 
 func (c *Cluster) startNodes() error {
 	c.text.intro(c.config, c.dir.path)
-	lc := lab.ClusterConfig{Pods: make([]int, c.config.Nodes), Dir: c.dir.path}
-	join(&lc, c.config)
-	change := lc.Change
-	lc.Change = func(number int, nc *node.Config) {
-		change(number, nc)
-		if c.config.Change != nil {
-			c.config.Change(number, nc)
-		}
-	}
-	var err error
-	if c.lab, err = lab.NewCluster(lc); err != nil {
+	lc := lab.ClusterConfig{Pods: make([]int, c.config.Nodes), Dir: c.dir.path, Change: c.config.Change}
+	c.config.Underlay.join(&lc)
+	joined, err := lab.NewCluster(lc)
+	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	c.lab = joined
+	c.mu.Unlock()
 	for _, n := range c.lab.Nodes {
 		added, err := newNode(c, n)
 		if err != nil {
 			return err
 		}
+		c.mu.Lock()
 		c.nodes = append(c.nodes, added)
+		c.mu.Unlock()
 		c.tasks.Go(added.supervise)
 	}
 	return c.text.nodes(c)
@@ -207,8 +204,11 @@ func (c *Cluster) Pods() []*Pod {
 	return c.pods
 }
 
-// Underlay tells what joins the nodes.
+// Underlay tells in words what joins the nodes.
 func (c *Cluster) Underlay() string { return describeUnderlay(c.lab) }
+
+// Outside reports whether the nodes are joined in the machine's own network namespace.
+func (c *Cluster) Outside() bool { return c.config.Underlay == Machine }
 
 // Pod returns a pod by its namespace and name, or nil.
 func (c *Cluster) Pod(namespace, name string) *Pod {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/manifest"
 	"github.com/middleway-net/middleway/node"
 )
@@ -31,8 +32,8 @@ type Config struct {
 	// Owner is the process that ends with the cluster, for `middleway up` the one outside its namespaces: Down kills it where the
 	// cluster does not answer. Default: nobody.
 	Owner int
-	// Userspace joins the nodes by the lab's own switch even where the kernel has veth.
-	Userspace bool
+	// Underlay joins the nodes. Default: Auto.
+	Underlay Underlay
 	// Out gets a line for each thing that happens. Default: none.
 	Out io.Writer
 	// Color colours the lines.
@@ -60,6 +61,15 @@ func (c *Config) Check() error {
 	}
 	if c.Out == nil {
 		c.Out = io.Discard
+	}
+	if c.Underlay == "" {
+		c.Underlay = Auto
+	}
+	if c.Underlay == Auto {
+		c.Underlay = Kernel
+		if lab.InUserNamespace() {
+			c.Underlay = Machine
+		}
 	}
 	var err error
 	if c.Pods == nil {

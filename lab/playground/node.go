@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,8 +35,13 @@ func newNode(c *Cluster, n *lab.Node) (*Node, error) {
 	return &Node{Node: n, cluster: c, network: network}, nil
 }
 
-// Addresses are the node's own.
-func (n *Node) Addresses() []netip.Addr { return []netip.Addr{n.Config.Address} }
+// Addresses are the node's own, as pods know them; a kernel without IPv6 leaves those out.
+func (n *Node) Addresses() []netip.Addr {
+	if lab.HasIPv6() {
+		return n.Config.NodeAddresses
+	}
+	return slices.DeleteFunc(slices.Clone(n.Config.NodeAddresses), netip.Addr.Is6)
+}
 
 // supervise starts the daemon again until the cluster ends. It takes its pods up by itself: they are in its state.
 func (n *Node) supervise() {
@@ -109,7 +115,7 @@ func (n *Node) Status() NodeStatus {
 		}
 		return s
 	}
-	s.MTU, s.Ready, s.PID, s.Message = answer.MTU, true, answer.PID, ""
+	s.MTU, s.Ready, s.PID, s.Message, s.PodCIDRs, s.Underlay = answer.MTU, true, answer.PID, "", answer.PodCIDRs, answer.Address
 	return s
 }
 

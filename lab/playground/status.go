@@ -43,6 +43,7 @@ type Status struct {
 type NodeStatus struct {
 	Name      string         `json:"name"`
 	Addresses []netip.Addr   `json:"addresses"`
+	Underlay  netip.Addr     `json:"underlay"` // its address for the tunnel
 	PodCIDRs  []netip.Prefix `json:"podCIDRs"`
 	MTU       int            `json:"mtu"` // of the pods, bytes; 0 if the daemon does not answer
 	Ready     bool           `json:"ready"`

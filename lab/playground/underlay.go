@@ -1,34 +1,57 @@
 package playground
 
 import (
+	"fmt"
+
 	"github.com/middleway-net/middleway/lab"
-	"github.com/middleway-net/middleway/node"
 )
 
-// join says how the nodes reach each other. This is the one place that knows; nodes, pods and status only see the
-// configurations that come out of it.
-func join(lc *lab.ClusterConfig, c Config) {
-	labUnderlay{userspace: c.Userspace}.join(lc)
+// Underlay is how the nodes reach each other. Nodes, pods and status see nothing of it but the configurations that come out.
+type Underlay string
+
+// The ways to join nodes.
+const (
+	// Auto is Machine for an ordinary user, who shows by it how rootless nodes of several machines would meet, else Kernel.
+	Auto Underlay = "auto"
+	// Kernel is a network of veth between the nodes' namespaces; where the kernel has none, Userspace.
+	Kernel Underlay = "kernel"
+	// Userspace is a switch of the lab's own between the nodes' namespaces.
+	Userspace Underlay = "userspace"
+	// Machine is the machine's own loopback: the process outside of the cluster's namespaces hands sockets in to the daemons.
+	Machine Underlay = "machine"
+)
+
+// Set makes an Underlay a flag.
+func (u *Underlay) Set(s string) error {
+	switch Underlay(s) {
+	case Auto, Kernel, Userspace, Machine:
+		*u = Underlay(s)
+		return nil
+	}
+	return fmt.Errorf("want auto, kernel, userspace or machine")
 }
 
-// underlay is a way to join the nodes.
-type underlay interface {
-	// join sets what the lab makes, and by Change what stands in each node's configuration.
-	join(lc *lab.ClusterConfig)
+func (u *Underlay) String() string { return string(*u) }
+
+// Type names the kind of value in a flag's help.
+func (u *Underlay) Type() string { return "underlay" }
+
+// join sets what the lab makes.
+func (u Underlay) join(lc *lab.ClusterConfig) {
+	switch u {
+	case Machine:
+		lc.Outside = true
+	case Userspace:
+		lc.Underlay.Userspace = true
+	}
 }
 
-// labUnderlay is a network of the lab's own between the nodes' namespaces, of the kernel or of a switch in userspace.
-type labUnderlay struct{ userspace bool }
-
-func (u labUnderlay) join(lc *lab.ClusterConfig) {
-	lc.Underlay.Userspace = u.userspace
-	lc.Change = func(int, *node.Config) {}
-}
-
-var _ underlay = labUnderlay{}
-
+// describeUnderlay tells what joins the nodes in the end.
 func describeUnderlay(cl *lab.Cluster) string {
-	if cl.Underlay.Link() != nil {
+	switch {
+	case cl.Underlay == nil:
+		return "the machine's loopback"
+	case cl.Underlay.Link() != nil:
 		return "a switch in userspace"
 	}
 	return "the kernel's veth"

@@ -392,7 +392,7 @@ func TestMistakes(t *testing.T) {
 		{"no such file", "", []string{"-f", "/no/such.yaml"}, []string{"/no/such.yaml", "no such file or directory"}},
 		{"no nodes", "", []string{"--nodes", "0"}, []string{"want 1 to 89"}},
 		{"too many nodes", "", []string{"--nodes", "90"}, []string{"want 1 to 89"}},
-		{"underlay", "", []string{"--underlay", "wireless"}, []string{`"wireless"`, "want kernel or userspace"}},
+		{"underlay", "", []string{"--underlay", "wireless"}, []string{`"wireless"`, "want auto, kernel, userspace or machine"}},
 		{"argument", "", []string{"pods.yaml"}, []string{`"pods.yaml"`}},
 		{"other things there", "", []string{"--dir", foreign}, []string{foreign, "precious", "empty or new directory"}},
 		{"long path", "", []string{"--dir", "/tmp/" + strings.Repeat("long/", 25)}, []string{"longer than", "--dir"}},
