@@ -78,29 +78,43 @@ func (c *conf) previous() (*types100.Result, error) {
 	return r, nil
 }
 
-// args are what we use of CNI_ARGS. What else is there must be allowed by IgnoreUnknown=1, which kubelet's runtimes set.
-type args struct {
-	types.CommonArgs
-	K8S_POD_NAMESPACE types.UnmarshallableString
-	K8S_POD_NAME      types.UnmarshallableString
-	K8S_POD_UID       types.UnmarshallableString
-	IP                types.UnmarshallableString // addresses, separated by commas
+// argNames are what we use of CNI_ARGS.
+var argNames = []string{"IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "IP"}
+
+// parseArgs reads CNI_ARGS, "A=1;B=2". What we do not use must be allowed by IgnoreUnknown, which kubelet's runtimes set.
+func parseArgs(s string) (map[string]string, error) {
+	args := map[string]string{}
+	unknown := ""
+	for pair := range strings.SplitSeq(s, ";") {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok && s != "" {
+			return nil, fail(codeEnvironment, "invalid CNI_ARGS", fmt.Sprintf("%q is no pair like K8S_POD_NAME=web", pair))
+		}
+		if !slices.Contains(argNames, k) && s != "" {
+			unknown = k
+		}
+		args[k] = v
+	}
+	if ignore := strings.ToLower(args["IgnoreUnknown"]); unknown != "" && ignore != "1" && ignore != "true" {
+		return nil, fail(codeEnvironment, "invalid CNI_ARGS", fmt.Sprintf("%q is not known; IgnoreUnknown=1 allows it", unknown))
+	}
+	return args, nil
 }
 
 // attachment is what the runtime tells of one attachment, as a request of the given operation.
 func attachment(op string, a *skel.CmdArgs, c *conf) (*request, error) {
-	var kv args
-	if err := types.LoadArgs(a.Args, &kv); err != nil {
-		return nil, fail(codeEnvironment, "invalid CNI_ARGS", err)
+	args, err := parseArgs(a.Args)
+	if err != nil {
+		return nil, err
 	}
 	r := &request{
 		Op: op, Key: ipam.Key{ContainerID: a.ContainerID, IfName: a.IfName}, Network: c.Name, Netns: a.Netns,
-		Pod: ipam.Pod{Namespace: string(kv.K8S_POD_NAMESPACE), Name: string(kv.K8S_POD_NAME), UID: string(kv.K8S_POD_UID)},
+		Pod: ipam.Pod{Namespace: args["K8S_POD_NAMESPACE"], Name: args["K8S_POD_NAME"], UID: args["K8S_POD_UID"]},
 	}
 	if op == opAdd {
 		wanted := c.RuntimeConfig.IPs
-		if kv.IP != "" {
-			wanted = append(wanted, strings.Split(string(kv.IP), ",")...)
+		if args["IP"] != "" {
+			wanted = append(wanted, strings.Split(args["IP"], ",")...)
 		}
 		for _, s := range wanted {
 			ip, err := parseIP(s)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -103,10 +104,12 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	err = f()
-	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrVersionMismatch) || errors.Is(err, bolterrors.ErrChecksum) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	// What the kernel does not complain of, bbolt does not like in the file.
+	var errno syscall.Errno
+	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, bolterrors.ErrTimeout) || errors.As(err, &errno) {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 func prepare(tx *bbolt.Tx) error {
