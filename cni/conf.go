@@ -83,14 +83,16 @@ var argNames = []string{"IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K
 
 // parseArgs reads CNI_ARGS, "A=1;B=2". What we do not use must be allowed by IgnoreUnknown, which kubelet's runtimes set.
 func parseArgs(s string) (map[string]string, error) {
-	args := map[string]string{}
-	unknown := ""
+	args, unknown := map[string]string{}, ""
+	if s == "" {
+		return args, nil
+	}
 	for pair := range strings.SplitSeq(s, ";") {
 		k, v, ok := strings.Cut(pair, "=")
-		if !ok && s != "" {
+		if !ok {
 			return nil, fail(codeEnvironment, "invalid CNI_ARGS", fmt.Sprintf("%q is no pair like K8S_POD_NAME=web", pair))
 		}
-		if !slices.Contains(argNames, k) && s != "" {
+		if !slices.Contains(argNames, k) {
 			unknown = k
 		}
 		args[k] = v
