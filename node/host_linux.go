@@ -66,7 +66,7 @@ func (n *Node) attachHost() error {
 	n.devices = append(n.devices, dev)
 	n.host.device, n.host.Host = c.Name, host
 	if len(host.Addrs) < len(c.Addrs) {
-		n.log.Warn("the host has no IPv6: it reaches pods by IPv4 only", "device", c.Name)
+		n.note(fmt.Sprintf("IPv6 is turned off on %s (net.ipv6.conf.%s.disable_ipv6): the host reaches pods by IPv4 only", c.Name, c.Name))
 	}
 	return n.setHostAddrs()
 }

@@ -77,6 +77,7 @@ func TestHostVerdicts(t *testing.T) {
 		{"host to far pod over IPv6", "host", packettest.Packet{Src: hostNode6, Dst: farPod6}, "peer 192.168.254.12", hostZero6, 64},
 		{"host pings far pod", "host", packettest.Packet{Src: hostNode, Dst: farPod, Proto: packet.ICMP, SrcPort: 7}, "peer 192.168.254.12", hostZero, 64},
 		{"host, protocol without ports", "host", packettest.Packet{Src: hostNode, Dst: farPod, Proto: 50}, "peer 192.168.254.12", hostZero, 64},
+		{"host, SCTP", "host", packettest.Packet{Src: hostNode, Dst: farPod, Proto: packet.SCTP, SrcPort: 5, DstPort: 6, Payload: make([]byte, 8)}, "peer 192.168.254.12", hostZero, 64},
 		{"host to far host", "host", packettest.Packet{Src: hostNode, Dst: farHost}, "peer 192.168.254.12", hostZero, 64},
 		{"host to gateway", "host", packettest.Packet{Src: hostZero, Dst: gateway}, "node", hostZero, 64},
 		{"host with its last TTL", "host", packettest.Packet{Src: hostZero, Dst: podA, TTL: 1}, "a", hostZero, 1},

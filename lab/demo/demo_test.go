@@ -56,7 +56,7 @@ type report struct {
 func runJSON(ctx context.Context, t *testing.T, change func(int, *node.Config)) (report, error) {
 	t.Helper()
 	var b bytes.Buffer
-	runErr := Run(ctx, Config{Download: 8 << 20, Duration: 100 * time.Millisecond, JSON: true, Change: change}, &b)
+	runErr := Run(ctx, Config{Download: 8 << 20, Duration: 300 * time.Millisecond, JSON: true, Change: change}, &b)
 	var r report
 	if err := json.Unmarshal(b.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %s", err, b.String())
@@ -96,7 +96,7 @@ func TestRun(t *testing.T) {
 
 func TestRunText(t *testing.T) {
 	var b bytes.Buffer
-	c := Config{Download: 4 << 20, Duration: 100 * time.Millisecond, Underlay: playground.Userspace, Color: true}
+	c := Config{Download: 4 << 20, Duration: 300 * time.Millisecond, Underlay: playground.Userspace, Color: true}
 	if err := Run(t.Context(), c, &b); err != nil {
 		t.Error(err)
 	}

@@ -152,6 +152,24 @@ func TestHostRoutesFollow(t *testing.T) {
 	}
 }
 
+// A device of one queue, driven through golang.zx2c4.com/wireguard/tun, does what the other one does.
+func TestHostPortable(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(number int, c *node.Config) { c.PortableDevices = number == 1 }})
+	n, near, far := cl.Nodes[0], cl.Nodes[0].Pods[0], cl.Nodes[1].Pods[0]
+	for _, pl := range plans {
+		t.Run(pl.name, func(t *testing.T) {
+			local := pl.node(1)
+			for _, p := range []*lab.Pod{near, far} {
+				mustPing(t, n.Namespace, pl.pod(p), 1000)
+				echoUDP(t, fromAddr(n, local), p.Namespace, pl.pod(p), []int{1, 512, pl.most, 8000})
+				t.Log(transfer{from: n.Namespace, local: local, to: p.Namespace, addr: pl.pod(p), size: hostSize}.run(t))
+				t.Log(transfer{from: p.Namespace, to: n.Namespace, addr: local, seen: pl.pod(p), size: hostSize}.run(t))
+			}
+		})
+	}
+	restartDuring(t, transfer{from: n.Namespace, local: lab.NodeAddr4(1).Addr(), to: far.Namespace, addr: far.Addr4}, n, killAndStart)
+}
+
 // Without a host attachment nothing is made, pods reach other pods, and the host is not to be had.
 func TestHostNone(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}, Change: func(_ int, c *node.Config) { c.HostDevice = "none" }})
@@ -176,14 +194,28 @@ func TestHostNone(t *testing.T) {
 	})
 }
 
-// A host that has turned IPv6 off reaches pods by IPv4, as they do each other.
+// A host that turns IPv6 off on new interfaces gets IPv4 alone, and says so; its pods have both.
 func TestHostWithoutIPv6(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}})
 	n, far := cl.Nodes[0], cl.Nodes[1].Pods[0]
-	if err := n.Sysctl("net.ipv6.conf.all.disable_ipv6", "1"); err != nil {
+	if err := n.Sysctl("net.ipv6.conf.default.disable_ipv6", "1"); err != nil {
 		t.Skip(err) // then the kernel has none
 	}
-	killAndStart(t, n)
+	if err := n.Daemon().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	nl, err := n.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	former, err := nl.LinkByName("mw0")
+	if err == nil {
+		err = nl.LinkDel(former)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	startNode(t, n)
 	got := mustStatus(t, n).Host
 	if want := []netip.Addr{host(lab.PodCIDR4(1), 0)}; !slices.Equal(got.Addresses, want) {
 		t.Errorf("addresses: got %v, want %v", got.Addresses, want)
@@ -191,7 +223,11 @@ func TestHostWithoutIPv6(t *testing.T) {
 	if want := []netip.Prefix{lab.PodCIDR4(1), lab.PodCIDR4(2)}; !slices.Equal(got.Routes, want) {
 		t.Errorf("routes: got %v, want %v", got.Routes, want)
 	}
+	if notes := mustStatus(t, n).Notes; len(notes) != 1 || !strings.Contains(notes[0], "disable_ipv6") {
+		t.Errorf("notes: %q", notes)
+	}
 	mustPing(t, n.Namespace, far.Addr4, 56)
+	mustPing(t, n.Pods[0].Namespace, far.Addr6, 56)
 }
 
 // What a daemon leaves for the next one is taken away by --cleanup, and not while it runs.

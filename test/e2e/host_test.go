@@ -48,7 +48,7 @@ func TestHost(t *testing.T) {
 				for _, p := range m.Pods {
 					t.Run(pl.name+"/"+n.Name()+" to "+p.Name(), func(t *testing.T) {
 						addr, own := pl.pod(p), pl.host(from+1)
-						for _, size := range append(sizes, 0, pl.most) {
+						for _, size := range append(sizes, 0, pl.most, 8000) { // the last one in fragments
 							mustPing(t, n.Namespace, addr, size)
 							mustPing(t, p.Namespace, own, size)
 							mustPing(t, p.Namespace, pl.node(from+1), size)
@@ -56,9 +56,9 @@ func TestHost(t *testing.T) {
 						t.Log(transfer{from: n.Namespace, to: p.Namespace, addr: addr, seen: own, size: hostSize}.run(t))
 						t.Log(transfer{from: p.Namespace, to: n.Namespace, addr: own, seen: addr, size: hostSize}.run(t))
 						t.Log(transfer{from: p.Namespace, to: n.Namespace, addr: pl.node(from + 1), seen: addr, size: hostSize}.run(t))
-						echoUDP(t, n.Namespace, p.Namespace, addr, append(sizes, pl.most))
-						echoUDP(t, p.Namespace, n.Namespace, own, append(sizes, pl.most))
-						echoUDP(t, p.Namespace, n.Namespace, pl.node(from+1), append(sizes, pl.most))
+						echoUDP(t, n.Namespace, p.Namespace, addr, append(sizes, pl.most, 8000))
+						echoUDP(t, p.Namespace, n.Namespace, own, append(sizes, pl.most, 8000))
+						echoUDP(t, p.Namespace, n.Namespace, pl.node(from+1), append(sizes, pl.most, 8000))
 						for _, size := range []int{1, 700, pl.most} {
 							segmentsUDP(t, n.Namespace, p.Namespace, addr, size)
 							segmentsUDP(t, p.Namespace, n.Namespace, pl.node(from+1), size)
@@ -87,7 +87,7 @@ func TestHostOtherSource(t *testing.T) {
 			t.Log(transfer{from: n.Namespace, local: local, to: near.Namespace, addr: pl.pod(near), seen: local, size: hostSize}.run(t))
 			t.Log(transfer{from: n.Namespace, local: local, to: far.Namespace, addr: pl.pod(far), seen: pl.host(1), size: 4 * hostSize}.run(t))
 			for _, p := range []*lab.Pod{near, far} {
-				echoUDP(t, fromAddr(n, local), p.Namespace, pl.pod(p), []int{1, 2, 3, 512, 1000, pl.most})
+				echoUDP(t, fromAddr(n, local), p.Namespace, pl.pod(p), []int{1, 2, 3, 512, 1000, pl.most, 8000, 60000})
 				for _, size := range []int{1, 700, pl.most} {
 					segmentsUDP(t, fromAddr(n, local), p.Namespace, pl.pod(p), size)
 				}
