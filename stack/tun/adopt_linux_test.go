@@ -151,6 +151,9 @@ func TestAdoptRefuses(t *testing.T) {
 	}
 	dev, err := tun.Adopt(c, duplicates(t, good))
 	must(t, err)
+	if got := countQueues(t); got != before+4 {
+		t.Errorf("%d queues open, want %d", got, before+4)
+	}
 	must(t, dev.Close())
 	tun.CloseQueues(good)
 	if after := countQueues(t); after != before {
@@ -158,13 +161,14 @@ func TestAdoptRefuses(t *testing.T) {
 	}
 }
 
-// countQueues returns how many descriptors of /dev/net/tun are open.
+// countQueues returns how many descriptors of TUN devices (character device 10:200) are open.
 func countQueues(t *testing.T) (n int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	must(t, err)
 	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/net/tun" {
+		var st unix.Stat_t
+		if unix.Stat("/proc/self/fd/"+e.Name(), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(10, 200) {
 			n++
 		}
 	}

@@ -180,7 +180,7 @@ func (k *killer) mustBeLeft(pods int) {
 		got = left(k.t, k.n)
 		queues := 0
 		rest := slices.DeleteFunc(slices.Clone(got), func(s string) bool {
-			if s == "open /dev/net/tun" {
+			if s == openQueue {
 				queues++
 				return true
 			}

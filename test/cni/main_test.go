@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	plugin "github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/lab"
@@ -293,15 +294,17 @@ func left(t testing.TB, n *lab.Node) (things []string) {
 	}
 	stones, _ := filepath.Glob(filepath.Join(n.Config.RunDir, "tombstones", "*"))
 	things = append(things, stones...)
-	for _, fd := range openFiles(t, n) {
-		if fd == "/dev/net/tun" || strings.HasPrefix(fd, "net:[") {
-			things = append(things, "open "+fd)
-		}
+	for range openQueues(t, n) {
+		things = append(things, openQueue)
 	}
 	return things
 }
 
-func openFiles(t testing.TB, n *lab.Node) (files []string) {
+// openQueue stands for a descriptor that pins a pod's namespace, in what left returns.
+const openQueue = "open queue"
+
+// openQueues returns how many descriptors the daemon has of TUN devices (character device 10:200) or of namespaces.
+func openQueues(t testing.TB, n *lab.Node) (count int) {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd", n.Daemon().PID())
 	entries, err := os.ReadDir(dir)
@@ -309,9 +312,14 @@ func openFiles(t testing.TB, n *lab.Node) (files []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
-			files = append(files, to)
+		path := filepath.Join(dir, e.Name())
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(10, 200) {
+			count++
+		}
+		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "net:[") {
+			count++
 		}
 	}
-	return files
+	return count
 }
