@@ -20,6 +20,7 @@ address: 192.168.254.11
 podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]
 nodeAddresses: [192.168.254.11, "fd00:254::11"]
 hostDevice: pods0
+sockets: /run/test/sockets
 clusterCIDRs: [10.96.0.0/16]
 mtu: 1400
 workers: 4
@@ -57,9 +58,9 @@ func TestParseConfig(t *testing.T) {
 		PodCIDRs: cidrs, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
 		Offloads: Offloads{UDPSegment: Off, UDPGRO: Off, RemoteChecksum: Auto},
-		HTTP:     ":9000",
-		CNI:      CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
-		VXLAN:    VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
+		Sockets:  "/run/test/sockets", HTTP: ":9000",
+		CNI:   CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
+		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
 			Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"),
 			NodeAddresses: []netip.Addr{netip.MustParseAddr("fd00:254::12")},

@@ -32,7 +32,18 @@ func (n *Node) leaveOutIPv6() error {
 	if missing == "" {
 		return nil
 	}
-	c := &n.config
+	both := len(n.config.PodCIDRs) > 1
+	if err := n.config.leaveOutIPv6(missing); err != nil {
+		return err
+	}
+	if both {
+		n.note(missing + ": pods get IPv4 only")
+	}
+	return nil
+}
+
+// leaveOutIPv6 leaves what is IPv4 of the configuration, without changing memory that others see. missing says why.
+func (c *Config) leaveOutIPv6(missing string) error {
 	if c.Sockets == "" && c.underlayV6() {
 		return fmt.Errorf("address: IPv6 is wanted between the nodes, but %s; use IPv4 addresses, or turn IPv6 on", missing)
 	}
@@ -43,15 +54,12 @@ func (n *Node) leaveOutIPv6() error {
 	if err := c.pods4(missing); err != nil {
 		return err
 	}
-	if len(cidrs) < len(c.PodCIDRs) {
-		n.note(missing + ": pods get IPv4 only")
-	}
 	c.PodCIDRs, c.ClusterCIDRs = cidrs, only4(c.ClusterCIDRs, netip.Prefix.Addr)
 	c.NodeAddresses = only4(c.NodeAddresses, netip.Addr.Unmap)
 	var peers []Peer
 	for _, p := range c.Peers {
 		p.PodCIDRs, p.NodeAddresses = only4(p.PodCIDRs, netip.Prefix.Addr), only4(p.NodeAddresses, netip.Addr.Unmap)
-		if len(p.PodCIDRs) > 0 {
+		if len(p.PodCIDRs) > 0 { // else nothing behind it can be reached
 			peers = append(peers, p)
 		}
 	}
