@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -26,12 +27,17 @@ type packetFact struct {
 	Packet   int     `json:"packet"`   // of the pod's packet in it
 	Overhead int     `json:"overhead"` // added by the tunnel
 	Layers   []Layer `json:"layers"`
+	Note     string  `json:"note,omitempty"`
 
 	frame []byte
 }
 
 func (f *packetFact) text() string {
-	return fmt.Sprintf("%d bytes, as they left by %s; %d of the pod, and the tunnel added %d", f.Bytes, f.On, f.Packet, f.Overhead)
+	s := fmt.Sprintf("%d bytes, as they left by %s; %d of the pod, and the tunnel added %d", f.Bytes, f.On, f.Packet, f.Overhead)
+	if f.Note != "" {
+		s += "\n" + f.Note
+	}
+	return s
 }
 
 // drawing is printed below the line.
@@ -39,17 +45,14 @@ func (f *packetFact) drawing() string { return Draw(f.frame) }
 
 func (r *run) packet(ctx context.Context) {
 	r.check(ctx, "GET, other node", func(ctx context.Context) (fact, error) {
-		cluster, where := r.cluster, ""
+		cluster, note := r.cluster, ""
 		if cluster.Outside() {
-			second, err := playground.New(ctx, playground.Config{Underlay: playground.Kernel, Change: r.config.Change})
+			second, err := r.second(ctx)
 			if err != nil {
 				return nil, err
 			}
 			defer second.Close()
-			if err := awaitServers(ctx, second); err != nil {
-				return nil, err
-			}
-			cluster, where = second, " in a second cluster, for nobody but root may listen on the machine's own network"
+			cluster, note = second, "captured in a second cluster, whose nodes have a network of their own: only root may listen on the machine's"
 		}
 		const device = "eth0"
 		p, from, to := placesOf(cluster)[1], cluster.Nodes()[0], cluster.Nodes()[1]
@@ -58,7 +61,7 @@ func (r *run) packet(ctx context.Context) {
 			return nil, err
 		}
 		layers, err := dissect(frame)
-		f := &packetFact{On: device + " of " + from.Name() + where, Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
+		f := &packetFact{On: device + " of " + from.Name(), Note: note, Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
 		if err != nil {
 			return f, err
 		}
@@ -72,6 +75,18 @@ func (r *run) packet(ctx context.Context) {
 		}
 		return f, f.check([]netip.Addr{from.Config.Address, to.Config.Address, p.client.Addrs()[0], p.server.Addrs()[0]})
 	})
+}
+
+// second makes a cluster whose nodes have a network of their own, on which an ordinary user may listen too.
+func (r *run) second(ctx context.Context) (*playground.Cluster, error) {
+	c, err := playground.New(ctx, playground.Config{Underlay: playground.Kernel, Change: r.config.Change})
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitServers(ctx, c); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // check compares the frame with the cluster: source and destination outside, then inside.

@@ -21,6 +21,7 @@ import (
 //	up.json           its outer process, for Down
 //	up.sock           its control socket
 //	up.log            what it printed, if it is detached
+//	sockets           where the daemons of an ordinary user get their sockets
 //	bin/middleway     this program, for pods' commands
 //	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results
 //	node-N/           the node's run directory, and its configuration node-N.yaml
@@ -35,9 +36,11 @@ const (
 	ownerName  = "up.json"
 	socketName = "up.sock"
 	logName    = "up.log"
-	programDir = "bin"
-	pluginDir  = "cni"
-	pluginName = "middleway-cni"
+	// socketsName is the lab's, for sockets in the machine's namespace.
+	socketsName = "sockets"
+	programDir  = "bin"
+	pluginDir   = "cni"
+	pluginName  = "middleway-cni"
 )
 
 // maxPath is the longest state directory, in bytes: sockets lie in it, whose paths the kernel bounds to 107.
@@ -134,7 +137,7 @@ func (d *directory) clear(keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("clear state directory: %w", err)
 	}
-	own := []string{ownerName, socketName, logName, programDir, pluginDir, lockName}
+	own := []string{ownerName, socketName, socketsName, logName, programDir, pluginDir, lockName}
 	var errs []error
 	for _, e := range entries {
 		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {

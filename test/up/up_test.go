@@ -2,8 +2,10 @@ package up
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -356,19 +358,56 @@ func TestForeground(t *testing.T) {
 	}
 }
 
-// A kernel without veth has the lab's own switch in its place.
-func TestUserspaceUnderlay(t *testing.T) {
-	p := newPlayground(t)
-	p.must("up", "-d", "--underlay", "userspace")
-	st := p.status()
-	if st.Underlay != "a switch in userspace" {
-		t.Errorf("got %q", st.Underlay)
+// The nodes meet on a network of the kernel, on the lab's own switch, which is what a kernel without veth has in its place, and on
+// the machine's loopback, where an ordinary user has nothing but sockets.
+func TestUnderlays(t *testing.T) {
+	for underlay, words := range map[string]string{"kernel": "the kernel's veth", "userspace": "a switch in userspace", "machine": "the machine's loopback"} {
+		t.Run(underlay, func(t *testing.T) {
+			p := newPlayground(t)
+			p.must("up", "-d", "--underlay", underlay)
+			st := p.status()
+			if st.Underlay != words {
+				t.Errorf("got %q, want %q", st.Underlay, words)
+			}
+			server := fmt.Sprintf("%v:8080", st.Pods[2].IPs[0])
+			p.eventually("an answer of "+server, func() bool {
+				_, code := p.middleway("exec", "pod-1-1", "--", "middleway", "tool", "get", "--timeout", "2s", server)
+				return code == 0
+			})
+			for _, n := range st.Nodes {
+				if got, want := onMachine(t, n.Underlay), underlay == "machine"; got != want {
+					t.Errorf("UDP sockets of %s (%v) in the machine's namespace: %v, want %v", n.Name, n.Underlay, got, want)
+				}
+			}
+			before := p.processes()
+			p.must("down")
+			p.gone(before)
+		})
 	}
-	server := fmt.Sprintf("%v:8080", st.Pods[2].IPs[0])
-	p.eventually("an answer of "+server, func() bool {
-		_, code := p.middleway("exec", "pod-1-1", "--", "middleway", "tool", "get", server)
-		return code == 0
-	})
+}
+
+// onMachine reports whether a UDP socket of this namespace is bound to an address and the tunnel's port.
+func onMachine(t *testing.T, a netip.Addr) bool {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := a.As4()
+	return strings.Contains(string(table), fmt.Sprintf(" %08X:%04X ", binary.NativeEndian.Uint32(b[:]), 8472))
+}
+
+// Without a flag an ordinary user's nodes meet on the machine's loopback, root's on a network of their own.
+func TestDefaultUnderlay(t *testing.T) {
+	p := newPlayground(t)
+	p.must("up", "-d")
+	want := "the kernel's veth"
+	if os.Geteuid() != 0 {
+		want = "the machine's loopback"
+	}
+	if st := p.status(); st.Underlay != want && !(os.Geteuid() == 0 && st.Underlay == "a switch in userspace") {
+		t.Errorf("got %q, want %q", st.Underlay, want)
+	}
 }
 
 // What is wrong is said in one line, before anything is made.

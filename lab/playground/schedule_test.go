@@ -1,0 +1,137 @@
+package playground
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/middleway-net/middleway/lab/manifest"
+)
+
+// podsOn makes pods that name these nodes, "" for none.
+func podsOn(t *testing.T, nodes ...string) []*manifest.Pod {
+	t.Helper()
+	var b strings.Builder
+	for i, n := range nodes {
+		fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p%d}\nspec: {nodeName: %q, containers: [{name: c, command: [x]}]}\n", i, n)
+	}
+	s, err := manifest.Parse("x.yaml", []byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Pods
+}
+
+func TestSchedule(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		nodes int
+		pods  []string
+		want  []int
+	}{
+		{"none", 2, nil, []int{}},
+		{"spread", 2, []string{"", "", ""}, []int{0, 1, 0}},
+		{"named", 3, []string{"node-3", "node-1"}, []int{2, 0}},
+		{"around those that are named later", 2, []string{"", "node-1", "node-1", ""}, []int{1, 0, 0, 1}},
+		{"one node", 1, []string{"", "node-1"}, []int{0, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := schedule(podsOn(t, tt.pods...), tt.nodes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+	for nodes, want := range map[int]string{1: "the only one is node-1", 4: "there are node-1 to node-4, and --nodes makes more"} {
+		_, err := schedule(podsOn(t, "", "node-9"), nodes)
+		if want := `x.yaml, line 10, spec.nodeName: there is no node "node-9"; ` + want; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestDefaultPods(t *testing.T) {
+	s, err := DefaultPods(3)
+	if err != nil || len(s.Pods) != 6 || len(s.Warnings) != 0 {
+		t.Fatalf("got %v, %+v", err, s)
+	}
+	if p := s.Pods[5]; p.Name != "pod-3-2" || p.Spec.NodeName != "node-3" {
+		t.Errorf("got %s on %s", p.Name, p.Spec.NodeName)
+	}
+}
+
+func TestPhase(t *testing.T) {
+	ended := func(state ContainerState, code int) ContainerStatus {
+		return ContainerStatus{State: state, ExitCode: &code}
+	}
+	var (
+		fresh   = ContainerStatus{State: ContainerWaiting}
+		runs    = ContainerStatus{State: ContainerRunning}
+		done    = ended(ContainerTerminated, 0)
+		failed  = ended(ContainerTerminated, 1)
+		retries = ended(ContainerWaiting, 1)
+	)
+	for _, tt := range []struct {
+		name       string
+		policy     corev1.RestartPolicy
+		containers []ContainerStatus
+		want       corev1.PodPhase
+	}{
+		{"before the first start", corev1.RestartPolicyAlways, []ContainerStatus{fresh}, corev1.PodPending},
+		{"one of two started", corev1.RestartPolicyNever, []ContainerStatus{runs, fresh}, corev1.PodPending},
+		{"runs", corev1.RestartPolicyAlways, []ContainerStatus{runs, runs}, corev1.PodRunning},
+		{"one has ended, one runs", corev1.RestartPolicyNever, []ContainerStatus{failed, runs}, corev1.PodRunning},
+		{"waits for its next start", corev1.RestartPolicyAlways, []ContainerStatus{retries}, corev1.PodRunning},
+		{"waits for its next start, on failure", corev1.RestartPolicyOnFailure, []ContainerStatus{retries, done}, corev1.PodRunning},
+		{"all succeeded", corev1.RestartPolicyOnFailure, []ContainerStatus{done, done}, corev1.PodSucceeded},
+		{"all succeeded, never", corev1.RestartPolicyNever, []ContainerStatus{done}, corev1.PodSucceeded},
+		{"one failed", corev1.RestartPolicyNever, []ContainerStatus{done, failed}, corev1.PodFailed},
+		{"always goes on", corev1.RestartPolicyAlways, []ContainerStatus{done}, corev1.PodRunning},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := phase(tt.policy, tt.containers); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{first: time.Second, most: 5 * time.Second, calm: time.Minute}
+	for i, want := range []time.Duration{0, 1, 2, 4, 5, 5} {
+		if got := b.after(0); got != want*time.Second {
+			t.Errorf("try %d: got %v, want %d s", i, got, want)
+		}
+	}
+	if got := b.after(time.Minute); got != 0 {
+		t.Errorf("after a calm run: got %v", got)
+	}
+	for range 100 {
+		if got := b.after(0); got < 0 || got > 5*time.Second {
+			t.Fatalf("got %v", got)
+		}
+	}
+}
+
+func TestLookPath(t *testing.T) {
+	env := []string{"PATH=/nowhere", "PATH=/no:/bin:/usr/bin"}
+	for name, want := range map[string]int{"sh": 0, "/bin/sh": 0, "./sh": 0, "no-such": 127, "/etc/passwd": 126, "/etc": 126, "../etc/passwd": 126, "/no/such": 127} {
+		_, err := lookPath(name, "/bin", env)
+		code := 0
+		if e, ok := err.(*commandError); ok {
+			code = e.code
+		} else if err != nil {
+			t.Error(err)
+		}
+		if code != want {
+			t.Errorf("%s: got %v, want code %d", name, err, want)
+		}
+	}
+}
