@@ -93,7 +93,8 @@ func (p *Process) Start() error {
 	}
 	p.cmd.Env = append(p.cmd.Env, namespaceVar+"="+namespace)
 	p.cmd.Dir = p.Dir
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// In a group of its own it does not get the terminal's Ctrl-C, upon which the lab ends things in their order.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: !p.Terminal}
 	if p.Isolated {
 		p.isolate()
 	}

@@ -208,7 +208,7 @@ func (c *Cluster) Pods() []*Pod {
 func (c *Cluster) Underlay() string { return describeUnderlay(c.lab) }
 
 // Outside reports whether the nodes are joined in the machine's own network namespace.
-func (c *Cluster) Outside() bool { return c.config.Underlay == Machine }
+func (c *Cluster) Outside() bool { return c.config.Underlay.chosen() == Machine }
 
 // Pod returns a pod by its namespace and name, or nil.
 func (c *Cluster) Pod(namespace, name string) *Pod {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/manifest"
 	"github.com/middleway-net/middleway/node"
 )
@@ -64,12 +63,6 @@ func (c *Config) Check() error {
 	}
 	if c.Underlay == "" {
 		c.Underlay = Auto
-	}
-	if c.Underlay == Auto {
-		c.Underlay = Kernel
-		if lab.InUserNamespace() {
-			c.Underlay = Machine
-		}
 	}
 	var err error
 	if c.Pods == nil {

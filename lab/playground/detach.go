@@ -1,6 +1,7 @@
 package playground
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,17 +53,25 @@ func Detach(ctx context.Context, c DetachConfig) error {
 	return followStart(ctx, c, cmd, ended)
 }
 
-// followStart copies the log until the cluster is up, or has ended.
+// followStart copies what the cluster prints until it is up, or has ended.
 func followStart(ctx context.Context, c DetachConfig, cmd *exec.Cmd, ended <-chan error) error {
 	log, err := os.Open(filepath.Join(c.Dir, logName))
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
 	defer log.Close()
+	said := &report{out: c.Out}
 	for interrupted := ctx.Done(); ; {
 		select {
 		case <-ended:
-			return startFailure(ctx, c, log)
+			if _, err := io.Copy(said, log); err != nil {
+				return fmt.Errorf("read log: %w", err)
+			}
+			forget(c.Dir)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return said.failure()
 		case <-interrupted:
 			interrupted = nil
 			_ = cmd.Process.Signal(syscall.SIGTERM) // it has ended otherwise
@@ -70,7 +79,7 @@ func followStart(ctx context.Context, c DetachConfig, cmd *exec.Cmd, ended <-cha
 		}
 		st, err := ReadStatus(context.WithoutCancel(ctx), c.Dir)
 		up := err == nil && st.PID == cmd.Process.Pid && st.State == Running
-		if _, err := io.Copy(c.Out, log); err != nil {
+		if _, err := io.Copy(said, log); err != nil {
 			return fmt.Errorf("read log: %w", err)
 		}
 		if up && ctx.Err() == nil {
@@ -79,38 +88,52 @@ func followStart(ctx context.Context, c DetachConfig, cmd *exec.Cmd, ended <-cha
 	}
 }
 
-// startFailure returns what a cluster said last that did not come up, and removes its log.
-func startFailure(ctx context.Context, c DetachConfig, log *os.File) error {
-	rest, err := io.ReadAll(log)
-	if err != nil {
-		return fmt.Errorf("read log: %w", err)
+// forget removes the log of a cluster that did not come up, with the directory if it is empty then.
+func forget(dir string) {
+	if d, err := lockDirectory(dir, 0); err == nil {
+		_ = d.remove() // nobody else has it
+		return
 	}
-	if d, err := lockDirectory(c.Dir, 0); err == nil {
-		_ = d.remove() // nobody else has it, and it may be gone already
-	} else {
-		_ = os.Remove(log.Name())
-		_ = os.Remove(c.Dir)
+	_ = os.Remove(filepath.Join(dir, logName)) // it may be gone already
+	_ = os.Remove(dir)
+}
+
+// report passes on the lines that a cluster prints, up to the one with which it fails.
+type report struct {
+	out     io.Writer
+	line    []byte // unfinished
+	failing bool
+	reason  strings.Builder
+}
+
+// failurePrefix is how the program begins its last words.
+const failurePrefix = "middleway: "
+
+func (r *report) Write(b []byte) (int, error) {
+	r.line = append(r.line, b...)
+	for {
+		i := bytes.IndexByte(r.line, '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		line := string(r.line[:i+1])
+		r.line = r.line[i+1:]
+		r.failing = r.failing || strings.HasPrefix(line, failurePrefix)
+		if r.failing {
+			r.reason.WriteString(line)
+			continue
+		}
+		if _, err := io.WriteString(r.out, line); err != nil {
+			return len(b), err
+		}
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	said := strings.TrimSpace(string(rest))
-	before, reason, found := cutLast(said, "middleway: ")
-	if !found {
-		reason = said
-	}
-	fmt.Fprint(c.Out, before)
+}
+
+// failure returns what was said last.
+func (r *report) failure() error {
+	reason := strings.TrimPrefix(strings.TrimSpace(r.reason.String()+string(r.line)), failurePrefix)
 	if reason == "" {
 		reason = "the cluster ended without a word"
 	}
 	return errors.New(reason)
-}
-
-// cutLast is strings.Cut at the last line that begins with prefix.
-func cutLast(s, prefix string) (before, after string, found bool) {
-	i := strings.LastIndex("\n"+s, "\n"+prefix)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(prefix):], true
 }

@@ -36,9 +36,20 @@ func (u *Underlay) String() string { return string(*u) }
 // Type names the kind of value in a flag's help.
 func (u *Underlay) Type() string { return "underlay" }
 
+// chosen returns what Auto stands for. It is known only after lab.Enter.
+func (u Underlay) chosen() Underlay {
+	switch {
+	case u != Auto:
+		return u
+	case lab.InUserNamespace():
+		return Machine
+	}
+	return Kernel
+}
+
 // join sets what the lab makes.
 func (u Underlay) join(lc *lab.ClusterConfig) {
-	switch u {
+	switch u.chosen() {
 	case Machine:
 		lc.Outside = true
 	case Userspace:

@@ -13,8 +13,6 @@ import (
 	"github.com/middleway-net/middleway/node"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
-
 // Nodes of either underlay answer, are known by the addresses of the plan, and are started again when they end.
 func TestUnderlay(t *testing.T) {
 	for _, tt := range []struct {
