@@ -182,13 +182,29 @@ func (d *daemon) mustHave(ids ...string) {
 	d.t.Fatalf("leases %v, attachments %v; want %v", leased, d.node.pods(), ids)
 }
 
+// files returns how many descriptors are open when the server has hung up on everybody.
+func (d *daemon) files() int {
+	d.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		d.server.mu.Lock()
+		conns := len(d.server.conns)
+		d.server.mu.Unlock()
+		if conns == 0 {
+			return countFiles(d.t)
+		}
+		if time.Now().After(end) {
+			d.t.Fatalf("%d connections are still open", conns)
+		}
+	}
+}
+
 // Wherever an ADD breaks off, it is taken back.
 func TestAddBreaksOff(t *testing.T) {
 	d := newDaemon(t, t.TempDir())
 	d.mustAdd("keeper")
 	mine := errors.New("mine")
 	d.node.failWith(map[string]error{"adopt refused": mine, "keep unkept": mine})
-	before := countFiles(t)
+	before := d.files()
 
 	c := d.dial() // says nothing
 	c.Close()
@@ -229,8 +245,10 @@ func TestAddBreaksOff(t *testing.T) {
 	}
 	c.Close()
 	d.mustHave("keeper")
-	if after := countFiles(t); after != before {
-		t.Errorf("%d descriptors open, %d before", after, before)
+	for end := time.Now().Add(20 * time.Second); d.files() != before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors open, %d before", d.files(), before)
+		}
 	}
 }
 
