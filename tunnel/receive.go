@@ -140,14 +140,17 @@ func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason pa
 	if parsed.Len <= p.t.config.MTU && p.segment == 0 {
 		return o, packet.Kept
 	}
+	unfinished := from.Unfinished && o.NeedsChecksum
+	if p.segment == 0 && !(unfinished && parsed.Proto == packet.TCP) {
+		// Of a node with a larger MTU: the stack cuts it, or tells its source. UDP is not a super-packet: the kernel splits one
+		// for a socket that it would not tell the segments' size (udp_unexpected_gso).
+		return o, packet.Kept
+	}
 	size := p.segment
-	if size == 0 && parsed.Proto == packet.TCP {
+	if size == 0 {
 		size = p.t.config.MTU - parsed.Payload
 	}
-	switch unfinished := from.Unfinished && o.NeedsChecksum; {
-	case !unfinished && p.segment == 0:
-		return o, packet.Kept // of a node with a larger MTU: the stack cuts it, or tells its source
-	case !unfinished || size <= 0:
+	if !unfinished || size <= 0 {
 		return o, packet.DropTooBig
 	}
 	o = o.Segmented(parsed, size)

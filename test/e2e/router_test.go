@@ -377,3 +377,24 @@ func TestUnderlayMTU(t *testing.T) {
 		})
 	}
 }
+
+// A kernel's pods learn of our smaller MTU as well.
+func TestPathMTUKernelVXLAN(t *testing.T) {
+	const small = 1300
+	for _, tt := range []struct {
+		name     string
+		underlay lab.UnderlayConfig
+	}{{"link", lab.UnderlayConfig{Userspace: true}}, {"veth", lab.UnderlayConfig{}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKernelPeers(t, lab.ClusterConfig{Underlay: tt.underlay, Change: func(_ int, c *node.Config) { c.MTU = small }})
+			setMTU(t, k.pod.Namespace, 1450)
+			for _, dst := range []netip.Addr{k.pod.Addr4, k.pod.Addr6} {
+				transfer{from: k.far[0].Namespace, to: k.pod.Namespace, addr: dst, size: 4 << 20}.run(t)
+				mustLearnMTU(t, k.far[0].Namespace, dst, 1390, small)
+			}
+			for _, dst := range []netip.Addr{host(lab.PodCIDR4(2), 2), host(lab.PodCIDR6(2), 2)} {
+				mustLearnMTU(t, k.pod.Namespace, dst, 1390, small)
+			}
+		})
+	}
+}
