@@ -2,7 +2,6 @@ package stack
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/icmp"
@@ -183,6 +182,3 @@ func (f *forwarder) quote(b []byte, p *packet.Parsed, o packet.Offload) (head, r
 
 // gateway returns the node's own address of a family: the first that was configured. It is not valid if there is none.
 func (s *Stack) gateway(version uint8) netip.Addr { return s.gateways[version/6] }
-
-// clock returns the time since the stack was made.
-func (s *Stack) clock() time.Duration { return time.Since(s.started) }

@@ -110,8 +110,8 @@ type Stack struct {
 	mtu       int
 	gateways  [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
 	podCIDRs  []netip.Prefix
-	started   time.Time
-	told      chan []byte // ICMP errors for the netstack
+	clock     func() time.Duration // since the stack was made
+	told      chan []byte          // ICMP errors for the netstack
 
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
@@ -136,9 +136,11 @@ func New(c Config) (*Stack, error) {
 	if c.MTU == 0 {
 		c.MTU = packet.MaxSize
 	}
+	started := time.Now()
 	s := &Stack{
-		log: c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
-		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, started: time.Now(),
+		clock: func() time.Duration { return time.Since(started) },
+		log:   c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs,
 		told: make(chan []byte, maxTold),
 	}
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: c.NodeAddrs})
