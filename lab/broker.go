@@ -49,7 +49,7 @@ func unixConn(file *os.File) (*net.UnixConn, error) {
 }
 
 // ServeSockets makes the process that called Enter, which is in the machine's own network namespace, hand sockets in at path
-// (package parent) until the result is closed or this process ends.
+// (package parent) until the result is closed or this process ends. The unix socket at path stays; it is the caller's to remove.
 func ServeSockets(path string) (io.Closer, error) {
 	toBroker.mu.Lock()
 	defer toBroker.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"path/filepath"
 
 	"github.com/middleway-net/middleway/node"
@@ -74,7 +75,7 @@ func otherThan(n, i int) int {
 
 // Close ends the handing over of sockets and gives the addresses up. What was handed over stays open.
 func (o *Outside) Close() error {
-	errs := []error{o.served.Close()}
+	errs := []error{o.served.Close(), os.Remove(o.sockets)}
 	if o.loopbacks != nil {
 		errs = append(errs, o.loopbacks.Close())
 	}
