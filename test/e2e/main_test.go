@@ -81,12 +81,12 @@ func mustStatus(t testing.TB, n *lab.Node) node.Status {
 	return st
 }
 
-// eventually fails the test if ok does not become true within 5 seconds.
+// eventually fails the test if ok does not become true within 20 seconds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 20 s: %s", what)
 		}
 	}
 }
