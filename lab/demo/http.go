@@ -29,8 +29,8 @@ func (f *visitFact) text() string {
 
 func (r *run) http(ctx context.Context) {
 	for _, p := range r.places() {
-		for i, family := range families {
-			r.check(ctx, p.name+" "+family, func(ctx context.Context) (fact, error) {
+		for i, a := range p.server.Addrs() {
+			r.check(ctx, p.name+" "+family(a), func(ctx context.Context) (fact, error) {
 				return visit(ctx, p, i)
 			})
 		}

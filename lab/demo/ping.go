@@ -49,7 +49,7 @@ func (r *run) ping(ctx context.Context) {
 	r.check(ctx, "gateway", func(ctx context.Context) (fact, error) {
 		n := r.cluster.Nodes()[0]
 		var gateways []netip.Addr
-		for _, cidr := range n.Config.PodCIDRs {
+		for _, cidr := range n.Status().PodCIDRs {
 			gateways = append(gateways, node.Gateway(cidr))
 		}
 		return ping(ctx, r.cluster.Pods()[0], n.Name(), gateways...)

@@ -42,8 +42,13 @@ func placesOf(c *playground.Cluster) []place {
 	return []place{{"same node", pods[0], pods[1]}, {"other node", pods[0], pods[2]}}
 }
 
-// families are the names of a pod's addresses.
-var families = []string{"IPv4", "IPv6"}
+// family names the kind of an address. A pod has one of each, IPv4 first; of IPv4 alone where the kernel has no IPv6.
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
 
 // clusterFact is what was built.
 type clusterFact struct {
