@@ -44,7 +44,7 @@ func upCommand() *cobra.Command {
 		Example: `  middleway up
   middleway up --nodes 3 -f pods.yaml -f more/
   middleway up -d && middleway status && middleway down
-  kubectl get pods -o yaml | middleway up -f -`,
+  middleway up --underlay userspace -f - <pods.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {

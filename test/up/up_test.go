@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,9 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // The defaults: two nodes, two pods each, which reach each other by their own addresses; afterwards nothing is left.
@@ -145,180 +141,6 @@ func TestManifests(t *testing.T) {
 	p.gone(before)
 }
 
-func TestExec(t *testing.T) {
-	p := newPlayground(t)
-	p.up(pods("web: sleep 1000"), "--nodes", "1")
-	for _, tt := range []struct {
-		name   string
-		script string
-		code   int
-		out    string
-	}{
-		{"success", "echo out", 0, "out\n"},
-		{"exit code", "exit 42", 42, ""},
-		{"signal", "kill -USR1 $$", 128 + int(syscall.SIGUSR1), ""},
-		{"process tree", "ls -d /proc/[0-9]* | wc -l | tr -d ' '", 0, ""},
-		{"namespace", "test -e /sys/class || exit 1; grep -c eth0 /proc/net/dev", 0, "1\n"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			out, code := p.middleway("exec", "web", "--", "sh", "-c", tt.script)
-			if code != tt.code || tt.out != "" && out != tt.out {
-				t.Errorf("got %d %q, want %d %q", code, out, tt.code, tt.out)
-			}
-		})
-	}
-	for command, want := range map[string]int{"no-such-program": 127, "/etc/hostname": 126, "/etc": 126, "/no/such": 127} {
-		if out, code := p.middleway("exec", "web", "--", command); code != want || strings.Count(out, "\n") != 1 {
-			t.Errorf("%s: got %d %q, want %d and one line", command, code, out, want)
-		}
-	}
-	for _, args := range [][]string{{"exec"}, {"exec", "web"}, {"exec", "web", "ls"}, {"exec", "--", "ls"}, {"exec", "web", "--"}} {
-		if out, code := p.middleway(args...); code != 1 || !strings.Contains(out, "want a pod and a command") {
-			t.Errorf("%v: got %d %q", args, code, out)
-		}
-	}
-	if out, code := p.middleway("exec", "gone", "--", "true"); code != 1 || !strings.Contains(out, "there is no pod gone") {
-		t.Errorf("got %d %q", code, out)
-	}
-	t.Run("streams", func(t *testing.T) {
-		data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-		cmd := p.command("exec", "web", "--", "sh", "-c", "cat; echo err >&2")
-		var out, errs bytes.Buffer
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(data), &out, &errs
-		if err := cmd.Run(); err != nil || !bytes.Equal(out.Bytes(), data) || errs.String() != "err\n" {
-			t.Errorf("got %v, %d bytes, %q", err, out.Len(), errs.String())
-		}
-	})
-	t.Run("passes signals", func(t *testing.T) {
-		cmd := p.command("exec", "web", "--", "sh", "-c", "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.1; done")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		rest, _ := io.ReadAll(out)
-		_ = cmd.Wait()
-		if string(rest) != "caught\n" || cmd.ProcessState.ExitCode() != 9 {
-			t.Errorf("got %q, %d", rest, cmd.ProcessState.ExitCode())
-		}
-	})
-	t.Run("ends with its client", func(t *testing.T) {
-		cmd := p.command("exec", "web", "--", "sh", "-c", "echo ready; exec sleep 4711")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		p.eventually("the command ends", func() bool {
-			out, _ := p.middleway("exec", "web", "--", "sh", "-c", "grep -l '[4]711' /proc/[0-9]*/cmdline 2>/dev/null | wc -l")
-			return strings.TrimSpace(out) == "0"
-		})
-	})
-}
-
-// A daemon that is killed comes back with its pods; a pod's process that is killed is started again.
-func TestKilledParts(t *testing.T) {
-	p := newPlayground(t)
-	p.must("up", "-d")
-	before := p.status()
-	node, pod := before.Nodes[1], before.Pods[3]
-	server := fmt.Sprintf("%v:8080", pod.IPs[0])
-	p.kill(machinePID(t, p, "node-2.yaml"))
-	p.eventually("the daemon is back", func() bool { n := p.status().Nodes[1]; return n.Ready && n.Restarts == node.Restarts+1 })
-	p.eventually("its pods are reached", func() bool {
-		_, code := p.middleway("exec", "pod-1-1", "--", "middleway", "tool", "get", "--timeout", "1s", server)
-		return code == 0
-	})
-	if got := p.pod(pod.Name); !cmp.Equal(fmt.Sprint(got.IPs), fmt.Sprint(pod.IPs)) {
-		t.Errorf("addresses: got %v, want %v", got.IPs, pod.IPs)
-	}
-	if _, code := p.middleway("exec", pod.Name, "--", "sh", "-c", "kill -9 1; kill -TERM 1; sleep 1000"); code == 0 {
-		t.Error("the command went on")
-	}
-	p.eventually("the container is back", func() bool { s := p.pod(pod.Name); return s.Restarts() == 1 && s.Phase == "Running" })
-	all := p.processes()
-	p.must("down")
-	p.gone(all)
-}
-
-// machinePID finds a process of the cluster by its command line, as the machine numbers it.
-func machinePID(t *testing.T, p *playgroundAt, part string) int {
-	t.Helper()
-	for pid := range p.processes() {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if strings.Contains(string(line), part) {
-			return pid
-		}
-	}
-	t.Fatalf("no process with %s in %v", part, p.processes())
-	return 0
-}
-
-// Whichever process of the cluster is killed, down clears up, and a new cluster may take its place at once.
-func TestCrash(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		hit  func(p *playgroundAt, outer int)
-	}{
-		{"outer process", func(p *playgroundAt, outer int) { p.kill(outer) }},
-		{"inner process", func(p *playgroundAt, outer int) { p.kill(childOf(p, outer)) }},
-		{"outer process hangs", func(p *playgroundAt, outer int) { p.must2(syscall.Kill(outer, syscall.SIGSTOP)) }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			p := newPlayground(t)
-			p.up(pods("forks: setsid sleep 1000 & sleep 1000 & wait"), "--nodes", "1")
-			before := p.processes()
-			outer := p.status().PID
-			tt.hit(p, outer)
-			p.must("down")
-			p.gone(before)
-		})
-	}
-	t.Run("up again", func(t *testing.T) {
-		p := newPlayground(t)
-		p.must("up", "-d", "--nodes", "1")
-		before := p.processes()
-		p.kill(p.status().PID)
-		p.eventually("up succeeds again", func() bool { _, code := p.middleway("up", "-d", "--nodes", "1"); return code == 0 })
-		p.must("down")
-		p.gone(before)
-	})
-}
-
-func (p *playgroundAt) must2(err error) {
-	p.Helper()
-	if err != nil {
-		p.Fatal(err)
-	}
-}
-
-func childOf(p *playgroundAt, parent int) int {
-	p.Helper()
-	for pid := range p.processes() {
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if strings.Contains(string(stat), fmt.Sprintf("\nPPid:\t%d\n", parent)) {
-			return pid
-		}
-	}
-	p.Fatalf("%d has no child", parent)
-	return 0
-}
-
 func TestSecondUp(t *testing.T) {
 	p := newPlayground(t)
 	p.must("up", "-d", "--nodes", "1")
@@ -407,62 +229,6 @@ func TestDefaultUnderlay(t *testing.T) {
 	}
 	if st := p.status(); st.Underlay != want && !(os.Geteuid() == 0 && st.Underlay == "a switch in userspace") {
 		t.Errorf("got %q, want %q", st.Underlay, want)
-	}
-}
-
-// What is wrong is said in one line, before anything is made.
-func TestMistakes(t *testing.T) {
-	foreign := t.TempDir()
-	if err := os.WriteFile(filepath.Join(foreign, "precious"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name     string
-		manifest string
-		args     []string
-		want     []string
-	}{
-		{"unknown field", strings.Replace(pods("web: true"), "containers", "container", 1), nil, []string{"pods.yaml, line 5, spec.container:", "did you mean containers?"}},
-		{"no command", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: nginx\n", nil,
-			[]string{"pods.yaml, line 6, spec.containers[0].command:", "has no command"}},
-		{"unknown node", pods("{nodeName: node-3} web: true"), nil, []string{"pods.yaml, line 5, spec.nodeName:", `no node "node-3"`, "node-1 to node-2"}},
-		{"pod twice", pods("web: true", "web: true"), nil, []string{"metadata.name", "default/web", "another name"}},
-		{"no YAML", "kind: [", nil, []string{"pods.yaml, line 1:", "no YAML or JSON"}},
-		{"no such file", "", []string{"-f", "/no/such.yaml"}, []string{"/no/such.yaml", "no such file or directory"}},
-		{"no nodes", "", []string{"--nodes", "0"}, []string{"want 1 to 89"}},
-		{"too many nodes", "", []string{"--nodes", "90"}, []string{"want 1 to 89"}},
-		{"underlay", "", []string{"--underlay", "wireless"}, []string{`"wireless"`, "want auto, kernel, userspace or machine"}},
-		{"argument", "", []string{"pods.yaml"}, []string{`"pods.yaml"`}},
-		{"other things there", "", []string{"--dir", foreign}, []string{foreign, "precious", "empty or new directory"}},
-		{"long path", "", []string{"--dir", "/tmp/" + strings.Repeat("long/", 25)}, []string{"longer than", "--dir"}},
-	} {
-		for _, detach := range []string{"-d=false", "-d"} {
-			t.Run(tt.name+" "+detach, func(t *testing.T) {
-				p := newPlayground(t)
-				args := append([]string{"up", detach}, tt.args...)
-				if tt.manifest != "" {
-					file := filepath.Join(t.TempDir(), "pods.yaml")
-					p.must2(os.WriteFile(file, []byte(tt.manifest), 0o600))
-					args = append(args, "-f", file)
-				}
-				start := time.Now()
-				out, code := p.middleway(args...)
-				if code != 1 || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "middleway: ") {
-					t.Errorf("got %d after %v:\n%s", code, time.Since(start), out)
-				}
-				for _, want := range tt.want {
-					if !strings.Contains(out, want) {
-						t.Errorf("%q is not in: %s", want, out)
-					}
-				}
-				if _, err := os.Stat(p.dir); err == nil {
-					t.Error("the state directory was made")
-				}
-			})
-		}
-	}
-	if _, err := os.Stat(filepath.Join(foreign, "precious")); err != nil {
-		t.Error(err)
 	}
 }
 

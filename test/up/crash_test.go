@@ -1,0 +1,99 @@
+package up
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A daemon that is killed comes back with its pods; a pod's process that is killed is started again.
+func TestKilledParts(t *testing.T) {
+	p := newPlayground(t)
+	p.must("up", "-d")
+	before := p.status()
+	node, pod := before.Nodes[1], before.Pods[3]
+	server := fmt.Sprintf("%v:8080", pod.IPs[0])
+	p.kill(machinePID(t, p, "node-2.yaml"))
+	p.eventually("the daemon is back", func() bool { n := p.status().Nodes[1]; return n.Ready && n.Restarts == node.Restarts+1 })
+	p.eventually("its pods are reached", func() bool {
+		_, code := p.middleway("exec", "pod-1-1", "--", "middleway", "tool", "get", "--timeout", "1s", server)
+		return code == 0
+	})
+	if got := p.pod(pod.Name); !cmp.Equal(fmt.Sprint(got.IPs), fmt.Sprint(pod.IPs)) {
+		t.Errorf("addresses: got %v, want %v", got.IPs, pod.IPs)
+	}
+	if _, code := p.middleway("exec", pod.Name, "--", "sh", "-c", "kill -9 1; kill -TERM 1; sleep 1000"); code == 0 {
+		t.Error("the command went on")
+	}
+	p.eventually("the container is back", func() bool { s := p.pod(pod.Name); return s.Restarts() == 1 && s.Phase == "Running" })
+	all := p.processes()
+	p.must("down")
+	p.gone(all)
+}
+
+// machinePID finds a process of the cluster by its command line, as the machine numbers it.
+func machinePID(t *testing.T, p *playgroundAt, part string) int {
+	t.Helper()
+	for pid := range p.processes() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if strings.Contains(string(line), part) {
+			return pid
+		}
+	}
+	t.Fatalf("no process with %s in %v", part, p.processes())
+	return 0
+}
+
+// Whichever process of the cluster is killed, down clears up, and a new cluster may take its place at once.
+func TestCrash(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		hit  func(p *playgroundAt, outer int)
+	}{
+		{"outer process", func(p *playgroundAt, outer int) { p.kill(outer) }},
+		{"inner process", func(p *playgroundAt, outer int) { p.kill(childOf(p, outer)) }},
+		{"outer process hangs", func(p *playgroundAt, outer int) { p.must2(syscall.Kill(outer, syscall.SIGSTOP)) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPlayground(t)
+			p.up(pods("forks: setsid sleep 1000 & sleep 1000 & wait"), "--nodes", "1")
+			before := p.processes()
+			outer := p.status().PID
+			tt.hit(p, outer)
+			p.must("down")
+			p.gone(before)
+		})
+	}
+	t.Run("up again", func(t *testing.T) {
+		p := newPlayground(t)
+		p.must("up", "-d", "--nodes", "1")
+		before := p.processes()
+		p.kill(p.status().PID)
+		p.eventually("up succeeds again", func() bool { _, code := p.middleway("up", "-d", "--nodes", "1"); return code == 0 })
+		p.must("down")
+		p.gone(before)
+	})
+}
+
+func (p *playgroundAt) must2(err error) {
+	p.Helper()
+	if err != nil {
+		p.Fatal(err)
+	}
+}
+
+func childOf(p *playgroundAt, parent int) int {
+	p.Helper()
+	for pid := range p.processes() {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if strings.Contains(string(stat), fmt.Sprintf("\nPPid:\t%d\n", parent)) {
+			return pid
+		}
+	}
+	p.Fatalf("%d has no child", parent)
+	return 0
+}

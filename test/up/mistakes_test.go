@@ -1,0 +1,65 @@
+package up
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What is wrong is said in one line, before anything is made.
+func TestMistakes(t *testing.T) {
+	foreign := t.TempDir()
+	if err := os.WriteFile(filepath.Join(foreign, "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name     string
+		manifest string
+		args     []string
+		want     []string
+	}{
+		{"unknown field", strings.Replace(pods("web: true"), "containers", "container", 1), nil, []string{"pods.yaml, line 5, spec.container:", "did you mean containers?"}},
+		{"no command", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: nginx\n", nil,
+			[]string{"pods.yaml, line 6, spec.containers[0].command:", "has no command"}},
+		{"unknown node", pods("{nodeName: node-3} web: true"), nil, []string{"pods.yaml, line 5, spec.nodeName:", `no node "node-3"`, "node-1 to node-2"}},
+		{"pod twice", pods("web: true", "web: true"), nil, []string{"metadata.name", "default/web", "another name"}},
+		{"no YAML", "kind: [", nil, []string{"pods.yaml, line 1:", "no YAML or JSON"}},
+		{"no such file", "", []string{"-f", "/no/such.yaml"}, []string{"/no/such.yaml", "no such file or directory"}},
+		{"no nodes", "", []string{"--nodes", "0"}, []string{"want 1 to 89"}},
+		{"too many nodes", "", []string{"--nodes", "90"}, []string{"want 1 to 89"}},
+		{"underlay", "", []string{"--underlay", "wireless"}, []string{`"wireless"`, "want auto, kernel, userspace or machine"}},
+		{"argument", "", []string{"pods.yaml"}, []string{`"pods.yaml"`}},
+		{"other things there", "", []string{"--dir", foreign}, []string{foreign, "precious", "empty or new directory"}},
+		{"long path", "", []string{"--dir", "/tmp/" + strings.Repeat("long/", 25)}, []string{"longer than", "--dir"}},
+	} {
+		for _, detach := range []string{"-d=false", "-d"} {
+			t.Run(tt.name+" "+detach, func(t *testing.T) {
+				p := newPlayground(t)
+				args := append([]string{"up", detach}, tt.args...)
+				if tt.manifest != "" {
+					file := filepath.Join(t.TempDir(), "pods.yaml")
+					p.must2(os.WriteFile(file, []byte(tt.manifest), 0o600))
+					args = append(args, "-f", file)
+				}
+				start := time.Now()
+				out, code := p.middleway(args...)
+				if code != 1 || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "middleway: ") {
+					t.Errorf("got %d after %v:\n%s", code, time.Since(start), out)
+				}
+				for _, want := range tt.want {
+					if !strings.Contains(out, want) {
+						t.Errorf("%q is not in: %s", want, out)
+					}
+				}
+				if _, err := os.Stat(p.dir); err == nil {
+					t.Error("the state directory was made")
+				}
+			})
+		}
+	}
+	if _, err := os.Stat(filepath.Join(foreign, "precious")); err != nil {
+		t.Error(err)
+	}
+}
