@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -35,6 +37,9 @@ func InUserNamespace() bool { return inUserNamespace }
 // lab it prints why and what to do, and skips all tests, or fails if MIDDLEWAY_REQUIRE_LAB=1. It does not return.
 func Main(m interface{ Run() int }) {
 	RunRole()
+	if slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzzworker") }) {
+		os.Exit(m.Run()) // it speaks to its parent, which is inside, by inherited descriptors
+	}
 	err := Enter()
 	switch {
 	case err == nil:
