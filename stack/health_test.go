@@ -7,14 +7,18 @@ import (
 	"time"
 )
 
-// A worker that does not come round to its next batch is named; so is one that does not run.
+// A worker that does not come round to its next batch is named; so is one that does not run. One that starts is waited for.
 func TestHealthy(t *testing.T) {
 	d := newBed(t, 2)
-	if err := d.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), "does not run") {
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := d.Healthy(short); err == nil || !strings.Contains(err.Error(), "worker 0 does not answer") {
 		t.Errorf("before Run: got %v, want an error", err)
 	}
 	d.run(t)
-	eventually(t, "both workers answer", func() bool { return d.Healthy(t.Context()) == nil })
+	if err := d.Healthy(t.Context()); err != nil {
+		t.Errorf("while it starts: %v", err)
+	}
 
 	stuck, loose := make(chan struct{}), make(chan struct{})
 	go d.workers[1].call(func() error { close(stuck); <-loose; return nil })

@@ -191,8 +191,8 @@ func (s *Stack) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Healthy returns nil when every worker has come round to its next batch, or an error that names one that has not when ctx
-// ends, or that does not run.
+// Healthy returns nil when every worker has come round to its next batch, or an error that names those that have not when ctx
+// ends.
 func (s *Stack) Healthy(ctx context.Context) error {
 	var errs []error
 	for _, w := range s.workers {

@@ -157,14 +157,11 @@ func (w *worker) unwatch(att *attachment) {
 	w.queue[att.id] = nil
 }
 
-// answer returns nil when the worker has come round to its next batch, which shows that it still does, or ctx's error.
+// answer returns nil when the worker has come round to its next batch, which shows that it still does, or an error when ctx
+// ends before that.
 func (w *worker) answer(ctx context.Context) error {
 	answered := make(chan struct{})
 	w.mu.Lock()
-	if !w.running {
-		w.mu.Unlock()
-		return fmt.Errorf("worker %d does not run", w.id)
-	}
 	w.calls = append(w.calls, func() { close(answered) })
 	w.mu.Unlock()
 	w.poll.wake()

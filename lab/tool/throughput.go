@@ -15,6 +15,9 @@ import (
 // burst is what a sender of Throughput writes and a receiver reads at once, in bytes; iperf3 takes as much.
 const burst = 128 << 10
 
+// firstWithin is how long Throughput waits for the first bytes: a lost segment or two are sent again within it.
+const firstWithin = 2 * time.Second
+
 // Rate is what arrived in a time. Rates of several rounds add up.
 type Rate struct {
 	Bytes   int64
@@ -64,7 +67,7 @@ func Connect(ctx context.Context, dial Dial, l net.Listener) (client, server net
 }
 
 // Throughput sends through a connection as fast as it goes, from one of its ends to the other, and counts what arrives
-// during d, after a fifth of d in which the connection gets up to speed. Nothing else may use the connection, before or
+// during d, after something has arrived and a fifth of d in which the connection gets up to speed. Nothing else may use the connection, before or
 // after: it is left in the middle of a write. It returns after its goroutines have ended.
 func Throughput(ctx context.Context, from, to net.Conn, d time.Duration) (Rate, error) {
 	var received atomic.Int64
@@ -75,6 +78,9 @@ func Throughput(ctx context.Context, from, to net.Conn, d time.Duration) (Rate, 
 	wg.Go(func() { sendErr = flood(from); cancel() })
 	wg.Go(func() { receiveErr = count(to, &received); cancel() })
 
+	for end := time.Now().Add(firstWithin); received.Load() == 0 && ctx.Err() == nil && time.Now().Before(end); {
+		wait(ctx, time.Millisecond)
+	}
 	wait(ctx, d/5)
 	begun, before := time.Now(), received.Load()
 	wait(ctx, d)
