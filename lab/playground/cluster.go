@@ -194,6 +194,12 @@ func (c *Cluster) setState(s State) {
 	c.state = s
 }
 
+func (c *Cluster) present() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
 // Nodes returns the nodes, node-1 first.
 func (c *Cluster) Nodes() []*Node { return c.nodes }
 

@@ -142,14 +142,14 @@ func (p *Pod) container(name string) (*container, error) {
 	return nil, fmt.Errorf("pod %s has no container %s; it has %v", p.manifest.Key(), name, names)
 }
 
-// changed tells of a new phase.
+// changed tells of a new phase, but for those that come with the cluster's end.
 func (p *Pod) changed() {
 	s := p.Status()
 	p.mu.Lock()
 	told := p.shown
 	p.shown = s.Phase
 	p.mu.Unlock()
-	if told != "" && told != s.Phase {
+	if told != "" && told != s.Phase && p.cluster.present() != Stopping {
 		p.cluster.text.pod(s)
 	}
 }
