@@ -93,7 +93,7 @@ func (t *text) end(r Report) {
 		t.printf("%s in %v: %s.\n", t.paint(red, fmt.Sprintf("%d of %d checks failed", len(names), len(r.Checks))), r.Took, strings.Join(names, "; "))
 	default:
 		t.printf("%s in %v: %s. Nothing is left behind.\n", t.paint(green, fmt.Sprintf("All %d checks passed", len(r.Checks))), r.Took, strings.Join(r.Steps, ", "))
-		t.printf("Next: `middleway node --help`, a node of your own; `make test`, all that is promised; `make bench`, all that is measured.\n")
+		t.printf("Next: `middleway up -d`, a cluster of your own; `middleway node --help`, a node; `make test`, all that is promised; `make bench`, all that is measured.\n")
 	}
 }
 
