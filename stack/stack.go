@@ -25,7 +25,8 @@ import (
 type Queue interface {
 	// FD returns the descriptor to wait on.
 	FD() int
-	// Read reads one frame without blocking and returns its length, or unix.EAGAIN. One worker calls it.
+	// Read reads one frame without blocking and returns its length, or unix.EAGAIN; unix.EBADFD says that the device is gone. One
+	// worker calls it.
 	Read(frame []byte) (int, error)
 	// Takes reports whether the device takes super-packets of a kind whole; else Write would cut what was merged for it.
 	Takes(kind packet.GSO) bool
@@ -96,8 +97,8 @@ func Workers(n int) int {
 	return min(runtime.NumCPU(), maxWorkers)
 }
 
-// Stack moves packets. Attach, Detach, SetRoutes, SetHostAddrs, Inject and Stats may be called by any goroutine, before and while Run
-// runs.
+// Stack moves packets. Attach, Detach, Lost, SetRoutes, SetHostAddrs, Inject and Stats may be called by any goroutine, before and while
+// Run runs.
 type Stack struct {
 	log     *slog.Logger
 	flows   *flow.Table
@@ -112,6 +113,7 @@ type Stack struct {
 	podCIDRs  []netip.Prefix
 	clock     func() time.Duration // since the stack was made
 	told      chan []byte          // ICMP errors for the netstack
+	gone      gone
 
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
@@ -141,7 +143,7 @@ func New(c Config) (*Stack, error) {
 		clock: func() time.Duration { return time.Since(started) },
 		log:   c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
 		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs,
-		told: make(chan []byte, maxTold),
+		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: c.NodeAddrs})
 	if err := s.publish(nil); err != nil {
@@ -181,6 +183,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	g.Go(func() error { return s.flows.Run(ctx) })
 	g.Go(func() error { return s.fragments.Run(ctx, s.clock) })
 	g.Go(func() error { return s.tellNode(ctx) })
+	g.Go(func() error { return s.release(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		for _, w := range s.workers {
@@ -245,19 +248,15 @@ func (s *Stack) Attach(a Attachment) (uint32, error) {
 	}
 	for _, w := range s.workers {
 		if err := w.call(func() error { return w.watch(att) }); err != nil {
-			s.removeLocked(att)
+			s.removeLocked(att, nil)
 			return 0, fmt.Errorf("watch device of %s: %w", a.Name, err)
 		}
 	}
-	if a.Host {
-		s.log.Info("host attached", "device", a.Name, "addrs", a.Addrs)
-	} else {
-		s.log.Info("pod attached", "pod", a.Name, "addrs", a.Addrs)
-	}
+	s.log.Info("attached", att.kind(), a.Name, "addrs", a.Addrs)
 	return att.id, nil
 }
 
-// Detach removes an attachment and closes its device, after the last worker has let go of it.
+// Detach removes an attachment, be it lost or not, and closes its device, after the last worker has let go of it.
 func (s *Stack) Detach(id uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,8 +265,8 @@ func (s *Stack) Detach(id uint32) error {
 		return fmt.Errorf("detach: no attachment %d", id)
 	}
 	att := attachments[id]
-	s.removeLocked(att)
-	s.log.Info("pod detached", "pod", att.name)
+	s.removeLocked(att, nil)
+	s.log.Info("detached", att.kind(), att.name)
 	return att.device.Close()
 }
 

@@ -28,13 +28,15 @@ type Stats struct {
 	RestoredFlows int `json:"restoredFlows"`
 	// EvictedFlows is how many directions of flows were given up for newer ones because the flow table was full.
 	EvictedFlows uint64 `json:"evictedFlows"`
-	// Attachments is how many pods are attached, the host not counted.
+	// Attachments is how many pods are attached, the host and those in Lost not counted.
 	Attachments int `json:"attachments"`
+	// Lost are the names of pods whose devices are gone, though nobody has detached them.
+	Lost []string `json:"lost"`
 }
 
 // Stats returns the counters.
 func (s *Stack) Stats() Stats {
-	st := Stats{Drops: map[string]uint64{}, Flows: s.flows.Len(), RestoredFlows: s.flows.Restored(), EvictedFlows: s.flows.Evicted()}
+	st := Stats{Drops: map[string]uint64{}, Lost: []string{}, Flows: s.flows.Len(), RestoredFlows: s.flows.Restored(), EvictedFlows: s.flows.Evicted()}
 	add := func(f *forwarder) {
 		st.Packets += f.moved.packets.Load()
 		st.Bytes += f.moved.bytes.Load()
@@ -50,7 +52,11 @@ func (s *Stack) Stats() Stats {
 	add(&s.local.forwarder)
 	s.fragments.AddDrops(st.Drops)
 	for _, a := range s.tables.Load().attachments {
-		if a != nil && !a.host {
+		switch {
+		case a == nil || a.host:
+		case a.lost:
+			st.Lost = append(st.Lost, a.name)
+		default:
 			st.Attachments++
 		}
 	}

@@ -28,8 +28,17 @@ type attachment struct {
 	queues []Queue
 	device io.Closer
 	host   bool
+	lost   bool // its device is gone: it has no addresses and no queues any more
 	tcp    bool // the device takes super-packets of TCP
 	udp    bool // and of UDP
+}
+
+// kind is the key of the attachment's name in logs.
+func (a *attachment) kind() string {
+	if a.host {
+		return "host"
+	}
+	return "pod"
 }
 
 // merges reports whether packets of a protocol are worth merging for the device.
@@ -87,7 +96,7 @@ func (s *Stack) publish(attachments []*attachment) error {
 
 func hostAmong(attachments []*attachment) *attachment {
 	for _, a := range attachments {
-		if a != nil && a.host {
+		if a != nil && a.host && !a.lost {
 			return a
 		}
 	}
@@ -130,10 +139,10 @@ func (s *Stack) addLocked(a Attachment) (*attachment, error) {
 	return att, s.publish(attachments)
 }
 
-// removeLocked publishes tables without att, and returns when no worker uses it any more.
-func (s *Stack) removeLocked(att *attachment) {
+// removeLocked publishes tables with another attachment, or none, in place of att, and returns when no worker uses att any more.
+func (s *Stack) removeLocked(att, by *attachment) {
 	attachments := slices.Clone(s.tables.Load().attachments)
-	attachments[att.id] = nil
+	attachments[att.id] = by
 	if err := s.publish(attachments); err != nil {
 		panic(err) // routes that compiled before compile without one
 	}

@@ -102,8 +102,9 @@ func (w *worker) drain(token int32) {
 				if errors.Is(err, unix.EAGAIN) {
 					break
 				}
-				if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.EBADF) {
-					w.lost(r, err)
+				if errors.Is(err, unix.EBADFD) {
+					w.poll.remove(r.queue.FD())
+					w.s.gone.tell(r.att)
 					break
 				}
 				w.drop(packet.DropMalformed, 1) // a frame that the device could not describe
@@ -117,12 +118,6 @@ func (w *worker) drain(token int32) {
 			w.fromPod(r.att, b)
 		}
 	}
-}
-
-// lost stops watching a device that fails to be read: it is gone, with its pod's namespace or by somebody's hand.
-func (w *worker) lost(r *watched, err error) {
-	w.poll.remove(r.queue.FD())
-	w.s.log.Warn("device is gone", "pod", r.att.name, "worker", w.id, "err", err)
 }
 
 // watch makes the worker read its queues of an attachment: queue i belongs to worker i, where there are fewer queues than

@@ -127,6 +127,9 @@ func (p *Portable) Read(frame []byte) (int, error) {
 		}
 		// Errors about a frame, which a pod can cause, are passed over: its first packets may be there, or none.
 		n, err := p.dev.Read(p.bufs, p.size, packet.VnetLen)
+		if errors.Is(err, os.ErrClosed) { // what the device makes of unix.EBADFD
+			return 0, unix.EBADFD
+		}
 		if deviceFailed(err) {
 			return 0, fmt.Errorf("read tun: %w", err)
 		}
@@ -149,7 +152,7 @@ func (p *Portable) Read(frame []byte) (int, error) {
 // deviceFailed reports whether an error of the device comes from its descriptor and not from what was read.
 func deviceFailed(err error) bool {
 	var path *fs.PathError
-	return errors.Is(err, os.ErrClosed) || errors.As(err, &path)
+	return errors.As(err, &path)
 }
 
 // Takes reports false for every kind of super-packet: the device splits and merges by itself.
