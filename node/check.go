@@ -157,10 +157,15 @@ func (c *Config) checkUnderlay() error {
 
 // leastMTU returns what every interface of the pods' families has to take.
 func (c *Config) leastMTU() int {
-	if slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+	if c.hasIPv6() {
 		return minMTU
 	}
 	return minMTU4
+}
+
+// hasIPv6 reports whether there are IPv6 pods.
+func (c *Config) hasIPv6() bool {
+	return slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
 func checkCIDRs(cidrs []netip.Prefix) error {

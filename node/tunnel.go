@@ -42,7 +42,7 @@ func (n *Node) openTunnel() error {
 	}
 	t, err := tunnel.New(tunnel.Config{
 		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
-		MTU: n.mtu, Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Socket: n.out.Socket, Logger: n.log,
+		MTU: n.mtu, IPv6: n.config.hasIPv6(), Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Socket: n.out.Socket, Logger: n.log,
 	})
 	if err != nil {
 		return err

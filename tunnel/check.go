@@ -31,6 +31,10 @@ type arrival struct {
 // maxArrivals bounds the messages that wait; those that come on top of it are lost, as on a wire.
 const maxArrivals = 256
 
+// spread is how far apart the first rounds of peers are on average, that became peers at the same time: their answers come in
+// no faster than one goroutine takes them.
+const spread = time.Millisecond
+
 func newChecks(t *Tunnel) checks {
 	return checks{
 		t: t, instance: rand.Uint64() | 1, arrivals: make(chan arrival, maxArrivals), changed: make(chan struct{}, 1),
@@ -81,7 +85,7 @@ func (c *checks) set(table *peerTable) {
 	for addr, p := range table.byAddr {
 		path := old[addr]
 		if path == nil || path.peer.way != p.way {
-			path = newPath(c.t, p, now)
+			path = newPath(c.t, p, now, now.Add(rand.N(time.Duration(len(table.byAddr))*spread)))
 		}
 		path.peer = p
 		c.paths[addr] = path
@@ -104,7 +108,7 @@ func (c *checks) take(a arrival, send sender) time.Time {
 	p.take(a.m, now)
 	if a.m.Kind == hello.Probe {
 		m := c.announce(hello.Answer)
-		m.Round, m.Part, m.Length = a.m.Round, a.m.Part, a.m.Length
+		m.Nonce, m.Part, m.Length = a.m.Nonce, a.m.Part, a.m.Length
 		send(p.peer, m, nil)
 	}
 	return c.advanceLocked(p, now, send)
@@ -148,7 +152,7 @@ func (c *checks) advanceLocked(p *path, now time.Time, send sender) time.Time {
 		p.peer.to.RetryTrains()
 		m := c.announce(hello.Probe)
 		probes := p.begin(now)
-		m.Round = p.round
+		m.Nonce = p.nonce
 		send(p.peer, m, probes)
 		if probes[len(probes)-1].train {
 			p.refusal()

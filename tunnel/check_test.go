@@ -124,6 +124,43 @@ func TestChecksRun(t *testing.T) {
 	})
 }
 
+// TestChecksSpread: nodes that are told of many peers at once do not ask them at once, neither at first nor when none answers:
+// more answers than wait would be lost.
+func TestChecksSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const peers = 2000
+		var all []netip.Addr
+		for i := range peers {
+			all = append(all, netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}))
+		}
+		n := &memory{nodes: map[netip.Addr]*Tunnel{}}
+		tn := n.add(t, node1, all...)
+		start, burst, asked := time.Now(), map[time.Duration]int{}, map[netip.Addr]int{}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			tn.checks.run(ctx, func(p *peer, _ hello.Message, _ []probe) {
+				burst[time.Since(start)/(10*time.Millisecond)]++
+				asked[p.Addr]++
+			})
+			close(done)
+		}()
+		time.Sleep(5 * time.Second)
+		cancel()
+		<-done
+		for at, n := range burst {
+			if n > maxArrivals/4 {
+				t.Errorf("%d rounds begin in the 10 ms after %v", n, at*10*time.Millisecond)
+			}
+		}
+		for _, a := range all {
+			if asked[a] < 2 {
+				t.Fatalf("%v was asked %d times in 5 s", a, asked[a])
+			}
+		}
+	})
+}
+
 // run runs a worker's port and the checks of a tunnel until the end of the test. The tunnel is closed afterwards.
 func run(t *testing.T, tn *Tunnel) {
 	t.Helper()
@@ -270,7 +307,7 @@ func helloDatagram() []byte {
 	h := vxlan.Header{VNI: vxlan.DefaultVNI, Dst: mac1, Src: mac2, Type: vxlan.EtherTypeLocal}
 	b := make([]byte, vxlan.Overhead+hello.HeaderLen)
 	h.Encode(b)
-	m := hello.Message{Version: 1, Kind: hello.Probe, MTU: innerMTU, Length: hello.HeaderLen, Instance: 3}
+	m := hello.Message{Version: 1, Kind: hello.Probe, MTU: innerMTU, Length: hello.HeaderLen, Instance: 3, Nonce: 7}
 	m.Encode(b[vxlan.Overhead:])
 	return b
 }
@@ -279,18 +316,19 @@ func helloDatagram() []byte {
 func TestHandOver(t *testing.T) {
 	p, from := fakeEnd()
 	b := helloDatagram()
-	if _, reason := p.open(b, from); reason != packet.DropHello {
+	if _, _, reason := p.open(b, from); reason != packet.DropHello {
 		t.Errorf("from a peer that sends none: %v", reason)
 	}
 	from.Hello = true
 	p.t.checks.arrivals = make(chan arrival, maxArrivals)
+	var message bool
 	var reason packet.DropReason
-	allocs := testing.AllocsPerRun(maxArrivals-2, func() { _, reason = p.open(b, from) })
-	if reason != handedOver || allocs != 0 {
+	allocs := testing.AllocsPerRun(maxArrivals-2, func() { _, message, reason = p.open(b, from) })
+	if reason != packet.Kept || !message || allocs != 0 {
 		t.Errorf("%v with %v allocations", reason, allocs)
 	}
 	for range 2 {
-		_, reason = p.open(b, from)
+		_, message, reason = p.open(b, from)
 	}
 	if reason != packet.DropHello {
 		t.Errorf("more than there is room for: %v", reason)
@@ -302,7 +340,7 @@ func TestHandOver(t *testing.T) {
 	} {
 		spoiled := helloDatagram()
 		edit(spoiled)
-		if _, reason := p.open(spoiled, from); reason != packet.DropHello && reason != packet.DropVNI {
+		if _, _, reason := p.open(spoiled, from); reason != packet.DropHello && reason != packet.DropVNI {
 			t.Errorf("%s: %v", name, reason)
 		}
 	}

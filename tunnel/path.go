@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	crand "crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -37,9 +39,8 @@ const (
 // trainLen is how many datagrams a train of a check has, where that many fit.
 const trainLen = 3
 
-// leastMTU bounds what is believed of a way: every host takes as much (RFC 791, section 3.2), and less is rather loss than a
-// bound.
-const leastMTU = 576
+// leastMTU6 is what IPv6 takes of every way (RFC 8200, section 5): senders do not believe in less.
+const leastMTU6 = 1280
 
 // rungs is how many sizes one round tries in search of the largest that arrives.
 const rungs = 8
@@ -64,9 +65,10 @@ type path struct {
 	since time.Time
 	rtt   time.Duration
 
-	announced hello.Message // the peer's last; Version 0 if there was none since it went down
+	announced hello.Message // the peer's last answer; Version 0 if there was none since it went down
+	toldMTU   uint16        // the announced MTU that was logged or needed no logging
 
-	round   uint32
+	nonce   uint64
 	began   time.Time
 	probes  []probe // of the round under way, nil between rounds
 	next    time.Time
@@ -80,16 +82,20 @@ type path struct {
 	refused string // why the route takes no trains
 }
 
-func newPath(t *Tunnel, p *peer, now time.Time) *path {
-	return &path{t: t, peer: p, state: Unknown, since: now, next: now, round: rand.Uint32()}
+// newPath returns a path whose first round is at begin.
+func newPath(t *Tunnel, p *peer, now, begin time.Time) *path {
+	return &path{t: t, peer: p, state: Unknown, since: now, next: begin}
 }
+
+// least bounds what is believed of a way: less is rather loss than a bound.
+func (p *path) least() int { return min(hello.LeastMTU, p.t.config.MTU) }
 
 // want is the largest packet that both ends have room for.
 func (p *path) want() int {
 	if p.announced.MTU == 0 {
 		return p.t.config.MTU
 	}
-	return max(min(p.t.config.MTU, int(p.announced.MTU)), hello.HeaderLen)
+	return max(min(p.t.config.MTU, int(p.announced.MTU)), p.least())
 }
 
 // usable is the largest packet that arrives, as far as known.
@@ -105,7 +111,9 @@ func (p *path) searching() bool { return p.high-p.low > 1 }
 
 // begin starts a round and returns its probes: first a small one, which the others are judged by.
 func (p *path) begin(now time.Time) []probe {
-	p.round++
+	var nonce [8]byte
+	crand.Read(nonce[:]) // never fails
+	p.nonce = binary.NativeEndian.Uint64(nonce[:])
 	p.began = now
 	p.probes = append(p.probes[:0], probe{size: hello.HeaderLen})
 	if p.state != Up {
@@ -133,26 +141,33 @@ func (p *path) begin(now time.Time) []probe {
 	return p.probes
 }
 
-// take takes a message of the peer.
+// take takes a message that came from the peer's address. Only what answers a probe of the round under way is known to be the
+// peer's: others may send from its address, on a shared loopback device for example.
 func (p *path) take(m hello.Message, now time.Time) {
-	if m.MTU != p.announced.MTU && int(m.MTU) != p.t.config.MTU {
-		p.t.log.Warn(fmt.Sprintf("%v has another MTU: packets to it are bounded by the smaller one; give all nodes the same mtu", p.peer),
-			"mtu", p.t.config.MTU, "peerMTU", m.MTU)
-	}
-	restarted := m.Instance != p.announced.Instance && p.announced.Instance != 0
-	p.announced = m
-	if m.Kind == hello.Probe && (p.state != Up || restarted) && p.probes == nil {
-		p.next = now // it is there: ask it at once
-	}
-	if m.Kind == hello.Answer && m.Round == p.round && int(m.Part) < len(p.probes) {
-		if pr := &p.probes[m.Part]; int(m.Length) == pr.size {
-			pr.answered = true
-			if m.Part == 0 {
-				p.rtt = now.Sub(p.began)
-			}
+	if m.Kind == hello.Probe {
+		if p.probes == nil && (p.state != Up || m.Instance != p.announced.Instance) {
+			p.hasten(now) // it is there, or started anew: ask it
 		}
+		return
 	}
+	if m.Nonce != p.nonce || int(m.Part) >= len(p.probes) || int(m.Length) != p.probes[m.Part].size {
+		return
+	}
+	p.probes[m.Part].answered = true
+	if m.Part == 0 {
+		p.rtt = now.Sub(p.began)
+	}
+	p.announced = m
 	p.publish()
+}
+
+// hasten lets the next round begin soon, but keeps the distance between two: who sends from the peer's address shall not have
+// it flooded.
+func (p *path) hasten(now time.Time) {
+	if first := p.began.Add(answerTime); first.After(now) {
+		now = first
+	}
+	p.next = earlier(p.next, now)
 }
 
 // complete reports whether every probe of the round is answered.
@@ -184,7 +199,7 @@ func (p *path) end(now time.Time) {
 		if p.silent >= patience && p.state == Up {
 			p.setState(Down, now)
 		}
-		p.next = now
+		p.next = now.Add(rand.N(answerTime / 5)) // peers that were lost together shall not be asked in one go
 		if p.silent == hurry && p.state == Unknown {
 			p.t.log.Warn(fmt.Sprintf("%v has not answered yet: it may be down or older, or a firewall keeps UDP port %d from it", p.peer, p.t.config.Port))
 		}
@@ -193,7 +208,20 @@ func (p *path) end(now time.Time) {
 		}
 	}
 	p.probes = nil
+	p.compareMTU()
 	p.publish()
+}
+
+// compareMTU logs once for each MTU that the peer changes to, and so once a round at most.
+func (p *path) compareMTU() {
+	mtu := p.announced.MTU
+	if mtu == 0 || mtu == p.toldMTU {
+		return
+	}
+	if p.toldMTU = mtu; int(mtu) != p.t.config.MTU {
+		p.t.log.Warn(fmt.Sprintf("%v has another MTU: packets to it are bounded by the smaller one; give all nodes the same mtu", p.peer),
+			"mtu", p.t.config.MTU, "peerMTU", mtu)
+	}
 }
 
 // setState notes that the peer came up or went down. What was measured before counts no more.
@@ -271,8 +299,17 @@ func (p *path) settle(size int) {
 		return
 	}
 	p.reached = size
-	p.t.log.Warn(fmt.Sprintf("%v: packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way to %d",
-		p.peer, p.want(), p.reached, p.want()+Overhead(p.peer.Addr)))
+	p.t.log.Warn(fmt.Sprintf("%v: %s", p.peer, p.tooSmall()))
+}
+
+// tooSmall says what does not arrive, and what to do.
+func (p *path) tooSmall() string {
+	underlay := p.want() + Overhead(p.peer.Addr)
+	if p.t.config.IPv6 && p.reached < leastMTU6 {
+		return fmt.Sprintf("packets of %d bytes do not arrive, those of %d do; IPv6 pods do not reach it (IPv6 needs %d): raise the underlay's MTU on the way to %d",
+			p.want(), p.reached, leastMTU6, underlay)
+	}
+	return fmt.Sprintf("packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way to %d", p.want(), p.reached, underlay)
 }
 
 // judgeTrains finds out whether trains arrive. It says nothing where a single datagram of their size did not.
@@ -325,7 +362,7 @@ func (p *path) publish() {
 	}
 	p.peer.trains.Store(p.announced.Can.Has(hello.Trains) && !p.noTrain)
 	p.peer.remote.Store(p.announced.Can.Has(hello.RemoteChecksum) && p.t.uses.RemoteChecksum)
-	p.peer.mtu.Store(int32(max(p.usable(), min(leastMTU, p.want()))))
+	p.peer.mtu.Store(int32(max(p.usable(), p.least())))
 }
 
 // why says what is amiss with the peer, or uncertain, in one line.
@@ -339,7 +376,7 @@ func (p *path) why() string {
 	add(!p.peer.Hello, "a kernel's VXLAN device answers no checks")
 	add(p.peer.Hello && p.state == Unknown, "has not answered yet: it may be down or older, or behind a firewall")
 	add(p.announced.MTU != 0 && int(p.announced.MTU) != p.t.config.MTU, "its MTU is %d, this node's %d; give all nodes the same mtu", p.announced.MTU, p.t.config.MTU)
-	add(p.reached != 0, "packets of %d bytes do not arrive; lower mtu to %d or raise the underlay's MTU on the way", p.want(), p.reached)
+	add(p.reached != 0, "%s", p.tooSmall())
 	add(p.noTrain, "trains of datagrams do not arrive")
 	add(p.refused != "", "the route refuses trains of datagrams (UDP_SEGMENT): %s", p.refused)
 	return strings.Join(parts, "; ")

@@ -39,7 +39,7 @@ func newWireTo() *wireTo {
 	p := &peer{Peer: Peer{Name: "node-2", Addr: node2, Hello: true, Trains: true, RemoteChecksum: true}}
 	p.way = &way{to: udp.NewAddr(netip.AddrPortFrom(node2, 8472))}
 	p.configured(t)
-	w.path = newPath(t, p, w.now)
+	w.path = newPath(t, p, w.now, w.now)
 	return w
 }
 
@@ -55,7 +55,7 @@ func (w *wireTo) rounds(n int) time.Duration {
 				continue
 			}
 			m := w.peer
-			m.Round, m.Part, m.Length = w.round, uint8(i), uint16(pr.size)
+			m.Nonce, m.Part, m.Length = w.nonce, uint8(i), uint16(pr.size)
 			w.take(m, w.now.Add(time.Millisecond))
 		}
 		if w.now = w.now.Add(time.Millisecond); !w.complete() {
@@ -97,7 +97,7 @@ const notYet = "has not answered yet"
 func TestPathComesUpAndGoes(t *testing.T) {
 	w := newWireTo()
 	w.cut = true
-	if took := w.rounds(5); took != 5*answerTime {
+	if took := w.rounds(5); took <= 5*answerTime || took > 6*answerTime {
 		t.Errorf("5 rounds to a peer that does not answer took %v", took)
 	}
 	w.expect(t, Unknown, innerMTU, true, notYet)
@@ -169,10 +169,54 @@ func TestPathOtherMTU(t *testing.T) {
 		w.peer.MTU = uint16(tt.peer)
 		w.rounds(5)
 		w.expect(t, Up, tt.want, true, "give all nodes the same mtu")
-		w.expectLog(t, "has another MTU", "answers")
+		w.expectLog(t, "answers", "has another MTU")
 		w.peer.MTU = innerMTU
 		w.rounds(1)
 		w.expect(t, Up, innerMTU, true, "")
+	}
+}
+
+// A peer whose MTU changes with every answer is logged once a round at most, and bounds no way below what every host takes.
+func TestPathChangingMTU(t *testing.T) {
+	w := newWireTo()
+	w.rounds(2)
+	w.expectLog(t, "answers")
+	for i := range 100 {
+		m := w.peer
+		m.MTU = uint16(1000 + i)
+		probes := w.begin(w.now)
+		for part, pr := range probes {
+			m.Nonce, m.Part, m.Length = w.nonce, uint8(part), uint16(pr.size)
+			m.MTU ^= 1 // for each answer another
+			w.take(m, w.now)
+		}
+		w.end(w.now)
+	}
+	if lines := strings.Count(w.log.String(), "has another MTU"); lines < 50 || lines > 100 {
+		t.Errorf("%d log lines in 100 rounds", lines)
+	}
+	w.peer.MTU = 100 // Decode refuses it
+	w.rounds(1)
+	w.expect(t, Up, hello.LeastMTU, true, "its MTU is 100, this node's 1450")
+}
+
+// A way too small for IPv6 is told as such to who has IPv6 pods: a smaller mtu would not be one for them.
+func TestPathTooSmallForIPv6(t *testing.T) {
+	const small = "packets of 1450 bytes do not arrive, those of 1279 do; IPv6 pods do not reach it (IPv6 needs 1280): raise the underlay's MTU on the way to 1500"
+	for _, tt := range []struct {
+		most int
+		ipv6 bool
+		why  string
+	}{
+		{1279, true, small},
+		{1280, true, "packets of 1450 bytes do not arrive; lower mtu to 1280 or raise the underlay's MTU on the way to 1500"},
+		{1279, false, "packets of 1450 bytes do not arrive; lower mtu to 1279 or raise the underlay's MTU on the way to 1500"},
+	} {
+		w := newWireTo()
+		w.t.config.IPv6, w.most = tt.ipv6, tt.most
+		w.rounds(30)
+		w.expect(t, Up, tt.most, true, tt.why)
+		w.expectLog(t, "answers", "peer node-2 at 127.0.0.2: "+tt.why)
 	}
 }
 
@@ -199,7 +243,7 @@ func TestPathLargeMTU(t *testing.T) {
 
 // Every size of the way is found, and within seconds.
 func TestPathSearch(t *testing.T) {
-	for _, most := range []int{innerMTU - 1, 1400, 1281, 1280, 600, 29, 28} {
+	for _, most := range []int{innerMTU - 1, 1400, 1281, 1280, 600, hello.HeaderLen + 1, hello.HeaderLen} {
 		w := newWireTo()
 		w.rounds(3)
 		w.expectLog(t, "answers")
@@ -210,13 +254,13 @@ func TestPathSearch(t *testing.T) {
 				break
 			}
 		}
-		w.expect(t, Up, max(most, leastMTU), true, fmt.Sprintf("packets of 1450 bytes do not arrive; lower mtu to %d or", most))
+		w.expect(t, Up, max(most, hello.LeastMTU), true, fmt.Sprintf("packets of 1450 bytes do not arrive; lower mtu to %d or", most))
 		w.expectLog(t, "packets of 1450 bytes do not arrive; lower mtu to ")
 		if took > steadyTime*6/5+15*answerTime {
 			t.Errorf("%d bytes: found after %v", most, took)
 		}
 		w.rounds(10)
-		w.expect(t, Up, max(most, leastMTU), true, "do not arrive")
+		w.expect(t, Up, max(most, hello.LeastMTU), true, "do not arrive")
 		w.expectLog(t)
 		w.most = 0
 		w.rounds(1)
@@ -269,24 +313,74 @@ func TestPathLoss(t *testing.T) {
 	}
 }
 
-// TestPathStrays: what answers no probe of the round under way changes nothing.
+// TestPathStrays: what answers no probe of the round under way changes nothing that is believed of the peer.
 func TestPathStrays(t *testing.T) {
-	w := newWireTo()
-	for _, change := range []func(m *hello.Message){
-		func(m *hello.Message) { m.Round-- },
-		func(m *hello.Message) { m.Part = 200 },
-		func(m *hello.Message) { m.Length++ },
-		func(m *hello.Message) { m.Kind = hello.Probe },
+	for name, change := range map[string]func(m *hello.Message){
+		"another nonce":        func(m *hello.Message) { m.Nonce++ },
+		"no nonce":             func(m *hello.Message) { m.Nonce = 0 },
+		"a part that is none":  func(m *hello.Message) { m.Part = 200 },
+		"another length":       func(m *hello.Message) { m.Length++ },
+		"a probe":              func(m *hello.Message) { m.Kind = hello.Probe },
+		"a probe with a nonce": func(m *hello.Message) { m.Kind, m.Nonce = hello.Probe, 7 },
 	} {
-		m := w.peer
-		w.begin(w.now)
-		m.Round, m.Length = w.round, hello.HeaderLen
-		change(&m)
-		w.take(m, w.now)
-		if w.complete() {
-			t.Errorf("%+v was taken for an answer", m)
+		w := newWireTo()
+		stray := func(nonce uint64) {
+			m := hello.Message{Version: 1, Kind: hello.Answer, MTU: hello.LeastMTU, Instance: 9, Nonce: nonce, Length: hello.HeaderLen}
+			change(&m)
+			w.take(m, w.now)
 		}
+		w.begin(w.now)
+		if stray(w.nonce); w.complete() {
+			t.Errorf("%s: taken for an answer", name)
+		}
+		w.expect(t, Unknown, innerMTU, true, notYet)
+		w.end(w.now)
+		w.rounds(3)
+		w.begin(w.now)
+		stray(w.nonce)
+		w.expect(t, Up, innerMTU, true, "")
+		w.end(w.now)
+		w.rounds(1)
+		stray(w.nonce) // between rounds
+		w.expect(t, Up, innerMTU, true, "")
+		if !w.path.peer.remote.Load() || w.announced.Instance != 1 {
+			t.Errorf("%s: believed", name)
+		}
+		w.expectLog(t, "answers")
+	}
+}
+
+// Every round has a nonce of its own, which nobody guesses.
+func TestPathNonce(t *testing.T) {
+	w, seen := newWireTo(), map[uint64]bool{}
+	for range 1000 {
+		w.begin(w.now)
+		if seen[w.nonce] || seen[w.nonce-1] || seen[w.nonce+1] {
+			t.Fatalf("nonce %x follows from another", w.nonce)
+		}
+		seen[w.nonce] = true
 		w.end(w.now)
 	}
-	w.expect(t, Unknown, innerMTU, true, notYet)
+}
+
+// Whoever sends probes from the peer's address does not have it flooded: each seems to come from a peer that started anew.
+func TestPathHasten(t *testing.T) {
+	for name, up := range map[string]bool{"up": true, "unknown": false} {
+		w := newWireTo()
+		if w.cut = !up; up {
+			w.rounds(3)
+		}
+		start, rounds := w.now, 0
+		for i := range 10_000 {
+			w.now = start.Add(time.Duration(i) * time.Millisecond)
+			w.take(hello.Message{Version: 1, Kind: hello.Probe, MTU: innerMTU, Instance: uint64(i + 2)}, w.now)
+			if !w.now.Before(w.next) {
+				w.rounds(1)
+				rounds++
+			}
+		}
+		if rounds < 8 || rounds > 11 {
+			t.Errorf("%s: %d rounds in 10 s, want one a second", name, rounds)
+		}
+	}
 }

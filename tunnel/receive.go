@@ -21,19 +21,12 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 			if n < len(data) && from != nil && from.Unfinished && fills(data) {
 				p.segment, n = n, len(data)
 			}
-			var reason packet.DropReason
-			var o packet.Offload
-			if from == nil {
-				reason = packet.DropUnknownPeer
-			} else {
-				o, reason = p.open(data[:n], from)
-			}
-			switch reason {
-			case packet.Kept:
-				deliver(data[vxlan.Overhead-packet.VnetLen:n], &p.parsed, o)
-			case handedOver:
-			default:
+			o, message, reason := p.open(data[:n], from)
+			switch {
+			case reason != packet.Kept:
 				p.drops.Add(reason, 1)
+			case !message:
+				deliver(data[vxlan.Overhead-packet.VnetLen:n], &p.parsed, o)
 			}
 			data = data[n:]
 			more = len(data) > 0
@@ -59,40 +52,38 @@ func fills(data []byte) bool {
 // ipv6Len is the length of an IPv6 header, which its payload length does not count.
 const ipv6Len = 40
 
-// open reads the headers of a datagram from a peer and decides whether its inner packet may come in. The packet's headers
-// are then in p.parsed.
-func (p *Port) open(data []byte, from *peer) (o packet.Offload, reason packet.DropReason) {
+// open reads the headers of a datagram from a peer, nil if it is from none, and decides whether what is in it may come in.
+// That is a message, which the checks then have, or else a packet, whose headers are in p.parsed.
+func (p *Port) open(data []byte, from *peer) (o packet.Offload, message bool, reason packet.DropReason) {
 	h := &p.header
-	if vxlan.Decode(data, h) != nil {
-		return o, packet.DropNotVXLAN
-	}
-	if h.VNI != p.t.config.VNI {
-		return o, packet.DropVNI
-	}
-	if h.Dst != p.t.config.MAC {
-		return o, packet.DropVTEP
+	switch {
+	case from == nil:
+		return o, false, packet.DropUnknownPeer
+	case vxlan.Decode(data, h) != nil:
+		return o, false, packet.DropNotVXLAN
+	case h.VNI != p.t.config.VNI:
+		return o, false, packet.DropVNI
+	case h.Dst != p.t.config.MAC:
+		return o, false, packet.DropVTEP
 	}
 	inner := data[vxlan.Overhead:]
 	if h.Type == vxlan.EtherTypeLocal {
-		return o, p.handOver(inner, from)
+		return o, true, p.handOver(inner, from)
 	}
 	if reason = packet.Parse(inner, &p.parsed); reason != packet.Kept {
-		return o, reason
+		return o, false, reason
 	}
 	if vxlan.EtherType(p.parsed.Version) != h.Type {
-		return o, packet.DropMalformed
+		return o, false, packet.DropMalformed
 	}
 	if !p.mayCome(from) {
-		return o, packet.DropPeerSource
+		return o, false, packet.DropPeerSource
 	}
 	if o, reason = p.unfinished(inner, from); reason == packet.Kept && p.outer != packet.NotECT && !packet.Decapsulate(inner, p.outer) {
 		reason = packet.DropECN
 	}
-	return o, reason
+	return o, false, reason
 }
-
-// handedOver says that a datagram was a message to the checks.
-const handedOver packet.DropReason = 255
 
 // handOver hands a peer's message to the checks, which answer it; it does not wait for them.
 func (p *Port) handOver(b []byte, from *peer) packet.DropReason {
@@ -102,7 +93,7 @@ func (p *Port) handOver(b []byte, from *peer) packet.DropReason {
 	}
 	select {
 	case p.t.checks.arrivals <- arrival{from.Addr, m}:
-		return handedOver
+		return packet.Kept
 	default:
 		return packet.DropHello
 	}

@@ -53,6 +53,8 @@ type Config struct {
 	MAC vxlan.MAC
 	// MTU is the largest inner packet in bytes, IP header included. Required.
 	MTU int
+	// IPv6: this node has IPv6 pods, to which a way that takes less than 1,280 bytes is none.
+	IPv6 bool
 	// Workers is how many receiving ports there are; one more only sends. Required.
 	Workers int
 	// Lanes is how many sockets each port sends from: their ports are what routers and network cards tell flows apart by

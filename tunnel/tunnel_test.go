@@ -281,8 +281,8 @@ func TestUnfinished(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p, from := fakeEnd()
 			from.Unfinished, p.segment = tt.unfinished, tt.segment
-			o, reason := p.open(datagram(tt.inner), from)
-			if reason != tt.want {
+			o, message, reason := p.open(datagram(tt.inner), from)
+			if reason != tt.want || message {
 				t.Fatalf("got %v, want %v", reason, tt.want)
 			}
 			if proved := from.proved.Load(); proved != (tt.gso != packet.GSONone) {
@@ -316,8 +316,8 @@ func FuzzOpen(f *testing.F) {
 			p.segment = int(segment) // told by a kernel, and so only of a peer that is one
 		}
 		from.Unfinished, from.RemoteChecksum, from.Hello = trusted, trusted, trusted
-		o, reason := p.open(data, from)
-		if reason != packet.Kept {
+		o, message, reason := p.open(data, from)
+		if reason != packet.Kept || message {
 			return
 		}
 		inner := data[vxlan.Overhead:]
@@ -363,7 +363,7 @@ func TestECN(t *testing.T) {
 			b := datagram(packettest.Packet{Src: pod2, Dst: pod1, TOS: byte(inner)}.Frame()[packet.VnetLen:])
 			want := bytes.Clone(b[vxlan.Overhead:])
 			ok := packet.Decapsulate(want, outer)
-			if _, reason := p.open(b, from); (reason == packet.Kept) != ok || !ok && reason != packet.DropECN {
+			if _, _, reason := p.open(b, from); (reason == packet.Kept) != ok || !ok && reason != packet.DropECN {
 				t.Errorf("inner %d, outer %d: %v", inner, outer, reason)
 			}
 			if !bytes.Equal(b[vxlan.Overhead:], want) {

@@ -133,6 +133,10 @@ func TestPathMTU(t *testing.T) {
 		transfer{from: a.Namespace, to: b.Namespace, addr: to, size: 1 << 20, timeout: time.Minute}.run(t)
 		mustLearnMTU(t, a.Namespace, to, 1390, want)
 	}
+	cl.Underlay.Link().SetFaults(lab.Faults{MTU: 1300})
+	awaitPeer(t, one, 2, "the way is too small for IPv6", func(p node.PeerStatus) bool {
+		return p.MTU == 1250 && strings.Contains(p.Why, "IPv6 pods do not reach it (IPv6 needs 1280): raise the underlay's MTU on the way to 1500")
+	})
 	cl.Underlay.Link().SetFaults(lab.Faults{})
 	awaitPeer(t, one, 2, "the way takes all again", func(p node.PeerStatus) bool { return p.MTU == 1450 && p.Why == "" })
 	awaitLog(t, one, "packets of 1450 bytes arrive again")

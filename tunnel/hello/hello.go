@@ -22,30 +22,38 @@ import (
 //	|                           instance                            |
 //	|                                                               |
 //	+---------------------------------------------------------------+
-//	|                            round                              |
+//	|                                                               |
+//	|                            nonce                              |
+//	|                                                               |
 //	+---------------+-----------------------------------------------+
 //	|     part      |                 reserved: 0                   |
 //	+---------------+-----------------------------------------------+
 //
 // All numbers are big-endian. A later version keeps these fields where they are; bits and bytes that this one does not know
 // are ignored.
+//
+// Anybody who can send from the sender's address can send a probe. An answer repeats the nonce of the probe, which only
+// those on the way know: so what a message says of its sender is to be believed of an answer alone.
 type Message struct {
 	Version uint8
 	Kind    Kind
 	Can     Capabilities
-	// MTU is the sender's, of an inner packet in bytes.
+	// MTU is the sender's, of an inner packet in bytes, LeastMTU or more.
 	MTU uint16
 	// Length is how long the probe is, this header included, in bytes; an answer repeats that of the probe which arrived.
 	Length uint16
 	// Instance is drawn when the sender starts.
 	Instance uint64
-	// Round and Part number a probe; an answer repeats both.
-	Round uint32
+	// Nonce is drawn for each round of probes, Part numbers those of a round; an answer repeats both.
+	Nonce uint64
 	Part  uint8
 }
 
 // HeaderLen is the length of a message without padding, in bytes. An answer has none.
-const HeaderLen = 28
+const HeaderLen = 32
+
+// LeastMTU is the smallest MTU that a node has: what every host takes (RFC 791, section 3.2).
+const LeastMTU = 576
 
 // Version is what this package writes.
 const Version = 1
@@ -53,7 +61,7 @@ const Version = 1
 // Kind says what a message is.
 type Kind uint8
 
-// A probe asks for an answer of the same round and part.
+// A probe asks for an answer of the same nonce and part.
 const (
 	Probe  Kind = 1
 	Answer Kind = 2
@@ -77,7 +85,7 @@ const magic = 0x6d776869
 // Errors of Decode.
 var (
 	ErrShort  = errors.New("shorter than it says, or than its header")
-	ErrFormat = errors.New("no hello: wrong magic number, version 0 or an unknown kind")
+	ErrFormat = errors.New("no hello: wrong magic number, version 0, an unknown kind or an MTU that no node has")
 )
 
 // Encode writes the header into the first HeaderLen bytes of b.
@@ -90,8 +98,8 @@ func (m *Message) Encode(b []byte) {
 	be.PutUint16(b[8:], m.MTU)
 	be.PutUint16(b[10:], m.Length)
 	be.PutUint64(b[12:], m.Instance)
-	be.PutUint32(b[20:], m.Round)
-	b[24], b[25], b[26], b[27] = m.Part, 0, 0, 0
+	be.PutUint64(b[20:], m.Nonce)
+	b[28], b[29], b[30], b[31] = m.Part, 0, 0, 0
 }
 
 // Decode reads a message. A probe that was cut off on its way is ErrShort.
@@ -102,9 +110,9 @@ func Decode(b []byte, m *Message) error {
 	be := binary.BigEndian
 	*m = Message{
 		Version: b[4], Kind: Kind(b[5]), Can: Capabilities(be.Uint16(b[6:])), MTU: be.Uint16(b[8:]), Length: be.Uint16(b[10:]),
-		Instance: be.Uint64(b[12:]), Round: be.Uint32(b[20:]), Part: b[24],
+		Instance: be.Uint64(b[12:]), Nonce: be.Uint64(b[20:]), Part: b[28],
 	}
-	if be.Uint32(b) != magic || m.Version == 0 || m.Kind != Probe && m.Kind != Answer {
+	if be.Uint32(b) != magic || m.Version == 0 || m.Kind != Probe && m.Kind != Answer || m.MTU < LeastMTU {
 		return ErrFormat
 	}
 	if m.Length < HeaderLen || m.Kind == Probe && int(m.Length) > len(b) {

@@ -7,10 +7,10 @@ import (
 )
 
 var probe = Message{
-	Version: Version, Kind: Probe, Can: Trains | RemoteChecksum, MTU: 1450, Length: 40, Instance: 0x0102030405060708, Round: 0x01020304, Part: 5,
+	Version: Version, Kind: Probe, Can: Trains | RemoteChecksum, MTU: 1450, Length: HeaderLen + 12, Instance: 0x0102030405060708, Nonce: 0x1112131415161718, Part: 5,
 }
 
-const probeBytes = "6d776869" + "01010003" + "05aa0028" + "0102030405060708" + "01020304" + "05000000"
+const probeBytes = "6d776869" + "01010003" + "05aa002c" + "0102030405060708" + "1112131415161718" + "05000000"
 
 func encode(m Message, padding int) []byte {
 	b := make([]byte, HeaderLen+padding)
@@ -25,7 +25,7 @@ func TestRoundTrip(t *testing.T) {
 		name    string
 		m       Message
 		padding int
-	}{{"probe", probe, 12}, {"answer", answer, 0}, {"largest", Message{255, Answer, 0xffff, 65535, 65535, 1<<64 - 1, 1<<32 - 1, 255}, 0}} {
+	}{{"probe", probe, 12}, {"answer", answer, 0}, {"largest", Message{255, Answer, 0xffff, 65535, 65535, 1<<64 - 1, 1<<64 - 1, 255}, 0}} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got Message
 			if err := Decode(encode(tt.m, tt.padding), &got); err != nil || got != tt.m {
@@ -45,6 +45,11 @@ func TestDecodeErrors(t *testing.T) {
 		b[at] = v
 		return b
 	}
+	withMTU := func(mtu uint16) []byte {
+		m := probe
+		m.MTU = mtu
+		return encode(m, 12)
+	}
 	for _, tt := range []struct {
 		name string
 		b    []byte
@@ -54,9 +59,11 @@ func TestDecodeErrors(t *testing.T) {
 		{"version 0", edit(4, 0), ErrFormat},
 		{"kind 0", edit(5, 0), ErrFormat},
 		{"kind 3", edit(5, 3), ErrFormat},
-		{"longer than it is", edit(11, 41), ErrShort},
+		{"no node's MTU", withMTU(LeastMTU - 1), ErrFormat},
+		{"the least MTU", withMTU(LeastMTU), nil},
+		{"longer than it is", edit(11, HeaderLen+13), ErrShort},
 		{"shorter than its header", edit(11, HeaderLen-1), ErrShort},
-		{"padding cut off", good[:39], ErrShort},
+		{"padding cut off", good[:len(good)-1], ErrShort},
 		{"a later version", edit(4, 9), nil},
 		{"unknown capabilities", edit(6, 0xff), nil},
 		{"more behind it", append(good, 0), nil},
