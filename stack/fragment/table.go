@@ -9,7 +9,8 @@
 //	               └ not yet ──► a copy waits, at most waitFor
 //
 // Everything is bounded: packets, fragments a packet, waiting bytes, time. Sources are spread over shards by their address,
-// so that one that floods the table harms those few that share its shard.
+// and where a shard has no room the source that takes most of it yields: one that floods the table harms itself, and by the
+// bytes of what waits those few that share its shard.
 package fragment
 
 import (
@@ -26,7 +27,7 @@ import (
 const (
 	numShards = 16
 	// shardPackets is how many packets of a shard are known: 256 with fragments under way at the same time are more than 16
-	// hosts have, and an entry that is pushed out costs only those of its fragments that are still to come.
+	// hosts have, and an entry that is pushed out costs only those of its fragments that wait or are still to come.
 	shardPackets = 256
 	// shardBytes bounds the waiting fragments of a shard, 4 MiB in all: four packets of 64 KiB of which the first fragment
 	// comes last.
@@ -177,24 +178,52 @@ func (t *Table) find(s *shard, id *packet.PacketID, now time.Duration) *entry {
 	return nil
 }
 
-// take returns an entry for a packet that has none: one that is free, or else the one that would be soonest. The shard is
-// locked.
+// take returns an entry for a packet that has none: one that is free, or else a victim. The shard is locked.
 func (t *Table) take(s *shard, id *packet.PacketID, now time.Duration) *entry {
 	b := s.bucket(t, id)
-	e := &b[0]
 	for i := range b {
-		if b[i].deadline < e.deadline {
-			e = &b[i]
+		if e := &b[i]; e.deadline <= now {
+			t.expire(s, e)
+			*e = entry{id: *id}
+			return e
 		}
 	}
-	if e.deadline <= now {
-		t.expire(s, e)
-	} else {
-		t.pushed.Add(uint64(len(e.waiting)))
-		t.forget(s, e)
-	}
+	e := b.victim(id)
+	t.pushed.Add(uint64(len(e.waiting)))
+	t.forget(s, e)
 	*e = entry{id: *id}
 	return e
+}
+
+// victim returns the entry that makes room for packet id, when none is free: of the source that has most, the newcomer counted,
+// so that nobody pushes out those who have less than himself; and among that one's the oldest. Their deadlines say nothing of
+// that: a fragment waits for a second, a first one that was abandoned is known for thirty.
+func (b *bucket) victim(id *packet.PacketID) *entry {
+	var victim *entry
+	most := 0
+	for i := range b {
+		e, n := &b[i], 0
+		if e.id.SameSource(id) {
+			n++
+		}
+		for j := range b {
+			if e.id.SameSource(&b[j].id) {
+				n++
+			}
+		}
+		if n > most || n == most && e.age() < victim.age() {
+			victim, most = e, n
+		}
+	}
+	return victim
+}
+
+// age orders entries: by when they were entered, those first of which all has passed.
+func (e *entry) age() time.Duration {
+	if e.known {
+		return e.deadline - lifetime
+	}
+	return e.deadline - waitFor
 }
 
 // expire counts what waited in vain. The shard is locked.

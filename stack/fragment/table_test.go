@@ -224,26 +224,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// A source that floods the table with first fragments does not push out those of others beside it in time: what is pushed out
-// is what came first.
-func TestFlood(t *testing.T) {
-	table := New()
-	now := time.Duration(0)
-	for i := range 20_000 {
-		now += time.Microsecond
-		flood := packettest.Packet{Src: podA, Dst: podB, ID: uint16(i)}
-		through(t, table, pieces(t, flood, 1300)[0], now)
-		if i%10 > 0 {
-			continue
-		}
-		other := pieces(t, packettest.Packet{Src: podB, Dst: podA, SrcPort: 9, ID: uint16(i)}, 1300)
-		through(t, table, other[0], now)
-		if got := through(t, table, other[1], now); len(got) != 1 {
-			t.Fatalf("packet %d: got %v", i, got)
-		}
-	}
-}
-
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table, start := New(), time.Now()

@@ -76,6 +76,9 @@ func (id *PacketID) HashSource(seed uint64) uint64 {
 	return f.Hash(seed)
 }
 
+// SameSource reports whether two packets are of one source.
+func (id *PacketID) SameSource(other *PacketID) bool { return id.src == other.src }
+
 // Hash returns well-mixed bits of the whole, see Flow.Hash.
 func (id *PacketID) Hash(seed uint64) uint64 {
 	f := Flow{src: id.src, dst: id.dst, ports: bits.RotateLeft64(id.id, 24)}
