@@ -19,9 +19,9 @@ that crashed or was killed. It is no error if there is none.`,
   middleway down --dir /tmp/second`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			there, err := playground.Down(cmd.Context(), dir)
-			if err == nil && !there {
-				fmt.Fprintf(cmd.OutOrStdout(), "no cluster runs in %s\n", dir)
+			done, err := playground.Down(cmd.Context(), dir)
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s in %s\n", done, dir)
 			}
 			return err
 		},

@@ -17,8 +17,26 @@ import (
 // ErrNotRunning is the error of asking a cluster that does not run.
 var ErrNotRunning = errors.New("no cluster runs")
 
-func notRunning(dir string) error {
-	return fmt.Errorf("%w in %s; `middleway up` starts one", ErrNotRunning, dir)
+// Hint returns a command as a person would type it for the cluster of a state directory.
+func Hint(verb, dir string) string {
+	if path, err := filepath.Abs(dir); err == nil && path != DefaultDir() {
+		verb += " --dir " + path
+	}
+	return "`middleway " + verb + "`"
+}
+
+// unreachable tells why nothing answers in a directory.
+func unreachable(dir string) error {
+	_, left, err := remains(dir)
+	if err != nil || !left {
+		return fmt.Errorf("%w in %s; %s starts one", ErrNotRunning, dir, Hint("up", dir))
+	}
+	if _, err := os.Stat(filepath.Join(dir, ownerName)); err == nil {
+		if _, alive := readOwner(dir); !alive {
+			return fmt.Errorf("the cluster in %s crashed; %s clears up", dir, Hint("down", dir))
+		}
+	}
+	return fmt.Errorf("the cluster in %s does not answer: it starts or ends, or has crashed; %s takes down what there is", dir, Hint("down", dir))
 }
 
 // dial connects to the cluster of a state directory; ErrNotRunning by errors.Is if nothing answers.
@@ -26,7 +44,7 @@ func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOTDIR):
-		return nil, notRunning(dir)
+		return nil, unreachable(dir)
 	case errors.Is(err, unix.EACCES):
 		return nil, fmt.Errorf("the cluster in %s is another user's; run this as that user: %w", dir, err)
 	case err != nil:
@@ -78,48 +96,60 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 // downWait bounds an orderly end: pods have up to maxGrace, at the same time, and the plugin and the daemons a little more.
 const downWait = maxGrace + 30*time.Second
 
+// Outcome is what Down has done.
+type Outcome string
+
+// What there was to do.
+const (
+	NothingThere Outcome = "no cluster runs"
+	TakenDown    Outcome = "took down the cluster"
+	ClearedUp    Outcome = "cleared up after the cluster that had crashed or hung"
+)
+
 // Down takes down the cluster of a state directory and returns when nothing of it is left. Where it crashed, hangs or was
-// killed, its processes are killed and its files removed. The result is false if there was nothing to take down.
-func Down(ctx context.Context, dir string) (bool, error) {
+// killed, its processes are killed and its files removed.
+func Down(ctx context.Context, dir string) (Outcome, error) {
 	o, owned := readOwner(dir)
 	asked, cancel := context.WithTimeout(ctx, downWait)
 	defer cancel()
 	_, err := ask(asked, dir, verbDown)
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return "", context.Cause(ctx)
 	}
 	if err == nil {
 		if owned {
 			err = o.end()
 		}
-		return true, err
+		return TakenDown, err
 	}
-	if _, missing := os.Stat(filepath.Join(dir, lockName)); errors.Is(missing, fs.ErrNotExist) || errors.Is(missing, unix.ENOTDIR) {
-		return false, nil
-	} else if missing != nil {
-		return false, fmt.Errorf("take down the cluster in %s: %w", dir, missing)
+	_, left, err := remains(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), err == nil && !left:
+		return NothingThere, nil
+	case err != nil:
+		return "", fmt.Errorf("take down the cluster in %s: %w", dir, err)
 	}
 	return clearCrashed(dir)
 }
 
 // clearCrashed takes down a cluster that does not answer.
-func clearCrashed(dir string) (bool, error) {
+func clearCrashed(dir string) (Outcome, error) {
 	if o, ok := readOwner(dir); ok {
 		if err := o.end(); err != nil {
-			return false, err
+			return "", err
 		}
 	}
 	d, err := waitUnlocked(dir, crashWait)
 	switch {
 	case errors.Is(err, errRuns):
-		return false, fmt.Errorf("the cluster in %s does not answer, and no process of it is known; end the one that holds %s (`fuser %[2]s` finds it)",
+		return "", fmt.Errorf("the cluster in %s does not answer, and no process of it is known; end the one that holds %s (`fuser %[2]s` finds it)",
 			dir, filepath.Join(dir, lockName))
 	case errors.Is(err, fs.ErrNotExist):
-		return true, nil // it ended by itself meanwhile
+		return TakenDown, nil // it ended by itself meanwhile
 	case err != nil:
-		return false, fmt.Errorf("take down the cluster in %s: %w", dir, err)
+		return "", fmt.Errorf("take down the cluster in %s: %w", dir, err)
 	}
-	return true, d.remove()
+	return ClearedUp, d.remove()
 }
 
 // crashWait is how long a process has to end whose cluster has ended, and the kernel to end those of a crashed one.

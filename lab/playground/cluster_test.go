@@ -45,14 +45,14 @@ func TestCluster(t *testing.T) {
 		c.Wait(t.Context())
 		ended <- c.Close()
 	}()
-	if there, err := Down(t.Context(), dir); !there || err != nil {
-		t.Errorf("down: got %v, %v", there, err)
+	if got, err := Down(t.Context(), dir); got != TakenDown || err != nil {
+		t.Errorf("down: got %v, %v", got, err)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if there, err := Down(t.Context(), dir); there || err != nil {
-		t.Errorf("a second down: got %v, %v", there, err)
+	if got, err := Down(t.Context(), dir); got != NothingThere || err != nil {
+		t.Errorf("a second down: got %v, %v", got, err)
 	}
 	if _, err := ReadStatus(t.Context(), dir); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v, want %v", err, ErrNotRunning)

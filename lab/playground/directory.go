@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,7 +70,7 @@ func openDirectory(path string) (*directory, error) {
 	}
 	d, err := lockDirectory(path, os.O_CREATE)
 	if errors.Is(err, errRuns) {
-		return nil, fmt.Errorf("a cluster runs in %s already; `middleway down` takes it down, --dir chooses a directory for another one", path)
+		return nil, fmt.Errorf("a cluster runs in %s already; %s takes it down, --dir chooses a directory for another one", path, Hint("down", path))
 	}
 	if err != nil {
 		return nil, err
@@ -82,23 +83,31 @@ func openDirectory(path string) (*directory, error) {
 
 // checkForeign refuses a directory that holds other things: a cluster's end would remove what has the names of its own.
 func checkForeign(path string) error {
+	foreign, _, err := remains(path)
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("%s holds other things (%s); choose an empty or new directory by --dir", path, foreign)
+	}
+	return err
+}
+
+// remains tells what is in a directory: something that is no cluster's, or what a cluster has left, by its lock or, without
+// one, by names that nothing else has.
+func remains(path string) (foreign string, left bool, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return fmt.Errorf("read state directory: %w", err)
+		return "", false, fmt.Errorf("read state directory: %w", err)
 	}
-	var names []string
 	for _, e := range entries {
-		if e.Name() == lockName {
-			return nil
-		}
-		if e.Name() != logName {
-			names = append(names, e.Name())
+		switch name := e.Name(); {
+		case name == lockName:
+			return "", true, nil
+		case name == logName, name == ownerName, name == socketName, name == socketsName && e.Type() == fs.ModeSocket:
+			left = true
+		case foreign == "":
+			foreign = name
 		}
 	}
-	if len(names) > 0 {
-		return fmt.Errorf("%s holds other things (%s); choose an empty or new directory by --dir", path, names[0])
-	}
-	return nil
+	return foreign, left && foreign == "", nil
 }
 
 // lockDirectory takes the lock; flags may have os.O_CREATE. The error is errRuns if it is taken, and fs.ErrNotExist if there is
@@ -234,7 +243,7 @@ func ownerOf(pid int) owner {
 // waitUnlocked takes the lock as soon as it is free.
 func waitUnlocked(path string, timeout time.Duration) (*directory, error) {
 	for end := time.Now().Add(timeout); ; time.Sleep(10 * time.Millisecond) {
-		d, err := lockDirectory(path, 0)
+		d, err := lockDirectory(path, os.O_CREATE)
 		if !errors.Is(err, errRuns) || time.Now().After(end) {
 			return d, err
 		}

@@ -3,6 +3,7 @@ package playground
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,50 @@ func TestDirectoryForeign(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(own, "notes.txt")); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a crash has left is a cluster's also where the lock is not among it: down and up clear it.
+func TestDirectoryLeft(t *testing.T) {
+	for _, end := range []func(path string) error{
+		func(path string) error {
+			if got, err := Down(t.Context(), path); got != ClearedUp || err != nil {
+				t.Errorf("down: got %q, %v", got, err)
+			}
+			return nil
+		},
+		func(path string) error {
+			d, err := openDirectory(path)
+			if err != nil {
+				return err
+			}
+			return d.remove()
+		},
+	} {
+		path, err := os.MkdirTemp("", "mw-") // t.TempDir is too long for sockets
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(path, socketsName), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		l.Close()
+		if err := end(path); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v, want it gone", err)
+		}
+	}
+	own := t.TempDir() // a file of that name is somebody else's
+	write(t, filepath.Join(own, socketsName))
+	if got, err := Down(t.Context(), own); got != NothingThere || err != nil {
+		t.Errorf("down: got %q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(own, socketsName)); err != nil {
 		t.Error(err)
 	}
 }

@@ -48,35 +48,55 @@ func machinePID(t *testing.T, p *playgroundAt, part string) int {
 	return 0
 }
 
-// Whichever process of the cluster is killed, down clears up, and a new cluster may take its place at once.
+// Whichever process of the cluster is killed, status and exec say so, down clears up, and a new cluster may take its place at once.
 func TestCrash(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		hit  func(p *playgroundAt, outer int)
+		name     string
+		hit      func(p *playgroundAt, outer int)
+		underlay string
+		down     string
 	}{
-		{"outer process", func(p *playgroundAt, outer int) { p.kill(outer) }},
-		{"inner process", func(p *playgroundAt, outer int) { p.kill(childOf(p, outer)) }},
-		{"outer process hangs", func(p *playgroundAt, outer int) { p.must2(syscall.Kill(outer, syscall.SIGSTOP)) }},
+		{"outer process", func(p *playgroundAt, outer int) { p.kill(outer) }, "auto", "cleared up"},
+		{"outer process, with sockets of the machine", func(p *playgroundAt, outer int) { p.kill(outer) }, "machine", "cleared up"},
+		{"inner process", func(p *playgroundAt, outer int) { p.kill(childOf(p, outer)) }, "auto", "cleared up"},
+		{"inner process, with sockets of the machine", func(p *playgroundAt, outer int) { p.kill(childOf(p, outer)) }, "machine", "cleared up"},
+		{"outer process hangs", func(p *playgroundAt, outer int) { p.must2(syscall.Kill(outer, syscall.SIGSTOP)) }, "auto", "took down"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPlayground(t)
-			p.up(pods("forks: setsid sleep 1000 & sleep 1000 & wait"), "--nodes", "1")
+			p.up(pods("forks: setsid sleep 1000 & sleep 1000 & wait"), "--nodes", "1", "--underlay", tt.underlay)
 			before := p.processes()
 			outer := p.status().PID
 			tt.hit(p, outer)
+			for _, args := range [][]string{{"status"}, {"exec", "forks", "--", "true"}} {
+				if tt.down != "cleared up" {
+					continue
+				}
+				p.eventually(fmt.Sprint(args, " says that it crashed"), func() bool {
+					out, code := p.middleway(args...)
+					return code == 1 && strings.Contains(out, "crashed; `middleway down --dir "+p.dir+"` clears up")
+				})
+			}
+			if out := p.must("down"); !strings.HasPrefix(out, tt.down) || strings.Count(out, "\n") != 1 {
+				t.Errorf("down: got %q", out)
+			}
+			p.gone(before)
+		})
+	}
+	for _, underlay := range []string{"auto", "machine"} {
+		t.Run("up again, "+underlay, func(t *testing.T) {
+			p := newPlayground(t)
+			p.must("up", "-d", "--nodes", "1", "--underlay", underlay)
+			before := p.processes()
+			p.kill(p.status().PID)
+			p.eventually("up succeeds again", func() bool {
+				_, code := p.middleway("up", "-d", "--nodes", "1", "--underlay", underlay)
+				return code == 0
+			})
 			p.must("down")
 			p.gone(before)
 		})
 	}
-	t.Run("up again", func(t *testing.T) {
-		p := newPlayground(t)
-		p.must("up", "-d", "--nodes", "1")
-		before := p.processes()
-		p.kill(p.status().PID)
-		p.eventually("up succeeds again", func() bool { _, code := p.middleway("up", "-d", "--nodes", "1"); return code == 0 })
-		p.must("down")
-		p.gone(before)
-	})
 }
 
 func (p *playgroundAt) must2(err error) {

@@ -60,7 +60,9 @@ func TestDefaults(t *testing.T) {
 	if len(before) < 8 {
 		t.Errorf("got %v, want two of the cluster, two daemons and four pods", before)
 	}
-	p.must("down")
+	if out := p.must("down"); out != "took down the cluster in "+p.dir+"\n" {
+		t.Errorf("down: got %q", out)
+	}
 	p.gone(before)
 	if out := p.must("down"); !strings.Contains(out, "no cluster runs in "+p.dir) {
 		t.Errorf("a second down: got %q", out)
@@ -70,7 +72,7 @@ func TestDefaults(t *testing.T) {
 		if verb == "exec" {
 			args = append(args, "web", "--", "true")
 		}
-		if out, code := p.middleway(args...); code != 1 || !strings.Contains(out, "`middleway up` starts one") {
+		if out, code := p.middleway(args...); code != 1 || !strings.Contains(out, "`middleway up --dir "+p.dir+"` starts one") {
 			t.Errorf("%s without a cluster: got %d %q", verb, code, out)
 		}
 	}
@@ -147,7 +149,7 @@ func TestSecondUp(t *testing.T) {
 	before := p.status()
 	for _, args := range [][]string{{"up"}, {"up", "-d"}} {
 		out, code := p.middleway(args...)
-		if code != 1 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "a cluster runs in "+p.dir+" already; `middleway down`") {
+		if code != 1 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "a cluster runs in "+p.dir+" already; `middleway down --dir "+p.dir+"`") {
 			t.Errorf("%v: got %d %q", args, code, out)
 		}
 	}
@@ -227,8 +229,14 @@ func TestDefaultUnderlay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		want = "the machine's loopback"
 	}
-	if st := p.status(); st.Underlay != want && !(os.Geteuid() == 0 && st.Underlay == "a switch in userspace") {
+	st := p.status()
+	if st.Underlay != want && !(os.Geteuid() == 0 && st.Underlay == "a switch in userspace") {
 		t.Errorf("got %q, want %q", st.Underlay, want)
+	}
+	for _, n := range st.Nodes {
+		if got, want := onMachine(t, n.Underlay), os.Geteuid() != 0; got != want {
+			t.Errorf("UDP sockets of %s (%v) in the machine's namespace: %v, want %v", n.Name, n.Underlay, got, want)
+		}
 	}
 }
 
