@@ -33,6 +33,7 @@ type upFlags struct {
 	config playground.Config
 	files  []string
 	detach bool
+	named  bool // --dir is given
 }
 
 func upCommand() *cobra.Command {
@@ -47,6 +48,7 @@ func upCommand() *cobra.Command {
   middleway up --underlay userspace -f - <pods.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.named = cmd.Flags().Changed("dir")
 			if err := f.check(); err != nil {
 				return fmt.Errorf("up: %w", err)
 			}
@@ -58,7 +60,7 @@ func upCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&f.config.Nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d", playground.MaxNodes))
 	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest, or directory of them, or - for standard input; may be given several times")
-	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; `middleway down` takes it down")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; middleway down takes it down")
 	addUnderlayFlag(cmd, &f.config.Underlay)
 	addDirFlag(cmd, &f.config.Dir)
 	return cmd
@@ -91,7 +93,11 @@ func (f *upFlags) check() error {
 			return err
 		}
 	}
-	return nil
+	if f.named {
+		return nil
+	}
+	// As an ordinary user a process of the cluster is root of a user namespace, and its default would be another one.
+	return os.Setenv(playground.DirVar, f.config.Dir)
 }
 
 // read reads the manifests, if there are any.
@@ -109,10 +115,6 @@ func (f *upFlags) read() error {
 // run brings the cluster up, waits, and takes it down.
 func (f *upFlags) run(cmd *cobra.Command) error {
 	f.config.Out, f.config.Color = cmd.OutOrStdout(), wantsColor(cmd.OutOrStdout())
-	// As an ordinary user this process is root of a user namespace then, and its default would be another one.
-	if err := os.Setenv(playground.DirVar, f.config.Dir); err != nil {
-		return err
-	}
 	if err := lab.Enter(); err != nil {
 		return err
 	}
@@ -127,15 +129,31 @@ func (f *upFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	c, err := playground.New(ctx, f.config)
+	if errors.Is(err, playground.ErrInterrupted) {
+		return &exitError{exitInterrupted, playground.ErrInterrupted}
+	}
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-			return errSilent // the user knows
-		}
 		return err
 	}
-	fmt.Fprintf(f.config.Out, "up; `middleway status` shows it, `middleway exec POD -- COMMAND` runs something in a pod, `middleway down` or Ctrl-C ends it\n")
+	if !c.Detached() {
+		f.printHints("Ctrl-C or " + playground.Hint("down", f.config.Dir))
+	}
 	c.Wait(ctx)
-	return c.Close()
+	if err := c.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintln(f.config.Out, "taken down; nothing is left")
+	return nil
+}
+
+// exitInterrupted is the exit code of a start that was interrupted, as of a program that SIGINT ended.
+const exitInterrupted = 128 + int(syscall.SIGINT)
+
+// printHints tells what to do with a cluster that is up.
+func (f *upFlags) printHints(end string) {
+	dir := f.config.Dir
+	fmt.Fprintf(f.config.Out, "up; %s shows it, %s runs something in a pod, %s takes it down\n",
+		playground.Hint("status", dir), playground.Hint("exec POD -- COMMAND", dir), end)
 }
 
 // startDetached brings the cluster up in the background.
@@ -146,17 +164,24 @@ func (f *upFlags) startDetached(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	args := []string{"up", "--dir", f.config.Dir, "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.config.Underlay.String()}
+	args := []string{"up", "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.config.Underlay.String()}
+	if f.named {
+		args = append(args, "--dir", f.config.Dir)
+	}
 	for _, path := range f.files {
 		args = append(args, "-f", path)
 	}
-	c := playground.DetachConfig{Dir: f.config.Dir, Args: args, Out: cmd.OutOrStdout()}
+	f.config.Out = cmd.OutOrStdout()
+	c := playground.DetachConfig{Dir: f.config.Dir, Args: args, Out: f.config.Out}
 	if stdin {
 		c.Stdin = os.Stdin
 	}
 	err := playground.Detach(cmd.Context(), c)
 	if cmd.Context().Err() != nil {
-		return errSilent
+		return &exitError{exitInterrupted, playground.ErrInterrupted}
+	}
+	if err == nil {
+		f.printHints(playground.Hint("down", f.config.Dir))
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,10 +20,11 @@ var ErrNotRunning = errors.New("no cluster runs")
 
 // Hint returns a command as a person would type it for the cluster of a state directory.
 func Hint(verb, dir string) string {
+	verb, rest, _ := strings.Cut(verb, " ")
 	if path, err := filepath.Abs(dir); err == nil && path != DefaultDir() {
 		verb += " --dir " + path
 	}
-	return "`middleway " + verb + "`"
+	return "`" + strings.TrimSpace("middleway "+verb+" "+rest) + "`"
 }
 
 // unreachable tells why nothing answers in a directory.

@@ -52,7 +52,11 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.build(ctx, placed); err != nil {
-		return nil, errors.Join(err, c.Close())
+		left := c.Close()
+		if ctx.Err() != nil && left == nil {
+			return nil, fmt.Errorf("%w (%w)", ErrInterrupted, context.Cause(ctx))
+		}
+		return nil, errors.Join(err, left)
 	}
 	c.setState(Running)
 	return c, nil
@@ -85,6 +89,9 @@ func (c *Cluster) step(ctx context.Context, step func() error) error {
 		return step()
 	}
 }
+
+// ErrInterrupted is the error of a start that its context ended, where nothing is left of it.
+var ErrInterrupted = errors.New("interrupted while it started; nothing is left of it")
 
 var errStopped = errors.New("the cluster was taken down while it started")
 
@@ -213,6 +220,9 @@ func (c *Cluster) Pods() []*Pod {
 // Underlay tells in words what joins the nodes.
 func (c *Cluster) Underlay() string { return describeUnderlay(c.lab) }
 
+// Detached reports whether Detach has started this process.
+func (c *Cluster) Detached() bool { return c.dir.inherited }
+
 // Outside reports whether the nodes are joined in the machine's own network namespace.
 func (c *Cluster) Outside() bool { return c.config.Underlay.chosen() == Machine }
 
@@ -234,5 +244,5 @@ func (c *Cluster) podNotFound(namespace, name string) error {
 			others = fmt.Sprintf("; -n %s has one", p.manifest.Namespace)
 		}
 	}
-	return fmt.Errorf("there is no pod %s in namespace %s%s; `middleway status` lists them", name, namespace, others)
+	return fmt.Errorf("there is no pod %s in namespace %s%s; %s lists them", name, namespace, others, Hint("status", c.dir.path))
 }

@@ -217,7 +217,7 @@ func (c *container) running() (*lab.Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != ContainerRunning {
-		return nil, fmt.Errorf("container %s of pod %s does not run; `middleway status` says why", c.spec.Name, c.pod.manifest.Key())
+		return nil, fmt.Errorf("container %s of pod %s does not run; %s says why", c.spec.Name, c.pod.manifest.Key(), Hint("status", c.pod.cluster.dir.path))
 	}
 	return c.process, nil
 }

@@ -27,9 +27,10 @@ import (
 //	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results
 //	node-N/           the node's run directory, and its configuration node-N.yaml
 type directory struct {
-	path    string
-	lock    *os.File
-	private *lab.Directory // in place of a named one; nil if it has a name
+	path      string
+	lock      *os.File
+	inherited bool           // the lock, from Detach
+	private   *lab.Directory // in place of a named one; nil if it has a name
 }
 
 const (
@@ -61,6 +62,9 @@ func openDirectory(path string) (*directory, error) {
 	}
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the path of the state directory, %s, is longer than %d bytes; choose a shorter one by --dir", path, maxPath)
+	}
+	if lock := inheritedLock(path); lock != nil {
+		return &directory{path: path, lock: lock, inherited: true}, nil
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w; choose another one by --dir", err)

@@ -3,12 +3,14 @@ package up
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -17,10 +19,13 @@ import (
 func TestDefaults(t *testing.T) {
 	p := newPlayground(t)
 	out := p.must("up", "-d")
-	for _, want := range []string{"node-1", "192.168.254.12", "default/pod-2-2", "middleway down"} {
+	for _, want := range []string{"node-1", "192.168.254.12", "default/pod-2-2", "`middleway down --dir " + p.dir + "`"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
+	}
+	if strings.Contains(out, "Ctrl-C") {
+		t.Errorf("nobody can press Ctrl-C, but it says\n%s", out)
 	}
 	st := p.status()
 	if len(st.Nodes) != 2 || len(st.Pods) != 4 || st.State != "running" {
@@ -158,6 +163,57 @@ func TestSecondUp(t *testing.T) {
 	}
 }
 
+// Of several at once one wins, and keeps its files; the others say who has the directory.
+func TestUpAtOnce(t *testing.T) {
+	p := newPlayground(t)
+	const tries = 4
+	outs, codes := make([]string, tries), make([]int, tries)
+	var wg sync.WaitGroup
+	for i := range tries {
+		wg.Go(func() { outs[i], codes[i] = p.middleway("up", "-d", "--nodes", "1") })
+	}
+	wg.Wait()
+	won := 0
+	for i, out := range outs {
+		switch {
+		case codes[i] == 0:
+			won++
+		case strings.Count(out, "\n") != 1 || !strings.Contains(out, "a cluster runs in "+p.dir+" already; `middleway down --dir "+p.dir+"`"):
+			t.Errorf("got %d %q", codes[i], out)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of %d came up, want 1: %q", won, tries, outs)
+	}
+	log, err := os.ReadFile(filepath.Join(p.dir, "up.log"))
+	if err != nil || !strings.Contains(string(log), "1 node, 2 pods") {
+		t.Errorf("the log: got %v, %q", err, log)
+	}
+}
+
+// A start that is interrupted says so, leaves nothing, and ends with the exit code of Ctrl-C.
+func TestInterruptedStart(t *testing.T) {
+	for _, detach := range []string{"-d=false", "-d"} {
+		t.Run(detach, func(t *testing.T) {
+			p := newPlayground(t)
+			cmd := p.command("up", detach, "--nodes", "30")
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			p.must2(cmd.Start())
+			p.eventually("it starts", func() bool { _, err := os.Stat(filepath.Join(p.dir, "up.sock")); return err == nil })
+			p.must2(cmd.Process.Signal(syscall.SIGINT))
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.HasSuffix(out.String(), "middleway: interrupted while it started; nothing is left of it\n") {
+				t.Errorf("got %d\n%s", code, out.String())
+			}
+			if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the state directory: %v, want it gone", err)
+			}
+		})
+	}
+}
+
 // In the foreground a signal takes everything down, and the exit code is 0.
 func TestForeground(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
@@ -176,6 +232,9 @@ func TestForeground(t *testing.T) {
 			p.must2(cmd.Process.Signal(sig))
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("%v\n%s", err, out.String())
+			}
+			if text := out.String(); !strings.Contains(text, "Ctrl-C or `middleway down --dir "+p.dir+"`") || !strings.HasSuffix(text, "\ntaken down; nothing is left\n") {
+				t.Errorf("got\n%s", text)
 			}
 			p.gone(before)
 		})
