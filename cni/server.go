@@ -44,6 +44,8 @@ type Grant struct {
 type Attachment interface {
 	// Keep makes the device outlive the daemon.
 	Keep() error
+	// Lost reports whether somebody else has removed the device.
+	Lost() bool
 	// Remove ends the attachment and the device.
 	Remove() error
 }
@@ -324,6 +326,15 @@ func (s *Server) Attached(k ipam.Key) bool {
 	return s.attached[k] != nil
 }
 
+// Lost reports whether a lease's interface was removed while its packets moved. Its addresses stay leased until the runtime ends the
+// attachment.
+func (s *Server) Lost(k ipam.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.attached[k]
+	return a != nil && a.Lost()
+}
+
 // check compares what a runtime knows of an attachment with what is so.
 func (s *Server) check(r *request) (grant, error) {
 	defer s.lock(r.Key)()
@@ -335,6 +346,8 @@ func (s *Server) check(r *request) (grant, error) {
 		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%s is not the network namespace to which %v was added", r.Netns, r.Key))
 	case !s.Attached(r.Key):
 		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("the daemon could not take up %v and tries again; its log says why", r.Key))
+	case s.Lost(r.Key):
+		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("somebody has removed the interface of %v; DEL and ADD it", r.Key))
 	}
 	return s.grantOf(l), nil
 }

@@ -58,6 +58,12 @@ func (a fakeAttachment) Keep() error {
 	return a.n.fail["keep "+a.id]
 }
 
+func (a fakeAttachment) Lost() bool {
+	a.n.mu.Lock()
+	defer a.n.mu.Unlock()
+	return a.n.fail["lose "+a.id] != nil
+}
+
 func (a fakeAttachment) Remove() error {
 	a.n.mu.Lock()
 	defer a.n.mu.Unlock()

@@ -27,7 +27,8 @@ type Attachment struct {
 	Addrs       []netip.Addr `json:"addrs"`
 	Netns       string       `json:"netns"` // path of the network namespace
 	Since       time.Time    `json:"since"`
-	// State is "attached"; "pending" while the plugin is at work; or "lost" while the daemon tries to take the pod up.
+	// State is "attached"; "pending" while the plugin is at work; or "lost" while the daemon tries to take the pod up, and once
+	// somebody has removed its interface.
 	State string `json:"state"`
 }
 
@@ -87,7 +88,7 @@ func (n *Node) attachments() []Attachment {
 		if l.Portable {
 			a.Device = "portable"
 		}
-		if l.State == ipam.Attached && !n.cni.Attached(l.Key) {
+		if l.State == ipam.Attached && (!n.cni.Attached(l.Key) || n.cni.Lost(l.Key)) {
 			a.State = "lost"
 		}
 		list = append(list, a)
@@ -156,6 +157,9 @@ type leased struct {
 
 // Keep makes the device outlive the daemon.
 func (l leased) Keep() error { return l.dev.SetPersist(true) }
+
+// Lost reports whether somebody else has removed the device.
+func (l leased) Lost() bool { return l.stack.Lost(l.id) }
 
 // Remove ends the attachment and the device, which somebody may have removed already.
 func (l leased) Remove() error {

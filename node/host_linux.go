@@ -1,12 +1,10 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -22,22 +20,18 @@ const noHostDevice = "none"
 
 // HostStatus is what a daemon tells of the host's attachment.
 type HostStatus struct {
-	// Device is its name; empty if there is none.
+	// Device is its name; empty if it is turned off.
 	Device string `json:"device"`
-	// Addresses are the device's own, from which the host sends to pods.
+	// Addresses are those that the device has of its own, from which the host sends to pods.
 	Addresses []netip.Addr `json:"addresses"`
 	// Routes are the ranges that the host reaches through it.
 	Routes []netip.Prefix `json:"routes"`
+	// Missing says what of it is not there, and why it could not be put back; empty if all is.
+	Missing string `json:"missing,omitempty"`
 	// DirectRouting tells whether plain packets of a peer that has a route to our pods by this node's address (flannel's
 	// DirectRouting) reach them: the kernel forwards packets of that address' family, and takes sources that it would
 	// itself reach through the device.
 	DirectRouting bool `json:"directRouting"`
-}
-
-// host is the host's attachment.
-type host struct {
-	device string // empty if there is none
-	link.Host
 }
 
 // attachHost opens the host's device and attaches it.
@@ -45,6 +39,20 @@ func (n *Node) attachHost() error {
 	if n.config.HostDevice == noHostDevice {
 		return nil
 	}
+	c := n.hostConfig()
+	n.host.device, n.host.changed = c.Name, make(chan struct{}, 1)
+	dev, err := n.openHost(c)
+	if err != nil {
+		return err
+	}
+	n.devices = append(n.devices, dev)
+	if len(n.host.want().Addrs) < len(c.Addrs) {
+		n.note(fmt.Sprintf("IPv6 is turned off on %s (net.ipv6.conf.%s.disable_ipv6): the host reaches pods by IPv4 only", c.Name, c.Name))
+	}
+	return n.setHostAddrs()
+}
+
+func (n *Node) hostConfig() link.HostConfig {
 	c := link.HostConfig{
 		Name: n.config.HostDevice, MTU: n.mtu, Queues: stack.Workers(n.config.Workers), MaxSegments: maxSegments(n.mtu), Without: n.config.Offloads.device(),
 	}
@@ -56,19 +64,22 @@ func (n *Node) attachHost() error {
 	if n.config.Sockets != "" {
 		c.Routes = append(c.Routes, n.config.peerAddrs()...)
 	}
+	return c
+}
+
+// openHost opens the host's device and attaches it.
+func (n *Node) openHost(c link.HostConfig) (device, error) {
 	dev, host, err := n.openHostDevice(c)
 	if err != nil {
-		return fmt.Errorf("attach the host (hostDevice): %w", err)
+		return nil, fmt.Errorf("attach the host (hostDevice): %w", err)
 	}
-	if _, err := n.stack.Attach(stack.Attachment{Name: c.Name, Host: true, Addrs: host.Addrs, Queues: dev.queues(), Device: dev}); err != nil {
-		return errors.Join(err, dev.Close())
+	id, err := n.stack.Attach(stack.Attachment{Name: c.Name, Host: true, Addrs: host.Addrs, Queues: dev.queues(), Device: dev})
+	if err != nil {
+		return nil, errors.Join(err, dev.Close())
 	}
-	n.devices = append(n.devices, dev)
-	n.host.device, n.host.Host = c.Name, host
-	if len(host.Addrs) < len(c.Addrs) {
-		n.note(fmt.Sprintf("IPv6 is turned off on %s (net.ipv6.conf.%s.disable_ipv6): the host reaches pods by IPv4 only", c.Name, c.Name))
-	}
-	return n.setHostAddrs()
+	n.host.id, n.host.attached = id, true
+	n.host.setWant(host)
+	return dev, nil
 }
 
 func (n *Node) openHostDevice(c link.HostConfig) (device, link.Host, error) {
@@ -98,61 +109,6 @@ func (n *Node) setHostAddrs() error {
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return n.stack.SetHostAddrs(addrs)
-}
-
-// watchRetry is how long to wait before the kernel is asked again to tell of changes, after it stopped.
-const watchRetry = time.Second
-
-// watchHost keeps the stack's knowledge of the host's addresses true until ctx ends.
-func (n *Node) watchHost(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := n.watchAddrs(ctx); err != nil {
-			n.log.Warn("the host's addresses are not watched for a moment", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(watchRetry):
-		}
-	}
-	return nil
-}
-
-// watchAddrs sets the host's addresses at every change until ctx ends or the kernel stops telling.
-func (n *Node) watchAddrs(ctx context.Context) error {
-	changes := make(chan netlink.AddrUpdate)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var lost error
-	err := netlink.AddrSubscribeWithOptions(changes, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: func(err error) { lost = err }})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stop()
-		for range changes { // closed when the goroutine that receives has ended
-		}
-	}()
-	for {
-		if err := n.setHostAddrs(); err != nil { // the first time for what changed before the subscription
-			return err
-		}
-		if _, more := <-changes; more {
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		return lost
-	}
-}
-
-// hostStatus returns the state of the host's attachment.
-func (n *Node) hostStatus() HostStatus {
-	st := HostStatus{Device: n.host.device, Addresses: n.host.Addrs, Routes: n.host.Routes}
-	if n.host.device != "" {
-		st.DirectRouting = n.takesDirectRouting()
-	}
-	return st
 }
 
 func (n *Node) takesDirectRouting() bool {

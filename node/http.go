@@ -59,11 +59,17 @@ func (n *Node) serveHealth(w http.ResponseWriter, r *http.Request) {
 	answer(w, n.stack.Healthy(ctx))
 }
 
-// serveReady answers 200 once pods can be attached and reached, else 503.
+// serveReady answers 200 once pods can be attached and reached, from the host too, else 503.
 func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	if !n.http.ready.Load() {
 		answer(w, errors.New("the node is starting or ending"))
 		return
+	}
+	if n.host.device != "" {
+		if _, missing := n.host.look(); missing != "" {
+			answer(w, errors.New(missing+"; the host does not reach all pods"))
+			return
+		}
 	}
 	answer(w, nil)
 }

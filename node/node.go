@@ -101,6 +101,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchUnderlay(ctx) })
 	if n.host.device != "" {
 		g.Go(func() error { return n.watchHost(ctx) })
+		g.Go(func() error { return n.keepHost(ctx) })
 	}
 	g.Go(func() error { return n.cni.Run(ctx) })
 	if n.config.EchoPort > 0 {

@@ -104,11 +104,17 @@ func printStatus(w io.Writer, st node.Status) {
 	}
 	fmt.Fprintf(w, "podCIDRs  %v\nmtu       %d bytes\nworkers   %d\n", st.PodCIDRs, st.MTU, st.Workers)
 	fmt.Fprintf(w, "pods      %d\n", st.Stack.Attachments)
+	for _, pod := range st.Stack.Lost {
+		fmt.Fprintf(w, "lost      %s: somebody has removed its interface\n", pod)
+	}
 	if h := st.Host; h.Device == "" {
 		fmt.Fprintf(w, "host      not attached\n")
 	} else {
 		fmt.Fprintf(w, "host      %s with %v, routes %v, takes plain packets of peers (DirectRouting): %s\n",
 			h.Device, h.Addresses, h.Routes, yes(h.DirectRouting))
+	}
+	if st.Host.Missing != "" {
+		fmt.Fprintf(w, "missing   %s\n", st.Host.Missing)
 	}
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)

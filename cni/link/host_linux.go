@@ -43,6 +43,8 @@ type HostConfig struct {
 
 // Host is the host's attachment as the kernel took it: without what needs IPv6 where there is none.
 type Host struct {
+	Name   string
+	Index  int // the interface's number; 0 where there is none
 	Addrs  []netip.Addr
 	Routes []netip.Prefix
 }
@@ -97,6 +99,7 @@ func configureHost(h *netlink.Handle, c HostConfig) (host Host, err error) {
 	if err != nil {
 		return host, err
 	}
+	host.Name, host.Index = c.Name, dev.Attrs().Index
 	if err := h.LinkSetAlias(dev, hostAlias); err != nil {
 		return host, fmt.Errorf("mark %s as ours: %w", c.Name, err)
 	}

@@ -1,11 +1,8 @@
 package underlay
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -49,35 +46,6 @@ func addrOf(a netlink.Addr) Addr {
 	temporary := ip.Is6() && a.Flags&unix.IFA_F_TEMPORARY != 0
 	lasting := a.Scope <= unix.RT_SCOPE_SITE && a.Flags&passing == 0 && !temporary
 	return Addr{Prefix: netip.PrefixFrom(ip, ones), Passing: !lasting}
-}
-
-// Watch calls changed once it watches the interfaces and addresses of the process's network namespace, and after each change, until
-// ctx ends.
-// Several changes may be one call.
-func Watch(ctx context.Context, changed func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), "netlink")
-	defer file.Close()
-	const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		return fmt.Errorf("watch interfaces: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { file.Close() })
-	defer stop()
-	changed()
-	for buf := make([]byte, 1<<16); ; {
-		// ENOBUFS: changes were lost, which is a change too.
-		if _, err := file.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("watch interfaces: %w", err)
-		}
-		changed()
-	}
 }
 
 // discardPort is where nothing is sent to: asking for a way takes a port.
