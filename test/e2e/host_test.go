@@ -21,16 +21,18 @@ type plan struct {
 	host func(n int) netip.Addr // of node n's mw0
 	pod  func(p *lab.Pod) netip.Addr
 	most int // payload of a UDP packet at an MTU of 1450 bytes
+
+	unreachable string // the ICMP error about an address that no pod has
 }
 
 var plans = []plan{
 	{
 		"IPv4", func(n int) netip.Addr { return lab.NodeAddr4(n).Addr() }, func(n int) netip.Addr { return host(lab.PodCIDR4(n), 0) },
-		func(p *lab.Pod) netip.Addr { return p.Addr4 }, 1450 - 28,
+		func(p *lab.Pod) netip.Addr { return p.Addr4 }, 1450 - 28, "destination unreachable (code 1)",
 	},
 	{
 		"IPv6", func(n int) netip.Addr { return lab.NodeAddr6(n).Addr() }, func(n int) netip.Addr { return host(lab.PodCIDR6(n), 0) },
-		func(p *lab.Pod) netip.Addr { return p.Addr6 }, 1450 - 48,
+		func(p *lab.Pod) netip.Addr { return p.Addr6 }, 1450 - 48, "destination unreachable (code 3)",
 	},
 }
 
