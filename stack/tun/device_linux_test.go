@@ -450,6 +450,32 @@ func TestFaceCloseConcurrent(t *testing.T) {
 	}
 }
 
+// TestInterfaceGonePortable removes the interface under an open device of the portable back end.
+func TestInterfaceGonePortable(t *testing.T) {
+	p, err := lab.NewNamespace("pod")
+	must(t, err)
+	t.Cleanup(func() { p.Close() })
+	var d *tun.Portable
+	must(t, p.Do(func() (err error) {
+		d, err = tun.OpenPortable(tun.Config{Name: "eth0", MTU: 1450})
+		return err
+	}))
+	t.Cleanup(func() { d.Close() })
+	h, err := p.Netlink()
+	must(t, err)
+	link, err := h.LinkByName("eth0")
+	must(t, err)
+	must(t, h.LinkDel(link))
+	if !readable(d.FD(), 0) {
+		t.Error("nobody is told")
+	}
+	for range 2 {
+		if _, err := d.Read(make([]byte, 1<<16)); !errors.Is(err, unix.EBADFD) {
+			t.Errorf("Read: got %v, want EBADFD", err)
+		}
+	}
+}
+
 // TestInterfaceGone removes the interface under an open device.
 func TestInterfaceGone(t *testing.T) {
 	p, d := openFace(t)

@@ -125,6 +125,9 @@ func (p *Portable) Read(frame []byte) (int, error) {
 		if n, err := unix.Poll(polled[:], 0); err != nil || n == 0 {
 			return 0, unix.EAGAIN
 		}
+		if polled[0].Revents&unix.POLLERR != 0 { // the interface is gone; of the device's own Read there is no telling
+			return 0, unix.EBADFD
+		}
 		// Errors about a frame, which a pod can cause, are passed over: its first packets may be there, or none.
 		n, err := p.dev.Read(p.bufs, p.size, packet.VnetLen)
 		if errors.Is(err, os.ErrClosed) { // what the device makes of unix.EBADFD

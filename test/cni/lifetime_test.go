@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -134,6 +135,63 @@ func TestNamespaceGone(t *testing.T) {
 	r.mustDel(keeper)
 	r.mustDel(other)
 	eventually(t, "nothing is left", func() bool { return len(left(t, n)) == 0 })
+}
+
+// Somebody removes the interface of a pod that lives on: status and CHECK say so, nobody else gets its addresses, and DEL ends it as
+// ever.
+func TestInterfaceRemoved(t *testing.T) {
+	for name, change := range map[string]func(*node.Config){
+		"multi-queue": often, "portable": func(c *node.Config) { often(c); c.PortableDevices = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, change)
+			r := newRuntime(t, n, "1.1.0", nil)
+			a, b, c := r.sandbox("a"), r.sandbox("b"), r.sandbox("c")
+			r.mustAdd(a)
+			r.mustAdd(b)
+			nl, err := a.Netlink()
+			if err != nil {
+				t.Fatal(err)
+			}
+			eth0, err := nl.LinkByName("eth0")
+			if err == nil {
+				err = nl.LinkDel(eth0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the status says that a is lost", func() bool {
+				st := mustStatus(t, n)
+				return len(st.Attachments) == 2 && st.Attachments[0].State == "lost" && st.Attachments[1].State == "attached" && st.Stack.Attachments == 1
+			})
+			for _, addr := range a.addrs {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				_, err := b.Ping(ctx, addr, 56)
+				cancel()
+				if err == nil || !strings.Contains(err.Error(), "unreachable") {
+					t.Errorf("b pings %v: %v, want that it is unreachable", addr, err)
+				}
+			}
+			wantCode(t, r.check(a), 104)
+			r.mustAdd(c)
+			mustPing(t, b.Namespace, c.addrs[0])
+			if c.addrs[0] == a.addrs[0] {
+				t.Errorf("c got %v, which is leased to a", c.addrs[0])
+			}
+			if st := mustStatus(t, n).Attachments; len(st) != 3 || st[0].ContainerID != "a" || st[0].State != "lost" {
+				t.Errorf("after some looks: %+v", st)
+			}
+			r.mustDel(a)
+			r.mustAdd(a)
+			mustPing(t, b.Namespace, a.addrs[0])
+			for _, s := range []*sandbox{a, b, c} {
+				r.mustDel(s)
+			}
+			if got := left(t, n); len(got) > 0 {
+				t.Errorf("left: %v", got)
+			}
+		})
+	}
 }
 
 // A restarted daemon takes the pods up before it says that it is ready, with either kind of device, and with a

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"net"
 	"net/netip"
 	"os"
@@ -174,8 +175,12 @@ func TestHostPortable(t *testing.T) {
 func TestHostNone(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}, Change: func(_ int, c *node.Config) { c.HostDevice = "none" }})
 	n := cl.Nodes[0]
-	if got := mustStatus(t, n).Host; got.Device != "" || got.Routes != nil || got.DirectRouting {
+	if got := mustStatus(t, n).Host; got.Device != "" || got.Missing != "" || got.DirectRouting {
 		t.Errorf("status: %+v", got)
+	}
+	b, err := json.Marshal(mustStatus(t, n).Host)
+	if err != nil || !strings.Contains(string(b), `"addresses":[]`) || !strings.Contains(string(b), `"routes":[]`) {
+		t.Errorf("status: %s (%v), want empty lists", b, err)
 	}
 	if got := throughMW0(t, n.Namespace); got != nil {
 		t.Errorf("routes: %v", got)
