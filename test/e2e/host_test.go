@@ -61,6 +61,7 @@ func TestHost(t *testing.T) {
 						echoUDP(t, n.Namespace, p.Namespace, addr, append(sizes, pl.most, 8000))
 						echoUDP(t, p.Namespace, n.Namespace, own, append(sizes, pl.most, 8000))
 						echoUDP(t, p.Namespace, n.Namespace, pl.node(from+1), append(sizes, pl.most, 8000))
+						askNode(t, p.Namespace, addr, n.Namespace, pl.node(from+1))
 						for _, size := range []int{1, 700, pl.most} {
 							segmentsUDP(t, n.Namespace, p.Namespace, addr, size)
 							segmentsUDP(t, p.Namespace, n.Namespace, pl.node(from+1), size)
@@ -75,6 +76,54 @@ func TestHost(t *testing.T) {
 		if d := dropsOf(t, n); d.sum() != d["scope"] {
 			t.Errorf("drops of %s: %v", n.Name(), d)
 		}
+	}
+}
+
+// askNode has a pod ask a node's own address by TCP and UDP, with sockets that take an answer from anybody: the node sees the pod as
+// it is, and its answer comes from the address that was asked.
+func askNode(t *testing.T, pod *lab.Namespace, podAddr netip.Addr, n *lab.Namespace, nodeAddr netip.Addr) {
+	t.Helper()
+	server, err := n.ListenPacket("udp", netip.AddrPortFrom(nodeAddr, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := pod.ListenPacket("udp", netip.AddrPortFrom(podAddr, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	b := make([]byte, 100)
+	for _, step := range []struct {
+		what     string
+		from, to net.PacketConn
+	}{{"the pod asks", client, server}, {"the node answers", server, client}} {
+		step.to.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := step.from.WriteTo([]byte(step.what), step.to.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		size, from, err := step.to.ReadFrom(b)
+		if err != nil || string(b[:size]) != step.what || from.String() != step.from.LocalAddr().String() {
+			t.Errorf("%s: got %q from %v (%v), want it from %v", step.what, b[:size], from, err, step.from.LocalAddr())
+		}
+	}
+	l, err := n.Listen("tcp", netip.AddrPortFrom(nodeAddr, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := pod.Dial(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if seen := accepted.RemoteAddr().String(); seen != c.LocalAddr().String() || addrOf(c.LocalAddr()) != podAddr {
+		t.Errorf("a connection from %v is seen as one from %s, want %v", c.LocalAddr(), seen, podAddr)
 	}
 }
 

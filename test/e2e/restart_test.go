@@ -57,12 +57,15 @@ func testRestart(t *testing.T, times int) {
 	}
 }
 
+// flowing is how many bytes show that a transfer is under way.
+const flowing = 1 << 20
+
 // restartDuring restarts a node's daemon in the middle of a transfer and returns the longest stall.
 func restartDuring(t *testing.T, x transfer, n *lab.Node, restart func(*testing.T, *lab.Node)) time.Duration {
 	devices := devicesOf(t, n)
 	x.timeout = time.Minute
 	r := x.start(t)
-	time.Sleep(100 * time.Millisecond)
+	r.more(t, flowing)
 	begin := time.Now()
 	restart(t, n)
 	away := time.Since(begin)
@@ -71,13 +74,8 @@ func restartDuring(t *testing.T, x transfer, n *lab.Node, restart func(*testing.
 		t.Error("no flow was restored")
 	}
 	// Go on until data flows again: a retransmission comes when TCP thinks so.
-	for packets, end := uint64(0), time.Now().Add(10*time.Second); packets < 1000; time.Sleep(10 * time.Millisecond) {
-		packets = mustStatus(t, n).Stack.Packets
-		if time.Now().After(end) {
-			t.Fatalf("the transfer does not go on: %+v", mustStatus(t, n))
-		}
-	}
-	time.Sleep(50 * time.Millisecond)
+	eventually(t, "the daemon moves packets again", func() bool { return mustStatus(t, n).Stack.Packets >= 1000 })
+	r.more(t, flowing)
 	r.stop()
 	got := r.wait(t)
 	for i, now := range devicesOf(t, n) {
@@ -163,7 +161,10 @@ func replace(t *testing.T, n *lab.Node, program string) {
 	if path, err := os.Readlink("/proc/self/exe"); err != nil || path == program {
 		t.Errorf("%v: the copy is this program itself", err)
 	}
-	time.Sleep(100 * time.Millisecond)
+	eventually(t, "the copy moves packets", func() bool {
+		st, err := n.Status()
+		return err == nil && st.Stack.Packets >= 1000
+	})
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}

@@ -348,7 +348,7 @@ func TestFailedRestartKeepsDevices(t *testing.T) {
 		n.Config.Pods = append([]node.Pod(nil), pods...)
 		startNode(t, n)
 	}
-	time.Sleep(500 * time.Millisecond)
+	r.more(t, flowing)
 	r.stop()
 	t.Log(r.wait(t))
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type running struct {
 	stopped context.CancelFunc
 	sent    chan end
 	arrived chan end
+	bytes   atomic.Int64 // that have arrived
 }
 
 // end is what one end of a transfer saw.
@@ -95,10 +97,17 @@ func (x transfer) start(t testing.TB) *running {
 	c.SetDeadline(deadline)
 	accepted.SetDeadline(deadline)
 	ctx, stop := context.WithCancel(t.Context())
-	r := &running{stop, make(chan end, 1), make(chan end, 1)}
+	r := &running{stopped: stop, sent: make(chan end, 1), arrived: make(chan end, 1)}
 	go func() { r.sent <- x.send(ctx, c) }()
-	go func() { r.arrived <- receive(accepted) }()
+	go func() { r.arrived <- receive(accepted, &r.bytes) }()
 	return r
+}
+
+// more waits until n more bytes have arrived.
+func (r *running) more(t testing.TB, n int64) {
+	t.Helper()
+	before := r.bytes.Load()
+	eventually(t, fmt.Sprintf("%d bytes more arrive", n), func() bool { return r.bytes.Load() >= before+n })
 }
 
 // stop ends a transfer without a size.
@@ -143,7 +152,7 @@ func (x transfer) send(ctx context.Context, c net.Conn) (e end) {
 	return e
 }
 
-func receive(c net.Conn) (e end) {
+func receive(c net.Conn, count *atomic.Int64) (e end) {
 	defer c.Close()
 	b := make([]byte, chunkSize)
 	start := time.Now()
@@ -151,6 +160,7 @@ func receive(c net.Conn) (e end) {
 		n, err := c.Read(b)
 		now := time.Now()
 		e.n += int64(n)
+		count.Store(e.n)
 		e.sum = crc32.Update(e.sum, castagnoli, b[:n])
 		e.took, e.stall = now.Sub(start), max(e.stall, now.Sub(last))
 		last = now
