@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/stack"
 )
 
 func TestPrintStatus(t *testing.T) {
@@ -14,6 +15,7 @@ func TestPrintStatus(t *testing.T) {
 	var b strings.Builder
 	printStatus(&b, node.Status{
 		Name: "node-1", MTU: 1450, Started: minute,
+		Host: node.HostStatus{Device: "mw0", Missing: "mw0 is gone"}, Stack: stack.Stats{Attachments: 1, Lost: []string{"default/web"}},
 		Offloads: map[string]node.Offload{"tso": {State: "on"}, "uso": {State: "missing", Why: "the kernel's TUN devices do not have it"}},
 		Peers: []node.PeerStatus{
 			{Name: "node-2", Address: netip.MustParseAddr("192.168.254.12"), State: "up", Since: minute, RTT: node.Duration(250 * time.Microsecond), MTU: 1450, Trains: true, RemoteChecksum: true},
@@ -21,6 +23,8 @@ func TestPrintStatus(t *testing.T) {
 		},
 	})
 	for _, want := range []string{
+		"\npods      1\nlost      default/web: somebody has removed its interface\nhost      mw0 with ",
+		"\nmissing   mw0 is gone\n",
 		"\noffload   tso            on\n",
 		"\noffload   uso            missing the kernel's TUN devices do not have it\n",
 		"\npeers     2\n",

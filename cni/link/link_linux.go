@@ -1,6 +1,6 @@
 // Package link is the kernel's side of an attachment: the TUN device in the pod's network namespace, or in the host's, with
-// its addresses and routes. Whoever attaches (the node daemon now, the CNI plugin for kubelet) opens it and hands the
-// device to the stack.
+// its addresses and routes. The node daemon opens those of the configuration's pods and of the host, and those that a former
+// daemon left; the CNI plugin makes others (Make) and hands their open queues to the daemon, which adopts them (Adopt).
 package link
 
 import (
