@@ -40,13 +40,11 @@ func parseConf(b []byte) (*conf, error) {
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fail(codeDecode, "invalid network configuration", err)
 	}
-	if c.Socket == "" {
-		c.Socket = DefaultSocket
+	var err error
+	if c.Socket, err = parseSocket(b); err != nil {
+		return nil, err
 	}
-	switch {
-	case !filepath.IsAbs(c.Socket) || len(c.Socket) > maxSocketPath:
-		return nil, fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, maxSocketPath, DefaultSocket))
-	case c.IPAM.Type != "":
+	if c.IPAM.Type != "" {
 		return nil, fail(codeUnsupported, "unsupported field in network configuration", fmt.Sprintf("ipam.type: %q; the node daemon gives out the addresses, leave ipam out", c.IPAM.Type))
 	}
 	// The library would look into what is not there.
@@ -59,6 +57,23 @@ func parseConf(b []byte) (*conf, error) {
 		return nil, fail(codeDecode, "invalid network configuration", fmt.Sprintf("prevResult: %v", err))
 	}
 	return c, nil
+}
+
+// parseSocket reads which socket is the daemon's, and nothing else of the configuration.
+func parseSocket(b []byte) (string, error) {
+	var c struct {
+		Socket string `json:"socket"`
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return "", fail(codeDecode, "invalid network configuration", err)
+	}
+	switch {
+	case c.Socket == "":
+		return DefaultSocket, nil
+	case !filepath.IsAbs(c.Socket) || len(c.Socket) > maxSocketPath:
+		return "", fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, maxSocketPath, DefaultSocket))
+	}
+	return c.Socket, nil
 }
 
 // previous returns prevResult in the newest form, nil if there is none.

@@ -103,6 +103,19 @@ func closeAll(fds []int) {
 	}
 }
 
+// hungUp reports whether the other side has closed the connection and everything that it said was read.
+func (c conn) hungUp() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	n, peek := 0, error(nil)
+	err = raw.Control(func(fd uintptr) {
+		n, _, peek = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
+	return err != nil || n <= 0 && !errors.Is(peek, unix.EAGAIN)
+}
+
 // peer returns the uid of the process that connected.
 func (c conn) peer() (uid int, err error) {
 	raw, err := c.SyscallConn()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func Main(release string) int {
 	p := &plugin{stderr: os.Stderr, stdout: os.Stdout, version: version.Current(), until: time.Now().Add(deadline)}
 	// What does not heed the deadline, such as a kernel lock, ends with the process.
 	time.AfterFunc(deadline+time.Second, func() {
-		p.print(p.failure(fail(codeTryAgain, "the deadline has passed", fmt.Sprintf("not done within %v", deadline))))
+		p.print(p.failure(coded(p.late(), codeTryAgain, "")))
 		os.Exit(1)
 	})
 	if err := p.run(); err != nil {
@@ -178,12 +179,24 @@ func (p *plugin) add(a *skel.CmdArgs) error {
 	if err != nil {
 		return fail(codeInternal, "convert result", err)
 	}
+	if err := p.late(); err != nil { // the daemon takes everything back
+		return err
+	}
 	if err := p.print(result); err != nil {
 		return err
 	}
-	// The lease is committed. A daemon that has ended since keeps it, so that it does not matter whether it hears this.
+	// The lease is committed. A daemon that has ended since keeps it, so that it does not matter whether it hears this; one that
+	// has waited for too long has not.
 	_ = daemon.send(&request{Op: opDone})
-	return nil
+	return p.late()
+}
+
+// late returns an error after the deadline: this process may have been stopped for any time.
+func (p *plugin) late() error {
+	if time.Now().Before(p.until) {
+		return nil
+	}
+	return fail(codeTryAgain, "the deadline has passed", fmt.Sprintf("not done within %v", deadline))
 }
 
 // podNamespace returns which namespace CNI_NETNS names, and refuses one in which the interface cannot be made.
@@ -209,10 +222,10 @@ func interfaceExists(a *skel.CmdArgs) error {
 	return fail(codeInterface, "the interface exists", fmt.Sprintf("%s in %s is there already and was left as it is; DEL comes before another ADD", a.IfName, a.Netns))
 }
 
-// del deletes as much as can be deleted and never fails for what is missing: what it could not do it writes down for the
-// daemon to do.
+// del deletes as much as can be deleted and never fails for what is missing or not needed: what it could not do it writes
+// down for the daemon to do. Of the configuration it needs the socket.
 func (p *plugin) del(a *skel.CmdArgs) error {
-	c, err := parseConf(a.StdinData)
+	socket, err := parseSocket(a.StdinData)
 	if err != nil {
 		return err
 	}
@@ -220,9 +233,12 @@ func (p *plugin) del(a *skel.CmdArgs) error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	if _, err := askOnce(c.Socket, p.until.Add(-deadline/2), r); err != nil {
+	if _, err := parseConf(a.StdinData); err != nil {
+		p.log("DEL %v goes on: %v", r.Key, err)
+	}
+	if _, err := askOnce(socket, p.until.Add(-deadline/2), r); err != nil {
 		p.log("DEL %v: %v", r.Key, err)
-		if err := bury(c.Socket, r.Key); err != nil && !errors.Is(err, fs.ErrNotExist) { // no directory: there was never a daemon
+		if err := bury(socket, r.Key); err != nil && daemonWasAt(socket) {
 			p.log("DEL %v: %v; its addresses stay leased until its network namespace has gone", r.Key, err)
 		}
 	}
@@ -234,6 +250,12 @@ func (p *plugin) del(a *skel.CmdArgs) error {
 		p.log("DEL %v: %v", r.Key, err)
 	}
 	return nil
+}
+
+// daemonWasAt reports whether there may ever have been a daemon with that socket.
+func daemonWasAt(socket string) bool {
+	_, err := os.Stat(filepath.Dir(socket))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (p *plugin) check(a *skel.CmdArgs) error {

@@ -9,9 +9,17 @@ import (
 	"github.com/middleway-net/middleway/cni/netns"
 )
 
+// lastWord is for how much longer than it may live the plugin's last word is waited for.
+const lastWord = 5 * time.Second
+
 // add serves an ADD from its request to the plugin's last word. Whatever fails or breaks off on the way is taken back.
 func (s *Server) add(c conn, r *request) {
-	defer s.lock(r.Key)()
+	unlock, err := s.lockFor(c, r.Key)
+	if err != nil {
+		s.log.Warn("pod was not added", "container", r.ContainerID, "ifname", r.IfName, "err", err)
+		return
+	}
+	defer unlock()
 	l, err := s.reserve(r)
 	if err == nil {
 		if err = s.attach(c, l); err == nil {
@@ -35,8 +43,9 @@ func (s *Server) reserve(r *request) (l ipam.Lease, err error) {
 		return l, fail(codeNetns, "the node daemon does not see the pod's network namespace",
 			fmt.Sprintf("%s is not there for the daemon, or is another one; let it see the runtime's namespaces (in a container: hostPath /run/netns with mountPropagation HostToContainer, and hostPID) (%v)", r.Netns, err))
 	}
+	s.trust(r.Netns)
 	l, err = s.leases.Reserve(ipam.Lease{
-		Key: r.Key, Network: r.Network, Pod: r.Pod, Netns: r.Netns, NetnsDev: id.Dev, NetnsInode: id.Inode,
+		Key: r.Key, Network: r.Network, Pod: r.Pod, Netns: r.Netns, NetnsDev: id.Dev, NetnsInode: id.Inode, PIDNS: pidNamespace(),
 		Portable: s.node.Grant(nil).Portable, Since: time.Now(),
 	}, r.IPs)
 	switch {
@@ -78,15 +87,15 @@ func (s *Server) attach(c conn, l ipam.Lease) error {
 	if err := c.send(response{}); err != nil {
 		return fmt.Errorf("answer the plugin: %w", err)
 	}
-	// From here on the plugin may succeed at any time, so only its end without a word takes anything back. It ends by its
-	// deadline at the latest.
-	_ = c.SetDeadline(time.Time{})
+	// From here on the plugin may succeed at any time, so only its end without a word takes anything back, or that it has
+	// said nothing for longer than it may live: it was stopped, and knows that it is late when it goes on.
+	_ = c.SetDeadline(time.Now().Add(s.patience))
 	fds, err := c.receive(&r)
 	closeAll(fds)
 	if s.isStopping() || err == nil && r.Op == opDone {
 		return nil
 	}
-	return fmt.Errorf("the plugin ended before it could tell the container runtime (%v)", err)
+	return fmt.Errorf("the plugin did not say that it has told the container runtime (%v)", err)
 }
 
 func (s *Server) isStopping() bool {

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -52,7 +50,8 @@ type Attachment interface {
 
 // Config configures a Server.
 type Config struct {
-	// Socket is the path of the unix socket; what lies there is removed. Required.
+	// Socket is the path of the unix socket; one that nobody answers is replaced. Tombstones lie in the directory
+	// "tombstones" beside it, so that a directory has room for one daemon's socket. Required.
 	Socket string
 	// Leases are the node's. The caller closes them after Run has returned. Required.
 	Leases *ipam.Store
@@ -74,13 +73,18 @@ type Server struct {
 	leases   *ipam.Store
 	node     Node
 	log      *slog.Logger
+	patience time.Duration // with a plugin that has its device, from then on
 	listener *net.UnixListener
+	inode    os.FileInfo // of the socket
+	claim    *os.File    // lock
+	fresh    bool        // the directory of tombstones was made, and Run not called
 
 	mu       sync.Mutex // guards what follows
 	stopping bool
 	conns    map[conn]bool
 	busy     map[ipam.Key]chan struct{} // closed when the key is free again
 	attached map[ipam.Key]Attachment
+	doubted  map[string]bool // places in which no namespace was to be seen; see doubt
 }
 
 // New takes up the attachments that a former daemon left, ends those that have gone, and opens the socket. Plugins wait
@@ -94,64 +98,25 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, log: c.Logger,
-		conns: map[conn]bool{}, busy: map[ipam.Key]chan struct{}{}, attached: map[ipam.Key]Attachment{},
+		patience: deadline + lastWord,
+		conns:    map[conn]bool{}, busy: map[ipam.Key]chan struct{}{}, attached: map[ipam.Key]Attachment{}, doubted: map[string]bool{},
+	}
+	var err error
+	if s.claim, s.fresh, err = claim(s.socket); err != nil {
+		return nil, err
 	}
 	s.reconcile()
 	if err := s.listen(); err != nil {
-		return nil, err
+		s.removeDir()
+		return nil, errors.Join(err, s.claim.Close())
 	}
 	return s, nil
-}
-
-func (s *Server) listen() error {
-	if len(s.socket) > maxSocketPath {
-		return fmt.Errorf("cni.socket: %s is longer than %d bytes; choose a shorter path", s.socket, maxSocketPath)
-	}
-	if err := os.Mkdir(tombstoneDir(s.socket), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make directory beside cni.socket: %w; choose another path", err)
-	}
-	// Only one daemon has the run directory, so a socket that lies here belongs to one that has gone.
-	if st, err := os.Lstat(s.socket); err == nil && st.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("cni.socket: %s exists and is no socket; remove it or choose another path", s.socket)
-	}
-	if err := os.Remove(s.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the former cni.socket: %w", err)
-	}
-	// The socket gets its mode before it gets its name: nobody else can connect in between.
-	private := s.socket + ".new"
-	if len(private) > maxSocketPath {
-		private = filepath.Join(filepath.Dir(s.socket), ".new")
-	}
-	_ = os.Remove(private)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("listen on cni.socket: %w; choose another path", err)
-	}
-	l.SetUnlinkOnClose(false)
-	err = os.Chmod(private, 0o600)
-	if err == nil {
-		err = os.Rename(private, s.socket)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen on cni.socket: %w", err), l.Close(), os.Remove(private))
-	}
-	s.listener = l
-	return nil
-}
-
-// Close closes the socket, and ends Run.
-func (s *Server) Close() error {
-	err := s.listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	_ = os.Remove(tombstoneDir(s.socket)) // unless there is one in it
-	return errors.Join(err, os.Remove(s.socket))
 }
 
 // Run answers plugins until ctx ends, and returns after the last of them has its answer or was hung up on. Attachments
 // stay.
 func (s *Server) Run(ctx context.Context) error {
+	s.fresh = false
 	defer context.AfterFunc(ctx, s.stop)()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -238,11 +203,11 @@ func (s *Server) answer(c conn, r *request) {
 		s.add(c, r)
 		return
 	case opDel:
-		err = s.remove(r.Key, "deleted")
+		err = s.remove(c, r.Key, "deleted")
 	case opCheck:
 		g, err = s.check(r)
 	case opGC:
-		err = s.collect(r)
+		err = s.collect(c, r)
 	case opStatus:
 		if err = s.leases.Available(); err != nil {
 			err = fail(codeUnavailable, ipam.ErrExhausted.Error(), rest(err, ipam.ErrExhausted))
@@ -261,28 +226,49 @@ func (s *Server) answer(c conn, r *request) {
 // lock waits until nobody else works on a key and takes it; the result frees it.
 func (s *Server) lock(k ipam.Key) (unlock func()) {
 	for {
-		s.mu.Lock()
-		other, taken := s.busy[k]
-		if !taken {
-			break
+		unlock, other := s.tryLock(k)
+		if other == nil {
+			return unlock
 		}
-		s.mu.Unlock()
 		<-other
+	}
+}
+
+// tryLock takes a key unless somebody else works on it, until other is closed.
+func (s *Server) tryLock(k ipam.Key) (unlock func(), other <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := s.busy[k]; other != nil {
+		return nil, other
 	}
 	mine := make(chan struct{})
 	s.busy[k] = mine
-	s.mu.Unlock()
 	return func() {
 		s.mu.Lock()
 		delete(s.busy, k)
 		s.mu.Unlock()
 		close(mine)
-	}
+	}, nil
 }
 
-// remove ends an attachment, whatever there is of it.
-func (s *Server) remove(k ipam.Key, why string) error {
-	defer s.lock(k)()
+// lockFor is lock for who asks on c. One who has hung up meanwhile has made other arrangements, such as a tombstone, so that
+// nothing is to be done for him any more.
+func (s *Server) lockFor(c conn, k ipam.Key) (unlock func(), err error) {
+	unlock = s.lock(k)
+	if c.hungUp() {
+		unlock()
+		return nil, errors.New("the plugin hung up before its turn came")
+	}
+	return unlock, nil
+}
+
+// remove ends an attachment, whatever there is of it, for who asks on c.
+func (s *Server) remove(c conn, k ipam.Key, why string) error {
+	unlock, err := s.lockFor(c, k)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return s.removeLocked(k, why)
 }
 
@@ -358,11 +344,11 @@ func (s *Server) grantOf(l ipam.Lease) grant {
 }
 
 // collect ends the attachments of a network that are not among the valid ones, and goes on after an error.
-func (s *Server) collect(r *request) error {
+func (s *Server) collect(c conn, r *request) error {
 	var errs []error
 	for _, l := range s.leases.All() {
 		if l.Network == r.Network && !slices.Contains(r.Valid, l.Key) {
-			errs = append(errs, s.remove(l.Key, "no longer valid (GC)"))
+			errs = append(errs, s.remove(c, l.Key, "no longer valid (GC)"))
 		}
 	}
 	return errors.Join(errs...)

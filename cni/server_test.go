@@ -23,6 +23,7 @@ type fakeNode struct {
 	mu   sync.Mutex
 	has  map[string]bool // by container
 	fail map[string]error
+	asks int // how often a device was to be reopened
 }
 
 type fakeAttachment struct {
@@ -50,7 +51,12 @@ func (n *fakeNode) Adopt(l ipam.Lease, queues []int) (Attachment, error) {
 	return fakeAttachment{n, l.ContainerID}, nil
 }
 
-func (n *fakeNode) Reopen(l ipam.Lease) (Attachment, error) { return n.Adopt(l, nil) }
+func (n *fakeNode) Reopen(l ipam.Lease) (Attachment, error) {
+	n.mu.Lock()
+	n.asks++
+	n.mu.Unlock()
+	return n.Adopt(l, nil)
+}
 
 func (a fakeAttachment) Keep() error {
 	a.n.mu.Lock()
@@ -91,7 +97,7 @@ type daemon struct {
 	stop   func()
 }
 
-func newDaemon(t *testing.T, dir string) *daemon {
+func newDaemon(t *testing.T, dir string, change ...func(*Server)) *daemon {
 	t.Helper()
 	d := &daemon{t: t, dir: dir, node: &fakeNode{has: map[string]bool{}, fail: map[string]error{}}}
 	var err error
@@ -101,6 +107,9 @@ func newDaemon(t *testing.T, dir string) *daemon {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(d.server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -188,20 +197,43 @@ func (d *daemon) mustHave(ids ...string) {
 	d.t.Fatalf("leases %v, attachments %v; want %v", leased, d.node.pods(), ids)
 }
 
-// files returns how many descriptors are open when the server has hung up on everybody.
-func (d *daemon) files() int {
+// again returns the next daemon's server on the same node, which does not run, and its leases.
+func (d *daemon) again() (*Server, *ipam.Store) {
+	d.t.Helper()
+	leases, err := ipam.Open(ipam.Config{Path: filepath.Join(d.dir, "leases.db"), CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { leases.Close() })
+	s, err := New(Config{Socket: d.socket(), Leases: leases, Node: d.node})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { s.Close() })
+	return s, leases
+}
+
+// mustServe waits until the server has so many connections.
+func (d *daemon) mustServe(want int) {
 	d.t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		d.server.mu.Lock()
 		conns := len(d.server.conns)
 		d.server.mu.Unlock()
-		if conns == 0 {
-			return countFiles(d.t)
+		if conns == want {
+			return
 		}
 		if time.Now().After(end) {
-			d.t.Fatalf("%d connections are still open", conns)
+			d.t.Fatalf("%d connections are open, want %d", conns, want)
 		}
 	}
+}
+
+// files returns how many descriptors are open when the server has hung up on everybody.
+func (d *daemon) files() int {
+	d.t.Helper()
+	d.mustServe(0)
+	return countFiles(d.t)
 }
 
 // Wherever an ADD breaks off, it is taken back.
@@ -319,7 +351,7 @@ func TestEndAndStart(t *testing.T) {
 	}
 	d = newDaemon(t, dir)
 	d.mustHave("a", "printing")
-	if isBuried(d.socket(), ipam.Key{ContainerID: "never", IfName: "eth0"}) {
+	if there, err := isBuried(d.socket(), tombstoneName(ipam.Key{ContainerID: "never", IfName: "eth0"})); there || err != nil {
 		t.Error("a tombstone without a lease was kept")
 	}
 	d.stop()
@@ -346,22 +378,13 @@ func TestTakeUpAgain(t *testing.T) {
 	}
 	d.stop()
 	d.node = &fakeNode{has: map[string]bool{}, fail: map[string]error{"adopt gone": link.ErrGone, "adopt later": errors.New("mine")}}
-	leases, err := ipam.Open(ipam.Config{Path: filepath.Join(dir, "leases.db"), CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer leases.Close()
-	s, err := New(Config{Socket: d.socket(), Leases: leases, Node: d.node})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s, leases := d.again()
 	later := ipam.Key{ContainerID: "later", IfName: "eth0"}
 	if all := leases.All(); len(all) != 1 || all[0].Key != later || s.Attached(later) {
 		t.Errorf("leases %v, attached %v", all, s.Attached(later))
 	}
 	d.node.failWith(nil)
-	s.look()
+	s.lookAround()
 	if !s.Attached(later) {
 		t.Error("it was not tried again")
 	}

@@ -35,7 +35,7 @@ func Cleanup(c Config, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, cleanupLeases(&c))
-	for _, name := range []string{leasesName, flowsName, socketName} {
+	for _, name := range []string{leasesName, socketName, flowsName} { // the lock comes last
 		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove state: %w", err))
 		}
@@ -48,15 +48,16 @@ func Cleanup(c Config, log *slog.Logger) error {
 // podDevice is the name of the device of a pod in the configuration.
 const podDevice = "eth0"
 
-// cleanupLeases removes the devices of pods that the CNI plugin has attached.
+// cleanupLeases removes the devices of pods that the CNI plugin has attached, and what lies at its socket, with or without
+// leases.
 func cleanupLeases(c *Config) error {
 	path := filepath.Join(c.RunDir, leasesName)
 	if !fileExists(path) {
-		return nil
+		return cni.Cleanup(nil, c.CNI.Socket)
 	}
-	leases, err := ipam.Open(ipam.Config{Path: path, CIDRs: c.PodCIDRs})
+	leases, err := ipam.Open(ipam.Config{Path: path, CIDRs: c.PodCIDRs, Boot: bootID()})
 	if err != nil {
-		return err
+		return errors.Join(err, cni.Cleanup(nil, c.CNI.Socket))
 	}
 	return errors.Join(cni.Cleanup(leases.All(), c.CNI.Socket), leases.Close())
 }

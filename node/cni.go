@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func (n *Node) openLeases() (err error) {
 	}
 	_, missing := os.Stat(n.leaseFile())
 	n.madeLeases = errors.Is(missing, fs.ErrNotExist)
-	n.leases, err = ipam.Open(ipam.Config{Path: n.leaseFile(), CIDRs: n.config.PodCIDRs, Taken: taken})
+	n.leases, err = ipam.Open(ipam.Config{Path: n.leaseFile(), CIDRs: n.config.PodCIDRs, Taken: taken, Boot: bootID()})
 	if err != nil {
 		n.leases = nil
 		n.madeLeases = n.madeLeases && fileExists(n.leaseFile())
@@ -62,6 +63,12 @@ func (n *Node) openLeases() (err error) {
 		}
 	}
 	return nil
+}
+
+// bootID returns what tells one boot of the machine from another, "" if nothing does.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
 }
 
 func fileExists(path string) bool {

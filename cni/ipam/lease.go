@@ -63,6 +63,9 @@ type Lease struct {
 	Netns      string `json:"netns"`
 	NetnsDev   uint64 `json:"netnsDev"`
 	NetnsInode uint64 `json:"netnsInode"`
+	// PIDNS is the inode number of the daemon's pid namespace, outside which a path like /proc/4711/ns/net names another
+	// process; 0 if it is not known.
+	PIDNS uint64 `json:"pidns,omitempty"`
 	// Index is the interface's number in the namespace, 0 while pending.
 	Index int `json:"index,omitempty"`
 	// Portable: the device has one queue and was made for the portable back end.

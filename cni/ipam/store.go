@@ -36,6 +36,9 @@ type Config struct {
 	CIDRs []netip.Prefix
 	// Taken are addresses inside the ranges that are never given out, beside those that no pod may have.
 	Taken map[netip.Addr]string
+	// Boot tells this boot of the machine from others: what was leased before is forgotten, since all namespaces ended with
+	// it. Default: nothing is forgotten.
+	Boot string
 }
 
 // Store holds the leases of a node. Its methods may be called by any goroutine.
@@ -54,6 +57,7 @@ var (
 	bucketLeases = []byte("leases") // containerID/ifname → Lease
 	bucketMeta   = []byte("meta")
 	metaVersion  = []byte("version")
+	metaBoot     = []byte("boot")
 	metaLast     = "last " // and a family: the address given out last
 )
 
@@ -76,10 +80,10 @@ func Open(c Config) (*Store, error) {
 		if s.db, err = bbolt.Open(c.Path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType}); err != nil {
 			return err
 		}
-		if err := s.db.View(func(tx *bbolt.Tx) error { return s.load(tx) }); err != nil {
+		if err := s.db.View(func(tx *bbolt.Tx) error { return s.load(tx, c.Boot) }); err != nil {
 			return err
 		}
-		return s.db.Update(prepare)
+		return s.db.Update(func(tx *bbolt.Tx) error { return prepare(tx, c.Boot) })
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
@@ -112,19 +116,36 @@ func guard(f func() error) (err error) {
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
-func prepare(tx *bbolt.Tx) error {
-	if _, err := tx.CreateBucketIfNotExists(bucketLeases); err != nil {
-		return err
-	}
+// prepare makes the buckets, and takes away the leases of another boot.
+func prepare(tx *bbolt.Tx, boot string) error {
 	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
 	if err != nil {
 		return err
 	}
+	if isOfOtherBoot(meta, boot) {
+		if err := tx.DeleteBucket(bucketLeases); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.CreateBucketIfNotExists(bucketLeases); err != nil {
+		return err
+	}
+	if boot != "" {
+		if err := meta.Put(metaBoot, []byte(boot)); err != nil {
+			return err
+		}
+	}
 	return meta.Put(metaVersion, []byte(version))
 }
 
+// isOfOtherBoot reports whether the file was written before this boot. What cannot be told was not.
+func isOfOtherBoot(meta *bbolt.Bucket, boot string) bool {
+	former := string(meta.Get(metaBoot))
+	return former != "" && boot != "" && former != boot
+}
+
 // load reads what a former daemon left.
-func (s *Store) load(tx *bbolt.Tx) error {
+func (s *Store) load(tx *bbolt.Tx, boot string) error {
 	meta, leases := tx.Bucket(bucketMeta), tx.Bucket(bucketLeases)
 	if meta == nil || leases == nil {
 		return nil // made just now
@@ -137,6 +158,9 @@ func (s *Store) load(tx *bbolt.Tx) error {
 		if a, err := netip.ParseAddr(string(meta.Get(lastKey(p.cidr)))); err == nil && p.cidr.Contains(a) {
 			p.last = a
 		}
+	}
+	if isOfOtherBoot(meta, boot) {
+		return nil
 	}
 	return leases.ForEach(func(k, v []byte) error {
 		l, err := decodeLease(v)

@@ -41,7 +41,7 @@ func newStore(t *testing.T, cidrs ...netip.Prefix) *Store {
 func lease(id string) Lease {
 	return Lease{
 		Key: Key{id, "eth0"}, Network: "middleway", Pod: Pod{"default", "pod-" + id, "uid"}, Netns: "/run/netns/" + id,
-		NetnsDev: 4, NetnsInode: 4026531840, Since: time.Unix(1700000000, 0).UTC(),
+		NetnsDev: 4, NetnsInode: 4026531840, PIDNS: 4026531836, Since: time.Unix(1700000000, 0).UTC(),
 	}
 }
 
@@ -83,6 +83,32 @@ func TestReopen(t *testing.T) {
 	// The address that was released rests.
 	if got := reserve(t, s, "next").Addrs; got[0] != addr("10.244.1.5") || got[1] != addr("fd00:10:244:1::5") {
 		t.Errorf("got %v, want those after the last ones", got)
+	}
+}
+
+// A boot ends all namespaces, and so the leases; addresses go on behind the last one.
+func TestBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leases.db")
+	last := ""
+	for _, tt := range []struct {
+		boot string
+		kept int // leases of the former boots
+	}{{"", 0}, {"one", 1}, {"one", 2}, {"", 3}, {"two", 0}, {"two", 1}, {"one", 0}} {
+		s, err := Open(Config{Path: path, CIDRs: []netip.Prefix{cidr4}, Boot: tt.boot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.All()); got != tt.kept {
+			t.Errorf("boot %q: %d leases, want %d", tt.boot, got, tt.kept)
+		}
+		got := reserve(t, s, fmt.Sprintf("pod-%d", tt.kept)).Addrs[0].String()
+		if got == last {
+			t.Errorf("boot %q: %s is leased again at once", tt.boot, got)
+		}
+		last = got
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

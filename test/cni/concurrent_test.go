@@ -75,7 +75,30 @@ func TestConcurrentAdds(t *testing.T) {
 	}
 }
 
-func quantiles(d []time.Duration) string {
+// BenchmarkAttach is an ADD by a process of the plugin, one after another; a DEL follows each and is not measured.
+func BenchmarkAttach(b *testing.B) {
+	r := newRuntime(b, newNode(b, nil), "1.1.0", nil)
+	s := r.sandbox("pod")
+	var took []time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		r.mustAdd(s)
+		took = append(took, time.Since(begin))
+		b.StopTimer()
+		r.mustDel(s)
+		b.StartTimer()
+	}
+	p50, p99 := quantile(took, 50), quantile(took, 99)
+	b.ReportMetric(float64(p50.Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(p99.Microseconds())/1000, "p99-ms")
+}
+
+// quantile returns what so many percent did not exceed.
+func quantile(d []time.Duration, percent int) time.Duration {
 	slices.Sort(d)
-	return fmt.Sprintf("p50 %v, p99 %v", d[len(d)/2].Round(100*time.Microsecond), d[len(d)*99/100].Round(100*time.Microsecond))
+	return d[len(d)*percent/100].Round(100 * time.Microsecond)
+}
+
+func quantiles(d []time.Duration) string {
+	return fmt.Sprintf("p50 %v, p99 %v", quantile(d, 50), quantile(d, 99))
 }

@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,30 @@ func TestDelWithoutDaemon(t *testing.T) {
 	r.mustDel(c)
 	if got := left(t, n); len(got) > 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// A DEL passes over what is wrong with the configuration and what it does not need of it.
+func TestDelNeedsLittle(t *testing.T) {
+	n := newNode(t, nil)
+	r := newRuntime(t, n, "1.1.0", nil)
+	s := r.sandbox("pod")
+	env := []string{"CNI_COMMAND=DEL", "CNI_CONTAINERID=pod", "CNI_IFNAME=eth0", "CNI_ARGS=no pairs"}
+	conf := `{"cniVersion":"1.1.0","name":"middleway","type":"middleway-cni","socket":%q,%s}`
+	for _, field := range []string{
+		`"ipam":{"type":"host-local"}`, `"ipam":7`, `"prevResult":{"cniVersion":"1.1.0","ips":"x"}`, `"prevResult":[]`,
+		`"prevResult":{"cniVersion":"1.1.0","interfaces":[null]}`, `"runtimeConfig":{"ips":3}`,
+	} {
+		r.mustAdd(s)
+		if err := said(t, r, append(env, "CNI_NETNS="+s.Path()), fmt.Sprintf(conf, socketOf(n), field), "1.1.0"); err != nil {
+			t.Errorf("%s: %v", field, err)
+		}
+		if got := append(left(t, n), devices(t, s.Namespace)...); len(got) > 0 {
+			t.Fatalf("%s: left: %v", field, got)
+		}
+	}
+	for field, code := range map[string]uint{`"socket":7`: 6, `"socket":"cni.sock"`: 7} {
+		wantCode(t, said(t, r, env, fmt.Sprintf(conf, socketOf(n), field), "1.1.0"), code, "socket")
 	}
 }
 

@@ -3,8 +3,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -52,6 +54,14 @@ func TestStartErrors(t *testing.T) {
 		}, []string{`unknown field "podCidr"`, "--help"}},
 		{"peer's range overlaps ours", func(m *machine) { m.config.Peers[0].PodCIDRs[0] = netip.MustParsePrefix("10.244.0.0/16") },
 			[]string{"peers[0].podCIDRs", "10.244.0.0/16 overlaps 10.244.1.0/24", "range of its own"}},
+		{"ranges of two peers overlap", func(m *machine) {
+			m.config.Peers = append(m.config.Peers, node.Peer{Address: lab.NodeAddr4(3).Addr(), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.128/25")}})
+		}, []string{"peers[1].podCIDRs", "10.244.2.128/25 overlaps 10.244.2.0/24", "range of its own"}},
+		{"two ranges of a family", func(m *machine) {
+			m.config.PodCIDRs = append(m.config.PodCIDRs[:1], netip.MustParsePrefix("10.244.0.0/16"))
+		}, []string{"podCIDRs", "at most one range of each family"}},
+		{"range without room for a pod", func(m *machine) { m.config.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/31")} },
+			[]string{"podCIDRs", "10.244.1.0/31 is too small for a gateway and a pod"}},
 		{"peer is this node", func(m *machine) { m.config.Peers[0].Address = m.config.Address }, []string{"peers[0].address", "leave it out"}},
 		{"peer twice", func(m *machine) {
 			again := m.config.Peers[0]
@@ -210,11 +220,54 @@ func TestStartSecondDaemon(t *testing.T) {
 	m.mustFail("192.168.254.11:8472", "choose another port")
 	m.config.VXLAN.Port = vxlan.DefaultPort + 1
 	m.mustFail("default/pod-1", "another process", "end that process")
+	m.config.Pods, m.config.HostDevice, m.config.HTTP = nil, "none", "none"
+	m.config.CNI.Socket = filepath.Join(runDir, "cni.sock")
+	m.mustFail("cni.socket: another daemon has its socket in "+runDir, "end it, or choose a path in another directory")
+	m.config.CNI.Socket = filepath.Join(runDir, "another.sock") // its tombstones would be the first one's
+	m.mustFail("cni.socket: another daemon has its socket in "+runDir, "another directory")
 	m.config.RunDir = runDir
+	c, err := net.Dial("unix", filepath.Join(runDir, "cni.sock"))
+	if err != nil {
+		t.Errorf("the first daemon's door is shut: %v", err)
+	} else {
+		c.Close()
+	}
 	if after := fmt.Sprint(m.left()); pid() != first.PID() || after != before {
 		t.Errorf("pid %d, %v; before it was %d, %v", pid(), after, first.PID(), before)
 	}
 	mustPing(t, m.pods[0], host(lab.PodCIDR4(1), 3), 56)
+}
+
+// No address is left for a pod: the plugin's exit code and its one sentence say so.
+func TestPoolExhausted(t *testing.T) {
+	m := newMachine(t)
+	m.config.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/30")}
+	m.config.Pods = m.config.Pods[:1] // has 10.244.1.2
+	m.config.Pods[0].Addresses = m.config.Pods[0].Addresses[:1]
+	d := m.daemon()
+	m.must(d.Start())
+	defer func() {
+		if err := d.Stop(10 * time.Second); err != nil {
+			t.Errorf("%v: %s", err, d.Tail())
+		}
+	}()
+	socket := filepath.Join(m.config.RunDir, "cni.sock")
+	eventually(t, "the daemon has made its socket", func() bool { _, err := os.Stat(socket); return err == nil })
+	plugin := filepath.Join(m.dir, "middleway-cni")
+	m.must(os.Symlink(middleway(t), plugin))
+	cmd := exec.Command(plugin)
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"middleway","type":"middleway-cni","socket":%q}`, socket))
+	cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=pod", "CNI_IFNAME=eth0", "CNI_PATH="+m.dir, "CNI_NETNS="+m.pods[1].Path())
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("got %v, want exit code 1", err)
+	}
+	for _, w := range []string{`"code": 100`, `"no free pod address"`, "10.244.1.0/30", "podCIDR"} {
+		if !strings.Contains(string(out), w) {
+			t.Errorf("%q is not in: %s", w, out)
+		}
+	}
 }
 
 // noTUN replaces this process by a program in whose mount namespace /dev/net/tun is missing, or may not be opened.
