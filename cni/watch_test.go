@@ -34,6 +34,7 @@ func TestWatchWaitsForNobody(t *testing.T) {
 	}
 	d.mustHave("a", "silent")
 	c.Close()
+	d.mustServe(0)
 	d.mustHave("a")
 	d.server.lookAround()
 	mustLie(t, tombstoneDir(d.socket()))
