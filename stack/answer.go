@@ -11,11 +11,12 @@ import (
 // answerer is what a forwarder needs to tell sources why their packets did not get further.
 type answerer struct {
 	// Fragmentation needed and packet too big have a limit of their own: without them connections stall, so nothing else may
-	// use it up.
-	tooBig, other icmp.Limit
-	sent          counters
-	parsed        packet.Parsed                 // of the error
-	head          [packet.MaxSegmentHeader]byte // of the segment that an error quotes
+	// use it up, and no source for all others.
+	tooBig icmp.SharedLimit
+	other  icmp.Limit
+	sent   counters
+	parsed packet.Parsed                 // of the error
+	head   [packet.MaxSegmentHeader]byte // of the segment that an error quotes
 }
 
 // passes reports whether a packet goes further as it was judged. One that does not is dropped, and its source is told why;
@@ -142,11 +143,7 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 	if !gateway.IsValid() || !icmp.MayAnswer(b, p, e.Kind) {
 		return
 	}
-	limit := &f.answers.other
-	if e.Kind == icmp.TooBig {
-		limit = &f.answers.tooBig
-	}
-	if !limit.Allow(f.s.clock()) {
+	if !f.mayTell(e.Kind, &p.Flow) {
 		return
 	}
 	head, rest := f.quote(b[:p.Len], p, o)
@@ -163,6 +160,14 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 		return
 	}
 	f.forward(nb, &f.answers.parsed, packet.Offload{}, originNode)
+}
+
+// mayTell takes an error to the source of a flow from the limit of its kind.
+func (f *forwarder) mayTell(k icmp.Kind, fl *packet.Flow) bool {
+	if k == icmp.TooBig {
+		return f.answers.tooBig.Allow(fl.HashSource(f.s.flows.Seed()), f.s.clock())
+	}
+	return f.answers.other.Allow(f.s.clock())
 }
 
 // quote returns packet b as it would have been on a wire, in two parts: the first segment of a super-packet, and checksums

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/icmp"
 
+	nodeicmp "github.com/middleway-net/middleway/stack/icmp"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
 )
@@ -164,40 +166,77 @@ func TestAnswerQuotesTheWire(t *testing.T) {
 	}
 }
 
-// TestNoAnswerToErrors: no error about an error, and no more than the limit allows.
-func TestNoAnswerToErrors(t *testing.T) {
-	d := newBed(t, 1)
-	w, att := d.benchWorker()
-	send := func(frame []byte) {
+// errorsAbout has worker 0 take frames of a pod at one moment, and returns how many errors it answers.
+func (d *bed) errorsAbout(w *worker, att *attachment, frame []byte, times int) int {
+	before := d.Stats().ICMPErrors
+	for range times {
 		w.begin()
 		b := w.pool.Get()
 		b.SetFrame(copy(b.Space(), frame))
 		w.fromPod(att, b)
 		w.flush()
 	}
+	return int(d.Stats().ICMPErrors - before)
+}
+
+// TestNoAnswerToErrors: no error about an error, and no more than the limit allows.
+func TestNoAnswerToErrors(t *testing.T) {
+	d := newBed(t, 1)
+	now := time.Duration(0)
+	d.clock = func() time.Duration { return now }
+	w, att := d.benchWorker()
 	echo := packettest.Packet{Src: podA, Dst: podB, Proto: packet.ICMP, TTL: 1, Payload: make([]byte, 40)}.Frame()
 	unreachable := bytes.Clone(echo)
 	unreachable[packet.VnetLen+20] = 3
-	send(unreachable)
-	if got := d.Stats().ICMPErrors; got != 0 {
-		t.Errorf("%d errors about an error", got)
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		after time.Duration
+		times int
+		want  int
+	}{
+		{"an error", unreachable, 0, 1, 0},
+		{"an echo request", echo, 0, 1, 1},
+		{"10,000 echo requests", echo, 0, 10_000, nodeicmp.Burst - 1},
+		{"more of them 10 ms later", echo, 10 * time.Millisecond, 10_000, 10},
+		{"a packet too big, however many others were sent", packettest.Packet{Src: podA, Dst: podB, Payload: make([]byte, 2000)}.Frame(), 0, 1, 1},
+	} {
+		now += tt.after
+		if got := d.errorsAbout(w, att, tt.frame, tt.times); got != tt.want {
+			t.Errorf("%d errors about %s, want %d", got, tt.name, tt.want)
+		}
 	}
-	send(echo)
-	if got := d.Stats().ICMPErrors; got != 1 {
-		t.Errorf("%d errors about an echo request, want 1", got)
+	if got := d.Stats().Drops["ttl"]; got != 20_002 {
+		t.Errorf("%d dropped, want 20,002", got)
 	}
-	for range 10_000 {
-		send(echo)
+}
+
+// TestTooBigIsShared: a pod that sends packets too big without end leaves other sources what they need to find their MTU.
+func TestTooBigIsShared(t *testing.T) {
+	d := newBed(t, 1)
+	d.clock = func() time.Duration { return 0 }
+	w, a := d.benchWorker()
+	b := d.tables.Load().attachments[1-d.idA]
+	big := func(src, dst netip.Addr) []byte {
+		return packettest.Packet{Src: src, Dst: dst, Payload: make([]byte, 2000)}.Frame()
 	}
-	// The bucket refills while the loop runs, on a slow machine by more than the burst.
-	if got := d.Stats(); got.ICMPErrors < 50 || got.ICMPErrors > 9000 || got.Drops["ttl"] != 10_002 {
-		t.Errorf("%d errors about 10,000 packets, dropped %v", got.ICMPErrors, got.Drops)
+	share := func(src netip.Addr) uint64 {
+		f := packet.NewFlow(packet.UDP, netip.AddrPortFrom(src, 0), netip.AddrPortFrom(src, 0))
+		return f.HashSource(d.flows.Seed()) % nodeicmp.Shares
 	}
-	big := packettest.Packet{Src: podA, Dst: podB, Payload: make([]byte, 2000)}.Frame()
-	before := d.Stats().ICMPErrors
-	send(big)
-	if got := d.Stats().ICMPErrors - before; got != 1 {
-		t.Errorf("%d errors about a packet too big, want 1 however many others were sent", got)
+	if got := d.errorsAbout(w, a, big(podA, farPod), 10_000); got < 1 || got > nodeicmp.Burst {
+		t.Errorf("%d errors to the one that floods", got)
+	}
+	for _, tt := range []struct {
+		att      *attachment
+		src, dst netip.Addr
+	}{{a, podA6, farPod6}, {b, podB, farPod}, {b, podB6, farPod6}} {
+		if share(tt.src) == share(podA) {
+			continue // by chance
+		}
+		if got := d.errorsAbout(w, tt.att, big(tt.src, tt.dst), 1); got != 1 {
+			t.Errorf("%d errors to %v, want 1", got, tt.src)
+		}
 	}
 }
 

@@ -104,6 +104,12 @@ func (f *Flow) Hash(seed uint64) uint64 {
 	return mum(h, half^0x4b33a62ed433d4a3)
 }
 
+// HashSource returns well-mixed bits of the source, see Hash.
+func (f *Flow) HashSource(seed uint64) uint64 {
+	source := Flow{src: f.src}
+	return source.Hash(seed)
+}
+
 // mum multiplies to 128 bits and folds them, the step of the wyhash family.
 func mum(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)

@@ -70,10 +70,10 @@ func (p *Parsed) PacketID() PacketID {
 	return id
 }
 
-// HashSource returns well-mixed bits of the packet's source, see Flow.Hash.
+// HashSource returns well-mixed bits of the packet's source, the same as Flow's.
 func (id *PacketID) HashSource(seed uint64) uint64 {
 	f := Flow{src: id.src}
-	return f.Hash(seed)
+	return f.HashSource(seed)
 }
 
 // SameSource reports whether two packets are of one source.
