@@ -16,14 +16,11 @@ type Kind uint8
 
 // Kinds of errors.
 const (
-	TimeExceeded        Kind = iota + 1 // time to live used up
-	ReassemblyExceeded                  // fragments are missing, and the time for them is over
-	NetUnreachable                      // no route
-	HostUnreachable                     // the destination's network is here, the destination is not
-	ProtocolUnreachable                 // the destination does not speak the protocol
-	PortUnreachable                     // nobody listens on the port
-	Prohibited                          // forbidden by a rule
-	TooBig                              // larger than the way takes
+	TimeExceeded    Kind = iota + 1 // time to live used up
+	NetUnreachable                  // no route
+	HostUnreachable                 // the destination's network is here, the destination is not
+	Prohibited                      // forbidden by a rule
+	TooBig                          // larger than the way takes
 )
 
 // Error is what a packet's source is told.
@@ -35,14 +32,11 @@ type Error struct {
 
 // messages are the types and codes of both families.
 var messages = [...]struct{ type4, code4, type6, code6 uint8 }{
-	TimeExceeded:        {11, 0, 3, 0},
-	ReassemblyExceeded:  {11, 1, 3, 1},
-	NetUnreachable:      {3, 0, 1, 0},
-	HostUnreachable:     {3, 1, 1, 3},
-	ProtocolUnreachable: {3, 2, 4, 1}, // IPv6: a parameter problem at the next header's number
-	PortUnreachable:     {3, 3, 1, 4},
-	Prohibited:          {3, 13, 1, 1},
-	TooBig:              {3, 4, 2, 0},
+	TimeExceeded:    {11, 0, 3, 0},
+	NetUnreachable:  {3, 0, 1, 0},
+	HostUnreachable: {3, 1, 1, 3},
+	Prohibited:      {3, 13, 1, 1},
+	TooBig:          {3, 4, 2, 0},
 }
 
 // MaxLen is the most bytes that an error takes.
@@ -73,7 +67,7 @@ func (e Error) Build(dst []byte, from netip.Addr, p *packet.Parsed, head, rest [
 	if p.Version == 4 {
 		return e.build4(dst[:maxLen4], from.As4(), to.As4(), head, rest)
 	}
-	return e.build6(dst[:maxLen6], from.As16(), to.As16(), p, head, rest)
+	return e.build6(dst[:maxLen6], from.As16(), to.As16(), head, rest)
 }
 
 // build4 writes
@@ -110,21 +104,17 @@ func (e Error) build4(dst []byte, from, to [4]byte, head, rest []byte) int {
 	return header4 + n
 }
 
-// build6 writes the message of RFC 4443, section 3, whose second word is the MTU, the pointer of a parameter problem, or 0.
-func (e Error) build6(dst []byte, from, to [16]byte, p *packet.Parsed, head, rest []byte) int {
+// build6 writes the message of RFC 4443, section 3, whose second word is the MTU, or 0.
+func (e Error) build6(dst []byte, from, to [16]byte, head, rest []byte) int {
 	message := dst[header6:]
 	n := headerLen + quote(message[headerLen:], head, rest)
 	m := &messages[e.Kind]
 	message[0], message[1] = m.type6, m.code6
 	binary.BigEndian.PutUint16(message[2:], 0)
-	word := uint32(0)
-	switch e.Kind {
-	case TooBig:
-		word = uint32(e.MTU)
-	case ProtocolUnreachable:
-		word = uint32(nextHeaderAt(head, p))
+	binary.BigEndian.PutUint32(message[4:], 0)
+	if e.Kind == TooBig {
+		binary.BigEndian.PutUint32(message[4:], uint32(e.MTU))
 	}
-	binary.BigEndian.PutUint32(message[4:], word)
 
 	clear(dst[:8])
 	dst[0], dst[6], dst[7] = 6<<4, byte(packet.ICMPv6), hopLimit
@@ -140,24 +130,6 @@ func (e Error) build6(dst []byte, from, to [16]byte, p *packet.Parsed, head, res
 func quote(dst, head, rest []byte) int {
 	n := copy(dst, head)
 	return n + copy(dst[n:], rest)
-}
-
-// nextHeaderAt returns where in IPv6 packet b the number of its transport protocol stands.
-func nextHeaderAt(b []byte, p *packet.Parsed) int {
-	field, at := 6, header6
-	for at < p.L4 {
-		next := packet.Proto(b[field])
-		field = at
-		switch next {
-		case packet.FragmentHdr:
-			at += 8
-		case packet.AH:
-			at += 8 + int(b[at+1])*4
-		default:
-			at += 8 + int(b[at+1])*8
-		}
-	}
-	return field
 }
 
 // MayAnswer reports whether the source of packet b may be told an error: never about an ICMP error, nor to or about an
