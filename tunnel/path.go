@@ -87,15 +87,12 @@ func newPath(t *Tunnel, p *peer, now, begin time.Time) *path {
 	return &path{t: t, peer: p, state: Unknown, since: now, next: begin}
 }
 
-// least bounds what is believed of a way: less is rather loss than a bound.
-func (p *path) least() int { return min(hello.LeastMTU, p.t.config.MTU) }
-
 // want is the largest packet that both ends have room for.
 func (p *path) want() int {
 	if p.announced.MTU == 0 {
 		return p.t.config.MTU
 	}
-	return max(min(p.t.config.MTU, int(p.announced.MTU)), p.least())
+	return min(p.t.config.MTU, int(p.announced.MTU))
 }
 
 // usable is the largest packet that arrives, as far as known.
@@ -362,7 +359,7 @@ func (p *path) publish() {
 	}
 	p.peer.trains.Store(p.announced.Can.Has(hello.Trains) && !p.noTrain)
 	p.peer.remote.Store(p.announced.Can.Has(hello.RemoteChecksum) && p.t.uses.RemoteChecksum)
-	p.peer.mtu.Store(int32(max(p.usable(), p.least())))
+	p.peer.mtu.Store(int32(max(p.usable(), min(hello.LeastMTU, p.t.config.MTU)))) // less is rather loss than a bound
 }
 
 // why says what is amiss with the peer, or uncertain, in one line.
