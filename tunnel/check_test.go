@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -210,6 +211,43 @@ func TestHello(t *testing.T) {
 	}
 	if got := one.Port(1).MTU(node3); got != innerMTU {
 		t.Errorf("MTU toward no peer: %d", got)
+	}
+}
+
+// TestHelloOfStranger: who sends from a peer's address without knowing a nonce of ours changes nothing that we know of the peer.
+func TestHelloOfStranger(t *testing.T) {
+	one, two := pair(t, func(p *Peer) { p.Hello = true })
+	stranger, err := net.DialUDP("udp4", &net.UDPAddr{IP: node2.AsSlice()}, &net.UDPAddr{IP: node1.AsSlice(), Port: int(two.config.Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	run(t, one)
+	run(t, two)
+	awaitPeers(t, one, "the peer answers with trains and all", func(p PeerStatus) bool { return isUp(p) && p.Trains && p.RemoteChecksum })
+	write := func(b []byte) {
+		if _, err := stranger.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, kind := range []hello.Kind{hello.Probe, hello.Answer} {
+		forged := helloDatagram()
+		m := hello.Message{Version: 1, Kind: kind, MTU: hello.LeastMTU, Length: hello.HeaderLen, Instance: 9, Nonce: 7}
+		m.Encode(forged[vxlan.Overhead:])
+		for range 50 {
+			write(forged)
+		}
+	}
+	last := helloDatagram() // counted when all before it have been handed over
+	last[8] ^= 4
+	write(last)
+	for end := time.Now().Add(10 * time.Second); one.Port(0).Drops()[packet.DropVTEP].Load() == 0 || len(one.checks.arrivals) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the stranger's messages are not taken")
+		}
+	}
+	if p := one.Peers()[0]; p.State != Up || p.MTU != innerMTU || !p.Trains || !p.RemoteChecksum || p.Why != "" {
+		t.Errorf("%+v", p)
 	}
 }
 
