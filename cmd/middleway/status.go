@@ -32,12 +32,19 @@ it does so too, with the default run directory, where there is no cluster.`,
 			if output != "text" && output != "json" {
 				return fmt.Errorf("status: -o %q: want text or json", output)
 			}
+			named := cmd.Flags().Changed("dir")
 			if cmd.Flags().Changed("run-dir") {
+				if named {
+					return errors.New("status: --dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
+				}
 				return showNode(cmd, runDir, output)
 			}
 			st, err := playground.ReadStatus(cmd.Context(), dir)
-			if errors.Is(err, playground.ErrNotRunning) && !cmd.Flags().Changed("dir") && showNode(cmd, runDir, output) == nil {
-				return nil
+			if errors.Is(err, playground.ErrNotRunning) && !named {
+				if showNode(cmd, runDir, output) == nil {
+					return nil
+				}
+				return fmt.Errorf("%w; and no node daemon answers in %s, `middleway node` starts one, --run-dir names its directory", err, runDir)
 			}
 			if err != nil {
 				return err
@@ -73,19 +80,60 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// printCluster prints a table of the nodes and one of the pods.
 func printCluster(w io.Writer, st playground.Status) error {
-	fmt.Fprintf(w, "cluster in %s, %s, pid %d, up %v, joined by %s\n\n", st.Dir, st.State, st.PID, time.Since(st.Started).Round(time.Second), st.Underlay)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tREADY\tADDRESSES\tPOD RANGES\tMTU\tPID\tRESTARTS\tMESSAGE")
+	fmt.Fprintf(w, "cluster in %s, %s, pid %d, up %v, joined by %s\n", st.Dir, st.State, st.PID, time.Since(st.Started).Round(time.Second), st.Underlay)
+	nodes := [][]string{{"NODE", "READY", "ADDRESSES", "POD RANGES", "MTU", "PID", "RESTARTS", "AGE", "MESSAGE"}}
 	for _, n := range st.Nodes {
-		fmt.Fprintf(t, "%s\t%v\t%s\t%s\t%d\t%d\t%d\t%s\n", n.Name, n.Ready, joined(n.Addresses), joined(n.PodCIDRs), n.MTU, n.PID, n.Restarts, n.Message)
+		nodes = append(nodes, []string{n.Name, yes(n.Ready), joined(n.Addresses), joined(n.PodCIDRs), fmt.Sprint(n.MTU), fmt.Sprint(n.PID),
+			fmt.Sprint(n.Restarts), age(n.Started), n.Message})
 	}
-	fmt.Fprintln(t, "\t\t\t\t\t\t\t")
-	fmt.Fprintln(t, "POD\tPHASE\tNODE\tIPS\tRESTARTS\tMESSAGE")
+	pods := [][]string{{"POD", "PHASE", "NODE", "IPS", "RESTARTS", "AGE", "MESSAGE"}}
 	for _, p := range st.Pods {
-		fmt.Fprintf(t, "%s/%s\t%s\t%s\t%s\t%d\t%s\n", p.Namespace, p.Name, p.Phase, p.Node, joined(p.IPs), p.Restarts(), p.Reason())
+		pods = append(pods, []string{p.Namespace + "/" + p.Name, string(p.Phase), p.Node, joined(p.IPs), fmt.Sprint(p.Restarts()), age(p.Started), p.Reason()})
 	}
-	return t.Flush()
+	for _, table := range [][][]string{nodes, pods} {
+		if err := printTable(w, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printTable prints rows under their header, after an empty line; nothing for a header alone.
+func printTable(w io.Writer, rows [][]string) error {
+	if len(rows) == 1 {
+		return nil
+	}
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	t.Flush() // a Builder takes all
+	for line := range strings.Lines("\n" + b.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// age tells how long ago something began, in its largest unit, as kubectl does it.
+func age(since time.Time) string {
+	if since.IsZero() {
+		return "-"
+	}
+	switch d := time.Since(since); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(max(0, d).Seconds()))
+	case d < 3*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
 }
 
 func joined[T fmt.Stringer](values []T) string {

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/node"
 	"github.com/middleway-net/middleway/stack"
 )
@@ -40,4 +43,44 @@ func TestPrintStatus(t *testing.T) {
 	if printStatus(&b, node.Status{}); !strings.HasSuffix(b.String(), "peers     0\n") {
 		t.Errorf("without peers:\n%s", b.String())
 	}
+}
+
+func TestPrintCluster(t *testing.T) {
+	now := time.Now()
+	st := playground.Status{
+		State: playground.Running, Dir: "/run/x", PID: 7, Started: now.Add(-time.Minute), Underlay: "the kernel's veth",
+		Nodes: []playground.NodeStatus{
+			{Name: "node-1", Ready: true, MTU: 1450, PID: 8, Started: now.Add(-90 * time.Second), Addresses: []netip.Addr{netip.MustParseAddr("192.168.254.11")},
+				PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+			{Name: "node-2", MTU: 1450, PID: 9, Message: "the daemon does not answer; pid 9"},
+		},
+	}
+	want := `cluster in /run/x, running, pid 7, up 1m0s, joined by the kernel's veth
+
+NODE    READY  ADDRESSES       POD RANGES     MTU   PID  RESTARTS  AGE  MESSAGE
+node-1  yes    192.168.254.11  10.244.1.0/24  1450  8    0         90s
+node-2  no                                    1450  9    0         -    the daemon does not answer; pid 9
+`
+	check := func() {
+		t.Helper()
+		var b strings.Builder
+		if err := printCluster(&b, st); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, b.String()); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	}
+	check()
+	st.Pods = []playground.PodStatus{
+		{Namespace: "default", Name: "web", Phase: "Running", Node: "node-1", Started: now.Add(-5 * time.Minute)},
+		{Namespace: "default", Name: "c", Phase: "Failed", Node: "node-2", Started: now.Add(-50 * time.Hour),
+			Containers: []playground.ContainerStatus{{Name: "main", State: playground.ContainerTerminated, Restarts: 2, Message: "exit code 3: why"}}},
+	}
+	want += `
+POD          PHASE    NODE    IPS  RESTARTS  AGE  MESSAGE
+default/web  Running  node-1       0         5m
+default/c    Failed   node-2       2         2d   main: exit code 3: why
+`
+	check()
 }

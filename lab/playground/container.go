@@ -23,6 +23,7 @@ const maxGrace = 10 * time.Second
 type container struct {
 	pod  *Pod
 	spec *corev1.Container
+	out  *output
 	stop chan struct{} // closed by end
 	done chan struct{} // closed when run has ended; nil before begin
 	once sync.Once
@@ -30,13 +31,18 @@ type container struct {
 	mu       sync.Mutex
 	process  *lab.Process // the present run, or the last
 	state    ContainerState
-	reason   string
-	exitCode *int // of the last run
+	reason   string    // why it does not run
+	next     time.Time // of the next run, while it waits for that
+	exitCode *int      // of the last run
 	restarts int
 }
 
-func newContainer(p *Pod, spec *corev1.Container) *container {
-	return &container{pod: p, spec: spec, stop: make(chan struct{}), state: ContainerWaiting}
+func newContainer(p *Pod, spec *corev1.Container) (*container, error) {
+	out, err := newOutput(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name, spec.Name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	return &container{pod: p, spec: spec, out: out, stop: make(chan struct{}), state: ContainerWaiting}, nil
 }
 
 // begin starts the container; it returns when the first start was tried.
@@ -62,20 +68,22 @@ func (c *container) run(started chan struct{}) {
 		if reason == "" {
 			code, reason = c.wait()
 		}
-		again := c.again(code)
-		c.ended(code, reason, again)
-		if !again {
+		if !c.again(code) {
+			c.ended(code, reason, time.Time{})
 			return
 		}
+		delay := wait.after(time.Since(since))
+		c.ended(code, reason, time.Now().Add(delay))
 		select {
 		case <-c.stop:
-			c.ended(code, reason, false)
+			c.ended(code, reason, time.Time{})
 			return
-		case <-time.After(wait.after(time.Since(since))):
+		case <-time.After(delay):
 		}
 		c.mu.Lock()
 		c.restarts++
 		c.mu.Unlock()
+		c.pod.event(fmt.Sprintf("container %s starts again (%s)", c.spec.Name, reason))
 	}
 }
 
@@ -109,7 +117,7 @@ func (c *container) start() (code int, reason string) {
 		return exitCannotStart, err.Error()
 	}
 	c.mu.Lock()
-	c.process, c.state, c.reason = p, ContainerRunning, ""
+	c.process, c.state, c.reason, c.next = p, ContainerRunning, "", time.Time{}
 	c.mu.Unlock()
 	c.pod.changed()
 	return 0, ""
@@ -131,6 +139,7 @@ func (c *container) command() (*lab.Process, error) {
 	}
 	p := lab.Exec(c.pod.ns, argv...)
 	p.Path, p.Env, p.Bare, p.Dir, p.Isolated = path, env, true, dir, true
+	p.Output = c.out
 	return p, nil
 }
 
@@ -167,8 +176,9 @@ func (c *container) wait() (code int, reason string) {
 		terminate(p, c.grace())
 	}
 	code = exitCode(p.Wait())
-	if code != 0 {
-		reason = lastLine(p.Tail())
+	reason = fmt.Sprintf("exit code %d", code)
+	if line := lastLine(p.Tail()); line != "" && code != 0 {
+		reason += ": " + line
 	}
 	return code, reason
 }
@@ -193,12 +203,12 @@ func terminate(p *lab.Process, grace time.Duration) {
 	_ = p.Kill() // it has ended otherwise
 }
 
-// ended notes the end of a run.
-func (c *container) ended(code int, reason string, again bool) {
+// ended notes the end of a run, and when the next one begins; never, if that is zero.
+func (c *container) ended(code int, reason string, next time.Time) {
 	c.mu.Lock()
-	c.exitCode, c.reason, c.state = &code, reason, ContainerTerminated
-	if again {
-		c.state = ContainerWaiting
+	c.exitCode, c.reason, c.next, c.state = &code, reason, next, ContainerWaiting
+	if next.IsZero() {
+		c.state = ContainerTerminated
 	}
 	c.mu.Unlock()
 	c.pod.changed()
@@ -225,9 +235,14 @@ func (c *container) running() (*lab.Process, error) {
 func (c *container) status() ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ContainerStatus{Name: c.spec.Name, State: c.state, Message: c.reason, ExitCode: c.exitCode, Restarts: c.restarts}
-	if c.state == ContainerRunning {
+	s := ContainerStatus{Name: c.spec.Name, State: c.state, Message: c.reason, ExitCode: c.exitCode, Restarts: c.restarts, Output: c.out.path}
+	switch {
+	case c.state == ContainerRunning:
 		s.PID = c.process.PID()
+	case !c.next.IsZero():
+		s.Message += fmt.Sprintf(", starts again in %ds", int(max(0, time.Until(c.next)).Round(time.Second).Seconds()))
+	case c.state == ContainerTerminated && *c.exitCode == 0:
+		s.Message = "" // as it should be
 	}
 	return s
 }

@@ -2,8 +2,10 @@ package playground
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +26,8 @@ type Node struct {
 
 	mu       sync.Mutex
 	restarts int
-	problem  string // why the daemon is down
+	problem  string      // why the daemon is down
+	answer   node.Status // its last one
 }
 
 func newNode(c *Cluster, n *lab.Node) (*Node, error) {
@@ -83,8 +86,8 @@ func (n *Node) restart() error {
 
 func (n *Node) down(daemon *lab.Process) {
 	cause := lastLine(daemon.Tail())
-	if err := daemon.Wait(); err != nil {
-		cause = err.Error()
+	if exit := (*exec.ExitError)(nil); errors.As(daemon.Wait(), &exit) && (cause == "" || !exit.Exited()) {
+		cause = exit.Error() // without the name of the program
 	}
 	if n.cluster.ctx.Err() == nil {
 		n.setProblem("daemon ended: " + cause)
@@ -98,24 +101,29 @@ func (n *Node) setProblem(s string) {
 	n.problem = s
 }
 
-// Status returns what the node is like now.
+// Status returns what the node is like now; of a daemon that does not answer, what it said last.
 func (n *Node) Status() NodeStatus {
-	n.mu.Lock()
-	s := NodeStatus{
-		Name: n.Name(), Addresses: n.Addresses(), PodCIDRs: n.Config.PodCIDRs, PID: n.Daemon().PID(), Restarts: n.restarts,
-		RunDir: n.Config.RunDir, Message: n.problem,
-	}
-	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
 	defer cancel()
+	daemon := n.Daemon()
 	answer, err := node.ReadStatus(ctx, n.Config.RunDir)
-	if err != nil {
-		if s.Message == "" {
-			s.Message = err.Error()
-		}
-		return s
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := NodeStatus{
+		Name: n.Name(), Addresses: n.Addresses(), PodCIDRs: n.Config.PodCIDRs, PID: daemon.PID(), Restarts: n.restarts,
+		RunDir: n.Config.RunDir, Ready: err == nil,
 	}
-	s.MTU, s.Ready, s.PID, s.Message, s.PodCIDRs, s.Underlay = answer.MTU, true, answer.PID, "", answer.PodCIDRs, answer.Address
+	switch {
+	case err == nil:
+		n.answer, s.PID = answer, answer.PID
+	case n.problem != "":
+		s.Message = n.problem
+	default:
+		s.Message = fmt.Sprintf("the daemon does not answer; pid %d", daemon.PID())
+	}
+	if last := n.answer; last.PID != 0 {
+		s.MTU, s.PodCIDRs, s.Underlay, s.Started = last.MTU, last.PodCIDRs, last.Address, last.Started
+	}
 	return s
 }
 

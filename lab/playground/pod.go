@@ -27,7 +27,8 @@ type Pod struct {
 	mu       sync.Mutex
 	addrs    []netip.Addr
 	attached bool
-	problem  string // why it does not run
+	started  time.Time // zero before start
+	problem  string    // why it does not run
 	shown    corev1.PodPhase
 }
 
@@ -44,7 +45,11 @@ func newPod(c *Cluster, n *Node, m *manifest.Pod) (*Pod, error) {
 		}
 	}
 	for i := range m.Spec.Containers {
-		p.containers = append(p.containers, newContainer(p, &m.Spec.Containers[i]))
+		added, err := newContainer(p, &m.Spec.Containers[i])
+		if err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+		p.containers = append(p.containers, added)
 	}
 	return p, nil
 }
@@ -85,6 +90,9 @@ func (p *Pod) start(ctx context.Context) error {
 		p.addrs, p.attached = addrs, true
 		p.mu.Unlock()
 	}
+	p.mu.Lock()
+	p.started = time.Now()
+	p.mu.Unlock()
 	for _, c := range p.containers {
 		c.begin()
 	}
@@ -99,6 +107,9 @@ func (p *Pod) close() error {
 	}
 	wg.Wait()
 	var errs []error
+	for _, c := range p.containers {
+		errs = append(errs, c.out.close())
+	}
 	if p.attached {
 		ctx, cancel := context.WithTimeout(context.Background(), detachWait)
 		defer cancel()
@@ -154,6 +165,13 @@ func (p *Pod) changed() {
 	}
 }
 
+// event tells what happened to the pod, but for what comes with the cluster's end.
+func (p *Pod) event(what string) {
+	if p.cluster.present() != Stopping {
+		p.cluster.text.event(p.manifest.Key(), what)
+	}
+}
+
 // Status returns what the pod is like now.
 func (p *Pod) Status() PodStatus {
 	s := PodStatus{
@@ -161,7 +179,7 @@ func (p *Pod) Status() PodStatus {
 		HostNetwork: p.manifest.Spec.HostNetwork, IPs: []netip.Addr{},
 	}
 	p.mu.Lock()
-	s.Message = p.problem
+	s.Message, s.Started = p.problem, p.started
 	s.IPs = append(s.IPs, p.addrs...)
 	p.mu.Unlock()
 	for _, c := range p.containers {

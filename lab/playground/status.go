@@ -45,11 +45,12 @@ type NodeStatus struct {
 	Addresses []netip.Addr   `json:"addresses"`
 	Underlay  netip.Addr     `json:"underlay"` // its address for the tunnel
 	PodCIDRs  []netip.Prefix `json:"podCIDRs"`
-	MTU       int            `json:"mtu"` // of the pods, bytes; 0 if the daemon does not answer
+	MTU       int            `json:"mtu"` // of the pods, bytes; 0 before the daemon has answered once
 	Ready     bool           `json:"ready"`
-	PID       int            `json:"pid"`      // of the daemon
-	Restarts  int            `json:"restarts"` // of the daemon
-	RunDir    string         `json:"runDir"`   // for `middleway status --run-dir`
+	PID       int            `json:"pid"`              // of the daemon
+	Restarts  int            `json:"restarts"`         // of the daemon
+	Started   time.Time      `json:"started,omitzero"` // the daemon
+	RunDir    string         `json:"runDir"`           // for `middleway status --run-dir`
 	Message   string         `json:"message,omitempty"`
 }
 
@@ -62,6 +63,7 @@ type PodStatus struct {
 	HostNetwork bool              `json:"hostNetwork,omitempty"`
 	IPs         []netip.Addr      `json:"ips"`
 	Phase       corev1.PodPhase   `json:"phase"`
+	Started     time.Time         `json:"started,omitzero"` // when its containers were started first
 	Message     string            `json:"message,omitempty"`
 	Containers  []ContainerStatus `json:"containers"`
 }
@@ -73,6 +75,7 @@ type ContainerStatus struct {
 	ExitCode *int           `json:"exitCode,omitempty"` // of the last run that has ended
 	Restarts int            `json:"restarts"`
 	PID      int            `json:"pid,omitempty"`
+	Output   string         `json:"output"`            // the file of what it printed last
 	Message  string         `json:"message,omitempty"` // why it does not run
 }
 

@@ -14,6 +14,7 @@ type text struct {
 	mu    sync.Mutex
 	w     io.Writer
 	color bool
+	names int // width of the pods' column
 }
 
 // Escape sequences of ECMA-48.
@@ -39,6 +40,9 @@ func (t *text) printf(format string, args ...any) {
 }
 
 func (t *text) intro(c Config, dir string) {
+	for _, p := range c.Pods.Pods {
+		t.names = max(t.names, len(p.Key()))
+	}
 	for _, w := range c.Pods.Warnings {
 		t.printf("%s %s\n", t.paint(red, "warning:"), w)
 	}
@@ -72,7 +76,7 @@ func (t *text) pod(s PodStatus) {
 	if s.Phase == corev1.PodFailed || s.Reason() != "" {
 		style = red
 	}
-	line := fmt.Sprintf("  %s  %-16s %-9s %-9s %s", t.paint(style, "pod"), s.Namespace+"/"+s.Name, s.Node, s.Phase, words(s.IPs))
+	line := fmt.Sprintf("  %s  %-*s  %-7s  %-9s  %s", t.paint(style, "pod"), t.names, s.Namespace+"/"+s.Name, s.Node, s.Phase, words(s.IPs))
 	if reason := s.Reason(); reason != "" {
 		line += "  " + t.paint(red, reason)
 	}

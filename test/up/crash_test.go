@@ -35,6 +35,21 @@ func TestKilledParts(t *testing.T) {
 	p.gone(all)
 }
 
+// A daemon that hangs keeps what it said last, and is not ready.
+func TestHangingDaemon(t *testing.T) {
+	p := newPlayground(t)
+	p.must("up", "-d", "--nodes", "1")
+	before := p.status().Nodes[0]
+	pid := machinePID(t, p, "node-1.yaml")
+	p.must2(syscall.Kill(pid, syscall.SIGSTOP))
+	p.eventually("it does not answer", func() bool { return !p.status().Nodes[0].Ready })
+	if got, want := p.status().Nodes[0], fmt.Sprintf("the daemon does not answer; pid %d", before.PID); got.MTU != before.MTU || got.Message != want {
+		t.Errorf("got %+v, want %q", got, want)
+	}
+	p.must2(syscall.Kill(pid, syscall.SIGCONT))
+	p.eventually("it answers", func() bool { n := p.status().Nodes[0]; return n.Ready && n.Message == "" })
+}
+
 // machinePID finds a process of the cluster by its command line, as the machine numbers it.
 func machinePID(t *testing.T, p *playgroundAt, part string) int {
 	t.Helper()

@@ -112,13 +112,24 @@ func TestManifests(t *testing.T) {
 	} {
 		phase, node, _ := strings.Cut(want, " ")
 		p.eventually(name+" is "+want, func() bool { return string(p.pod(name).Phase) == phase })
-		if got := p.pod(name); node != "" && name != "spread-1" && name != "spread-2" && got.Node != node {
+		if got := p.pod(name); node != "" && got.Node != node {
 			t.Errorf("%s is on %s, want %s", name, got.Node, node)
 		}
 	}
-	if got := p.pod("failed"); got.Reason() != "main: why it failed" || *got.Containers[0].ExitCode != 3 {
+	if got := p.pod("failed"); got.Reason() != "main: exit code 3: why it failed" || *got.Containers[0].ExitCode != 3 {
 		t.Errorf("failed: got %+v", got)
 	}
+	if b, err := os.ReadFile(p.pod("failed").Containers[0].Output); err != nil || string(b) != "why it failed\n" {
+		t.Errorf("output of failed: got %v, %q", err, b)
+	}
+	p.eventually("the next start is announced", func() bool {
+		s := p.pod("again")
+		return strings.HasPrefix(s.Reason(), "main: exit code 1, starts again in ")
+	})
+	p.eventually("restarts are told", func() bool {
+		log, _ := os.ReadFile(filepath.Join(p.dir, "up.log"))
+		return strings.Contains(string(log), "default/again: container main starts again (exit code 1)\n")
+	})
 	p.eventually("restarts", func() bool { s := p.pod("looping"); return s.Restarts() > 1 })
 	p.eventually("restarts on failure", func() bool { s := p.pod("again"); return s.Restarts() > 1 })
 	if got := p.pod("done"); got.Restarts() != 0 {
