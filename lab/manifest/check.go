@@ -10,16 +10,22 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
+// MaxGrace bounds the seconds that a container has after SIGTERM; a person waits for it.
+const MaxGrace = 60
+
+// labelLetters are the characters of a name (RFC 1123).
+const labelLetters = "small letters, digits and, between them, dashes"
+
 // check finds the first thing for which Kubernetes would refuse the pod, or for which it cannot run here.
 func (p *Pod) check() error {
 	if p.Name == "" {
 		return p.Errorf("metadata.name", "a pod needs a name, for example web")
 	}
-	if problems := validation.IsDNS1123Subdomain(p.Name); problems != nil {
-		return p.Errorf("metadata.name", "%q is no name for a pod: %s", p.Name, problems[0])
+	if validation.IsDNS1123Subdomain(p.Name) != nil {
+		return p.Errorf("metadata.name", "%q is no name for a pod; take at most 253 %s and dots, for example web-1", p.Name, labelLetters)
 	}
-	if problems := validation.IsDNS1123Label(p.Namespace); problems != nil {
-		return p.Errorf("metadata.namespace", "%q is no name for a namespace: %s", p.Namespace, problems[0])
+	if validation.IsDNS1123Label(p.Namespace) != nil {
+		return p.Errorf("metadata.namespace", "%q is no name for a namespace; take at most 63 %s, for example prod", p.Namespace, labelLetters)
 	}
 	policies := []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}
 	if !slices.Contains(policies, p.Spec.RestartPolicy) {
@@ -27,6 +33,9 @@ func (p *Pod) check() error {
 	}
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
 		return p.Errorf("spec.terminationGracePeriodSeconds", "%d is less than 0", *s)
+	}
+	if len(p.Spec.InitContainers) > 0 {
+		return p.Errorf("spec.initContainers", "init containers are not run here, and the others would start without what these prepare; do it in the container's own command, for example [sh, -c, prepare && exec serve]")
 	}
 	if len(p.Spec.Containers) == 0 {
 		return p.Errorf("spec.containers", "a pod needs at least one container")
@@ -49,8 +58,8 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 	if c.Name == "" {
 		return p.Errorf(at+".name", "a container needs a name")
 	}
-	if problems := validation.IsDNS1123Label(c.Name); problems != nil {
-		return p.Errorf(at+".name", "%q is no name for a container: %s", c.Name, problems[0])
+	if validation.IsDNS1123Label(c.Name) != nil {
+		return p.Errorf(at+".name", "%q is no name for a container; take at most 63 %s, for example main", c.Name, labelLetters)
 	}
 	if len(c.Command) == 0 {
 		return p.Errorf(at+".command", "container %s has no command, and images are not run here; say what to run with the host's files, for example command: [sleep, infinity]", c.Name)
@@ -80,8 +89,8 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 }
 
 func (p *Pod) checkEnv(at string, e corev1.EnvVar) error {
-	if problems := validation.IsRelaxedEnvVarName(e.Name); problems != nil {
-		return p.Errorf(at+".name", "%q is no name for a variable: %s", e.Name, problems[0])
+	if validation.IsRelaxedEnvVarName(e.Name) != nil {
+		return p.Errorf(at+".name", "%q is no name for a variable; take letters, digits and _, for example PORT", e.Name)
 	}
 	if strings.ContainsRune(e.Value, 0) {
 		return p.Errorf(at+".value", "a NUL byte cannot be passed to a program")

@@ -92,7 +92,7 @@ func (d *decoder) honoured(pattern string, v *yaml.Node) string {
 	switch {
 	case ok && known:
 		return pattern
-	case !ok && !isNull(target(v)):
+	case !ok && !wishless(pattern, v):
 		d.set.warn(pattern, "%s, line %d: %s is not honoured here", d.pod.File, v.Line, pattern)
 	}
 	return "-"

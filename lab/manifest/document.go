@@ -8,8 +8,11 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +32,7 @@ func (s *Set) parse(file string, b []byte) error {
 			return nil
 		}
 		if err != nil {
-			return syntaxError(file, err)
+			return syntaxError(file, b, err)
 		}
 		if len(n.Content) == 1 && !isNull(n.Content[0]) { // else a document without content
 			if err := s.object(file, n.Content[0], 0); err != nil {
@@ -39,11 +42,25 @@ func (s *Set) parse(file string, b []byte) error {
 	}
 }
 
-func syntaxError(file string, err error) error {
+// firstOdd returns where the first byte stands that is no text, the cause of an error without a line; 0 if all is text.
+func firstOdd(b []byte) int {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r) {
+			return i
+		}
+		i += n
+	}
+	return 0
+}
+
+func syntaxError(file string, b []byte, err error) error {
 	e := &Error{File: file, Problem: strings.TrimPrefix(err.Error(), "yaml: ")}
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		e.Line, _ = strconv.Atoi(m[1]) // digits
 		e.Problem = m[2]
+	} else {
+		e.Line = 1 + bytes.Count(b[:firstOdd(b)], []byte("\n"))
 	}
 	e.Problem = "this is no YAML or JSON: " + e.Problem
 	return e
@@ -70,6 +87,9 @@ func (s *Set) object(file string, n *yaml.Node, depth int) error {
 		return s.pod(file, n)
 	case kind == "List" || kind == "PodList":
 		return s.list(file, n, depth)
+	}
+	if !slices.Contains(s.others, kind) {
+		s.others = append(s.others, kind)
 	}
 	s.warn("kind "+kind, "%s, line %d: kind %s is left out; only pods are run", file, n.Line, kind)
 	return nil
@@ -110,6 +130,10 @@ func (s *Set) pod(file string, n *yaml.Node) error {
 	setDefaults(d.pod)
 	if err := d.pod.check(); err != nil {
 		return err
+	}
+	if g := d.pod.Spec.TerminationGracePeriodSeconds; g != nil && *g > MaxGrace {
+		const field = "spec.terminationGracePeriodSeconds"
+		s.warn(field, "%s, line %d: %s of %d is cut to %d", file, d.pod.lines[field], field, *g, MaxGrace)
 	}
 	return s.add(d.pod)
 }

@@ -24,6 +24,7 @@ type Set struct {
 	Pods     []*Pod   // in the order in which they were read
 	Warnings []string // one sentence each: what is left out or not honoured
 
+	others []string // kinds that are left out, in the order in which they were met
 	warned map[string]bool
 	named  map[string]*Pod // by namespace/name
 }
@@ -92,8 +93,26 @@ func Read(stdin io.Reader, paths ...string) (*Set, error) {
 			}
 		}
 	}
+	if len(s.Pods) == 0 {
+		return nil, s.noPods(paths)
+	}
 	return s, nil
 }
+
+// noPods names what was found in place of pods.
+func (s *Set) noPods(paths []string) error {
+	name := strings.Join(paths, ", ")
+	if name == "-" {
+		name = stdinName
+	}
+	if len(s.others) == 0 {
+		return &Error{File: name, Problem: "no object is in it; write a Pod there, or leave -f out for some pods to try"}
+	}
+	return &Error{File: name, Problem: "no Pod is in it, only " + strings.Join(s.others, ", ") + ", and only pods are run; write down the pods themselves"}
+}
+
+// stdinName is what messages call standard input.
+const stdinName = "standard input"
 
 // Parse reads manifests from b; file is for messages.
 func Parse(file string, b []byte) (*Set, error) {
@@ -144,7 +163,7 @@ func (s *Set) read(stdin io.Reader, file string) error {
 		defer f.Close()
 		in = f
 	} else {
-		file = "standard input"
+		file = stdinName
 	}
 	b, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	switch {

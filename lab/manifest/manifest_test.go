@@ -47,11 +47,20 @@ func TestParse(t *testing.T) {
 		{"empty list", "apiVersion: v1\nkind: List\n", nil, nil},
 		{"other kinds, once each", strings.Repeat("---\napiVersion: v1\nkind: Service\n", 2) + "---\napiVersion: apps/v1\nkind: Deployment\n", nil,
 			[]string{"x.yaml, line 2: kind Service is left out", "x.yaml, line 8: kind Deployment is left out"}},
-		{"fields that are not honoured, once each", edited("spec:", "spec:\n  tolerations: [{key: a}]\n  volumes: [{name: v, emptyDir: {}}]") +
-			"---\n" + edited("name: web", "name: db") + "    resources: {limits: {cpu: 500m}}\n  tolerations: []\n",
-			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.tolerations is not honoured", "line 7: spec.volumes is not", "line 22: spec.containers.resources is not"}},
+		{"fields that are not honoured, once each", edited("spec:", "spec:\n  affinity: {nodeAffinity: {}}\n  volumes: [{name: v, emptyDir: {}}]") +
+			"---\n" + edited("name: web", "name: db") + "    resources: {limits: {cpu: 500m}}\n  affinity: {podAffinity: {}}\n",
+			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.affinity is not honoured", "line 7: spec.volumes is not", "line 22: spec.containers.resources is not"}},
 		{"what a server wrote", edited("name: web", "name: web\n  uid: x\n  creationTimestamp: 2026-01-02T03:04:05Z\n  managedFields: [{manager: m}]") +
 			"status: {phase: Running}\n", []string{"default/web"}, nil},
+		{"what a server filled in", edited("name: web", "name: web\n  generateName: web-\n  ownerReferences: [{kind: ReplicaSet, name: web}]") +
+			"    resources: {}\n    terminationMessagePath: /dev/termination-log\n    terminationMessagePolicy: File\n" +
+			"    volumeMounts: [{name: kube-api-access-x, mountPath: /var/run/secrets}]\n" +
+			"  dnsPolicy: ClusterFirst\n  serviceAccount: default\n  serviceAccountName: default\n  securityContext: {}\n  priority: 0\n" +
+			"  preemptionPolicy: PreemptLowerPriority\n  schedulerName: default-scheduler\n  enableServiceLinks: true\n" +
+			"  tolerations: [{key: node.kubernetes.io/not-ready}]\n  volumes: [{name: kube-api-access-x, projected: {sources: []}}]\n" +
+			"  terminationGracePeriodSeconds: 30\n", []string{"default/web"}, nil},
+		{"what somebody wished for", web + "  dnsPolicy: None\n  volumes: [{name: kube-api-access-x}, {name: data}]\n  terminationGracePeriodSeconds: 61\n", []string{"default/web"},
+			[]string{"spec.dnsPolicy is not", "spec.volumes is not", "line 12: spec.terminationGracePeriodSeconds of 61 is cut to 60"}},
 		{"empty field", edited("spec:", "spec:\n  tolerations:\n  nodeName: ~"), []string{"default/web"}, nil},
 		{"anchors and merges", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n" +
 			"  - &a\n    name: a\n    command: &c [serve]\n  - <<: *a\n    name: b\n    args: *c\n", []string{"default/web"}, nil},
@@ -82,13 +91,15 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{"no YAML", "a: [", "x.yaml, line 1: this is no YAML or JSON"},
 		{"no YAML, later", web + "\tx", "x.yaml, line 10: this is no YAML or JSON"},
+		{"not text", "a: b\nc: \x00\xff", "x.yaml, line 2: this is no YAML or JSON"},
+		{"Latin-1", "a: b\n\nc: \xe4\n", "x.yaml, line 3: this is no YAML or JSON"},
 		{"no object", "- a", "x.yaml, line 1: this is no Kubernetes object"},
 		{"no kind", "apiVersion: v1", "x.yaml, line 1, kind: an object says its kind"},
 		{"no version", "kind: Pod", "x.yaml, line 1, apiVersion: an object says its version"},
 		{"wrong version", edited("v1", "v2"), "x.yaml, line 1, apiVersion: a Pod is of v1, not of v2"},
 		{"no name", edited("name: web", "labels: {}"), "x.yaml, line 4, metadata.name: a pod needs a name"},
 		{"no metadata", edited("metadata:\n  name: web\n", ""), "x.yaml, line 1, metadata.name: a pod needs a name"},
-		{"bad name", edited("name: web", "name: Web_1"), `x.yaml, line 4, metadata.name: "Web_1" is no name for a pod: `},
+		{"bad name", edited("name: web", "name: Web_1"), `x.yaml, line 4, metadata.name: "Web_1" is no name for a pod; take at most 253 small letters, digits and, between them, dashes and dots`},
 		{"bad namespace", edited("name: web", "name: web\n  namespace: a.b"), `x.yaml, line 5, metadata.namespace: "a.b" is no name`},
 		{"no spec", edited("spec:", "spec: {}\n#"), "x.yaml"},
 		{"no containers", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {}\n", "x.yaml, line 4, spec.containers: a pod needs at least one"},
@@ -108,6 +119,7 @@ func TestParseErrors(t *testing.T) {
 		{"number as a field", edited("spec:", "spec:\n  1: a"), "x.yaml, line 6, spec: a field's name is a string"},
 		{"restart policy", edited("spec:", "spec:\n  restartPolicy: Sometimes"), `x.yaml, line 6, spec.restartPolicy: "Sometimes" is none; want Always, OnFailure or Never`},
 		{"no command", edited("    command: [serve]\n", "    args: [x]\n"), "x.yaml, line 7, spec.containers[0].command: container main has no command, and images are not run here"},
+		{"init containers", web + "  initContainers: [{name: i, command: [x]}]\n", "x.yaml, line 10, spec.initContainers: init containers are not run here"},
 		{"empty command", edited("[serve]", `[""]`), "x.yaml, line 9, spec.containers[0].command[0]: the command is empty"},
 		{"NUL", edited("[serve]", `["a\0b"]`), "x.yaml, line 9, spec.containers[0].command[0]: a NUL byte"},
 		{"no container name", edited("name: main", "stdin: true"), "x.yaml, line 7, spec.containers[0].name: a container needs a name"},
@@ -171,11 +183,23 @@ func TestRead(t *testing.T) {
 	if got := s.Pods[2].File; got != "standard input" {
 		t.Errorf("got %q", got)
 	}
+	single := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(single, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	for path, want := range map[string]string{
-		filepath.Join(dir, "gone"): "there is no such file or directory",
-		t.TempDir():                "no manifest lies in this directory",
+		filepath.Join(dir, "gone"):               "there is no such file or directory",
+		t.TempDir():                              "no manifest lies in this directory",
+		file("empty.yaml", ""):                   "empty.yaml: no object is in it",
+		file("comment.yaml", "# nothing\n---\n"): "comment.yaml: no object is in it",
+		file("others.yaml", strings.Repeat("---\napiVersion: apps/v1\nkind: Deployment\n", 2)+"---\napiVersion: v1\nkind: Service\n"): "others.yaml: no Pod is in it, only Deployment, Service,",
+		"-": "standard input: no object is in it",
 	} {
-		if _, err := Read(nil, path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Read(strings.NewReader(""), path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", path, err, want)
 		}
 	}

@@ -14,10 +14,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/manifest"
 )
 
-// maxGrace bounds the time that a container has after SIGTERM; a person waits for it.
-const maxGrace = 10 * time.Second
+// A container has defaultGrace after SIGTERM where its pod says nothing else, and never more than maxGrace.
+const (
+	defaultGrace = 10 * time.Second
+	maxGrace     = manifest.MaxGrace * time.Second
+)
 
 // container runs a container's command, again and again as the pod's restartPolicy says.
 type container struct {
@@ -184,10 +188,11 @@ func (c *container) wait() (code int, reason string) {
 }
 
 func (c *container) grace() time.Duration {
-	if s := c.pod.manifest.Spec.TerminationGracePeriodSeconds; s != nil && time.Duration(*s) < maxGrace/time.Second {
-		return time.Duration(*s) * time.Second
+	s := c.pod.manifest.Spec.TerminationGracePeriodSeconds
+	if s == nil {
+		return defaultGrace
 	}
-	return maxGrace
+	return time.Duration(min(*s, manifest.MaxGrace)) * time.Second
 }
 
 // terminate ends a process as Kubernetes does, but does not wait for what cannot happen: process 1 gets no signal for which it
