@@ -54,6 +54,7 @@ func demoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().Var(&size, "download", "size of each download, for example 64MiB or 1GiB")
+	cmd.Flags().Lookup("download").DefValue = "256MiB" // as one would type it
 	cmd.Flags().DurationVar(&c.Duration, "duration", time.Second, "how long the throughput of each is measured")
 	addUnderlayFlag(cmd, &c.Underlay)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,20 +14,27 @@ func execCommand() *cobra.Command {
 	var dir string
 	var req playground.ExecRequest
 	cmd := &cobra.Command{
-		Use:   "exec [-n NAMESPACE] POD [-c CONTAINER] -- COMMAND [ARGUMENT]...",
+		Use:   "exec [flags] [NAMESPACE/]POD -- COMMAND [ARGUMENT]...",
 		Short: "Run a command in a pod of `middleway up`",
 		Long: `Runs a command of this machine in the namespaces of a pod, with the container's environment and working directory. Standard
 streams are handed over as they are, signals are passed on, and the exit code is the command's: 126 if it cannot be executed, 127
-if there is no such command, 128 and the signal's number if a signal ended it. At a terminal the command gets one of its own.`,
+if there is no such command, 128 and the signal's number if a signal ended it. At a terminal the command gets one of its own;
+-i and -t, which kubectl needs for that, are accepted and change nothing.`,
 		Example: `  middleway exec pod-1-1 -- ip address
   middleway exec pod-1-1 -- middleway tool get 10.244.2.2:8080
-  middleway exec -n prod db -c sidecar -- sh
+  middleway exec -c sidecar prod/db -- sh
   tar c . | middleway exec web -- tar t`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return errors.New("exec: want a pod and a command, as in `middleway exec pod-1-1 -- ip address`")
 			}
 			req.Pod, req.Command = args[0], args[1:]
+			if namespace, name, found := strings.Cut(args[0], "/"); found {
+				if cmd.Flags().Changed("namespace") && req.Namespace != namespace {
+					return fmt.Errorf("exec: the pod is %s, but --namespace is %s; give one of them", args[0], req.Namespace)
+				}
+				req.Namespace, req.Pod = namespace, name
+			}
 			code, err := playground.Exec(cmd.Context(), dir, req)
 			if err != nil || code != 0 {
 				return &exitError{code, err}
@@ -35,6 +44,8 @@ if there is no such command, 128 and the signal's number if a signal ended it. A
 	}
 	cmd.Flags().StringVarP(&req.Namespace, "namespace", "n", "default", "namespace of the pod")
 	cmd.Flags().StringVarP(&req.Container, "container", "c", "", "container of the pod; default the first")
+	cmd.Flags().BoolP("stdin", "i", false, "for those who are used to kubectl: standard input is always handed over")
+	cmd.Flags().BoolP("tty", "t", false, "for those who are used to kubectl: at a terminal the command always gets one")
 	addDirFlag(cmd, &dir)
 	return cmd
 }

@@ -1,13 +1,35 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
+
+// inWords says what a flag wants where its value's own error is one of Go's packages.
+func inWords(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	flag := invalid.GetFlag()
+	problem := invalid.Unwrap()
+	switch kind := flag.Value.Type(); {
+	case kind == "bool":
+		problem = errors.New("want true or false")
+	case kind == "duration":
+		problem = errors.New("want a time like 500ms or 10s")
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		problem = errors.New("want a whole number")
+	}
+	return fmt.Errorf("--%s %q: %w", flag.Name, invalid.GetValue(), problem)
+}
 
 // addrFlag is an IP address as a flag.
 type addrFlag netip.Addr

@@ -54,7 +54,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
+		return fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 	})
 	return root
 }

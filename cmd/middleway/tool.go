@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,14 +49,14 @@ func toolServeCommand() *cobra.Command {
 func toolGetCommand() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:     "get ADDRESS:PORT",
+		Use:     "get [http://]ADDRESS:PORT",
 		Short:   "Ask a `middleway tool serve` whom it sees",
 		Example: `  middleway tool get 10.244.2.2:8080`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("tool get: want one ADDRESS:PORT, as in `%s 10.244.2.2:8080`", cmd.CommandPath())
 			}
-			server, err := netip.ParseAddrPort(args[0])
+			server, err := netip.ParseAddrPort(strings.TrimSuffix(strings.TrimPrefix(args[0], "http://"), "/"))
 			if err != nil {
 				return fmt.Errorf("tool get: %q is no address and port like 10.244.2.2:8080 or [fd00:10:244:2::2]:8080", args[0])
 			}

@@ -22,7 +22,11 @@ Kubernetes manifests. A pod's command runs in the pod's namespaces, with this ma
 container needs a command. The CNI plugin attaches the pods; it is this program under another name.
 
 Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
-else pods are spread. Fields and kinds that are not honoured are named in a warning.
+else pods are spread. Fields and kinds that are not honoured are named in a warning. A pod has network, PID and mount namespaces of
+its own, but no UTS namespace and no files: hostname, /etc/hosts and /etc/resolv.conf are this machine's.
+
+What a container prints is kept in the state directory, the last MiB of it in output/NAMESPACE/POD/CONTAINER.log. middleway status
+says why a pod is not well.
 
 In the foreground the cluster runs until Ctrl-C or SIGTERM, then everything is taken down. With -d the command returns when
 all is up. The machine's own network is not touched. It runs as root or as an ordinary user who may open /dev/net/tun and make
@@ -59,7 +63,7 @@ func upCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&f.config.Nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d", playground.MaxNodes))
-	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest, or directory of them, or - for standard input; may be given several times")
+	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest `file`, directory of such files, or - for standard input; may be given several times")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; middleway down takes it down")
 	addUnderlayFlag(cmd, &f.config.Underlay)
 	addDirFlag(cmd, &f.config.Dir)
@@ -139,6 +143,7 @@ func (f *upFlags) run(cmd *cobra.Command) error {
 		f.printHints("Ctrl-C or " + playground.Hint("down", f.config.Dir))
 	}
 	c.Wait(ctx)
+	fmt.Fprintln(f.config.Out, "taking it down")
 	if err := c.Close(); err != nil {
 		return err
 	}

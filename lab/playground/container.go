@@ -260,10 +260,14 @@ type commandError struct {
 
 func (e *commandError) Error() string { return e.text }
 
+// selfPath is this program for a process that is about to become another one: that is a middleway until then, even where the
+// file is gone.
+const selfPath = "/proc/self/exe"
+
 // program finds a container's program. The name middleway is this program.
 func (c *Cluster) program(name, dir string, env []string) (string, error) {
 	if name == "middleway" {
-		return os.Executable()
+		return selfPath, nil
 	}
 	return lookPath(name, dir, env)
 }

@@ -187,12 +187,8 @@ func (d *directory) populate() error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
-	for _, link := range []string{d.join(programDir, "middleway"), d.join(pluginDir, pluginName)} {
-		if err := os.Symlink(self, link); err != nil {
-			return fmt.Errorf("state directory: %w", err)
-		}
-	}
-	return nil
+	// The plugin is started by this process, and is taken from it, so that it goes on where the file is removed or replaced.
+	return errors.Join(os.Symlink(self, d.join(programDir, "middleway")), os.Symlink(selfPath, d.join(pluginDir, pluginName)))
 }
 
 // owner tells which process to end where the cluster does not answer.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,7 +151,7 @@ func (p *Pod) container(name string) (*container, error) {
 		}
 		names = append(names, c.spec.Name)
 	}
-	return nil, fmt.Errorf("pod %s has no container %s; it has %v", p.manifest.Key(), name, names)
+	return nil, fmt.Errorf("pod %s has no container %s; it has %s", p.manifest.Key(), name, strings.Join(names, ", "))
 }
 
 // changed tells of a new phase, but for those that come with the cluster's end.

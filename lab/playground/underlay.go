@@ -34,7 +34,7 @@ func (u *Underlay) Set(s string) error {
 func (u *Underlay) String() string { return string(*u) }
 
 // Type names the kind of value in a flag's help.
-func (u *Underlay) Type() string { return "underlay" }
+func (u *Underlay) Type() string { return "way" }
 
 // chosen returns what Auto stands for. It is known only after lab.Enter.
 func (u Underlay) chosen() Underlay {

@@ -2,7 +2,11 @@ package up
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +38,15 @@ func TestExec(t *testing.T) {
 		if out, code := p.middleway("exec", "web", "--", command); code != want || strings.Count(out, "\n") != 1 {
 			t.Errorf("%s: got %d %q, want %d and one line", command, code, out, want)
 		}
+	}
+	for _, args := range [][]string{{"default/web"}, {"-n", "default", "default/web"}, {"-i", "web"}, {"-it", "web"}, {"-t", "web"}} {
+		args = append(append([]string{"exec"}, args...), "--", "echo", "out")
+		if out, code := p.middleway(args...); code != 0 || out != "out\n" {
+			t.Errorf("%v: got %d %q", args, code, out)
+		}
+	}
+	if out, code := p.middleway("exec", "-n", "other", "default/web", "--", "true"); code != 1 || !strings.Contains(out, "the pod is default/web, but --namespace is other") {
+		t.Errorf("got %d %q", code, out)
 	}
 	for _, args := range [][]string{{"exec"}, {"exec", "web"}, {"exec", "web", "ls"}, {"exec", "--", "ls"}, {"exec", "web", "--"}} {
 		if out, code := p.middleway(args...); code != 1 || !strings.Contains(out, "want a pod and a command") {
@@ -92,4 +105,23 @@ func TestExec(t *testing.T) {
 			return strings.TrimSpace(out) == "0"
 		})
 	})
+}
+
+// A cluster goes on when the file of its program has gone, by an upgrade for example: exec, plugin and pods take it from where it runs.
+func TestProgramRemoved(t *testing.T) {
+	p := newPlayground(t)
+	b, err := os.ReadFile(program)
+	p.must2(err)
+	other := filepath.Join(t.TempDir(), "middleway")
+	p.must2(os.WriteFile(other, b, 0o700))
+	if out, err := exec.Command(other, "up", "-d", "--dir", p.dir, "--nodes", "1").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p.must2(os.Remove(other))
+	server := fmt.Sprintf("http://%v:8080/", p.pod("pod-1-2").IPs[0])
+	p.eventually("an answer of "+server, func() bool {
+		out, code := p.middleway("exec", "pod-1-1", "--", "middleway", "tool", "get", server)
+		return code == 0 && strings.Contains(out, "saw ")
+	})
+	p.must("down")
 }

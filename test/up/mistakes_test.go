@@ -2,10 +2,13 @@ package up
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/middleway-net/middleway/lab/playground"
 )
 
 // What is wrong is said in one line, before anything is made.
@@ -26,6 +29,12 @@ func TestMistakes(t *testing.T) {
 		{"unknown node", pods("{nodeName: node-3} web: true"), nil, []string{"pods.yaml, line 5, spec.nodeName:", `no node "node-3"`, "node-1 to node-2"}},
 		{"pod twice", pods("web: true", "web: true"), nil, []string{"metadata.name", "default/web", "another name"}},
 		{"no YAML", "kind: [", nil, []string{"pods.yaml, line 1:", "no YAML or JSON"}},
+		{"no pod", "# nothing\n", nil, []string{"pods.yaml: no object is in it"}},
+		{"other kinds only", "apiVersion: v1\nkind: Service\n", nil, []string{"pods.yaml: no Pod is in it, only Service"}},
+		{"init containers", strings.Replace(pods("web: true"), "containers:", "initContainers: [{name: i, command: [x]}], containers:", 1), nil,
+			[]string{"pods.yaml, line 5, spec.initContainers: init containers are not run here"}},
+		{"pod's name", strings.Replace(pods("web: true"), "web", "Web", 1), nil, []string{`"Web" is no name for a pod; take at most 253 small letters`}},
+		{"number", "", []string{"--nodes", "x"}, []string{`--nodes "x": want a whole number`}},
 		{"no such file", "", []string{"-f", "/no/such.yaml"}, []string{"/no/such.yaml", "no such file or directory"}},
 		{"no nodes", "", []string{"--nodes", "0"}, []string{"want 1 to 89"}},
 		{"too many nodes", "", []string{"--nodes", "90"}, []string{"want 1 to 89"}},
@@ -61,5 +70,30 @@ func TestMistakes(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(foreign, "precious")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Status tells what it looked for.
+func TestStatusMistakes(t *testing.T) {
+	empty := t.TempDir()
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--dir", empty}, []string{"no cluster runs in " + empty + "; `middleway up --dir " + empty + "` starts one"}},
+		{[]string{"--dir", empty, "--run-dir", empty}, []string{"give one of them"}},
+		{nil, []string{"no cluster runs in " + empty + "/up; `middleway up` starts one", "no node daemon answers in", "`middleway node` starts one, --run-dir"}},
+	} {
+		cmd := exec.Command(program, append([]string{"status"}, tt.args...)...)
+		cmd.Env = append(os.Environ(), playground.DirVar+"="+empty+"/up")
+		out, err := cmd.CombinedOutput()
+		if err == nil || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("%v: got %v\n%s", tt.args, err, out)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%v: %q is not in: %s", tt.args, want, out)
+			}
+		}
 	}
 }
