@@ -14,9 +14,13 @@ import (
 )
 
 func (n *Node) attachPods() error {
+	former, err := n.recordedPods()
+	if err != nil {
+		return err
+	}
 	for _, p := range n.config.Pods {
 		err := n.attach(p)
-		if errors.Is(err, fs.ErrNotExist) && n.flows.Reopened() {
+		if errors.Is(err, fs.ErrNotExist) && former[p.Name] == p.Netns { // else its path is a mistake
 			n.log.Warn("pod has ended while no daemon ran; it is left out", "pod", p.Name, "err", err)
 			continue
 		}

@@ -1,14 +1,19 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
+	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel/udp"
@@ -17,10 +22,11 @@ import (
 
 // Limits of the configuration.
 const (
-	minMTU  = 1280                             // the least that IPv6 takes (RFC 8200, section 5)
-	minMTU4 = 576                              // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
-	maxMTU  = udp.MaxTrainLen - vxlan.Overhead // what one datagram holds
-	maxName = 253
+	minMTU         = 1280                             // the least that IPv6 takes (RFC 8200, section 5)
+	minMTU4        = 576                              // what every IPv4 host accepts (RFC 791, section 3.2); only where the underlay leaves no more
+	maxMTU         = udp.MaxTrainLen - vxlan.Overhead // what one datagram holds
+	minFlowEntries = 512                              // what package flow makes of less
+	maxFlowEntries = 1 << 26
 
 	minInterval = 10 * time.Millisecond // of looking for pods that have gone
 )
@@ -28,18 +34,26 @@ const (
 // check finds the first thing that cannot work, and says which field it is and what it should be.
 func (c *Config) check() error {
 	switch {
-	case c.Name == "" || len(c.Name) > maxName:
-		return errors.New("name: a name for the node is needed")
+	case c.Name == "":
+		return errors.New("name: a name for the node is needed, for example node-1")
+	case !isName(c.Name):
+		return fmt.Errorf("name: %q is not %s", c.Name, aName)
 	case c.Address.IsUnspecified() || c.Address.IsMulticast() || c.Address.Is4In6() || c.Address.Zone() != "":
 		return fmt.Errorf("address: %v is not an address like 192.168.254.11; without the field the node finds its own", c.Address)
+	case !filepath.IsAbs(c.RunDir):
+		return fmt.Errorf("runDir: %q is not an absolute path like /run/middleway", c.RunDir)
+	case !filepath.IsAbs(c.CNI.Socket):
+		return fmt.Errorf("cni.socket: %q is not an absolute path like %s", c.CNI.Socket, cni.DefaultSocket)
+	case c.Sockets != "" && !filepath.IsAbs(c.Sockets):
+		return fmt.Errorf("sockets: %q is not an absolute path like /run/user/1000/middleway-sockets", c.Sockets)
 	case len(c.Sockets) > maxSocketPath:
 		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, maxSocketPath)
 	case c.MTU != 0 && (c.MTU < c.leastMTU() || c.MTU > maxMTU):
 		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, c.leastMTU(), maxMTU)
 	case c.Workers < 0 || c.Workers > 256:
 		return fmt.Errorf("workers: %d is not between 1 and 256", c.Workers)
-	case c.FlowEntries < 0 || c.FlowEntries > 1<<26:
-		return fmt.Errorf("flowEntries: %d is not between 1 and %d", c.FlowEntries, 1<<26)
+	case c.FlowEntries != 0 && (c.FlowEntries < minFlowEntries || c.FlowEntries > maxFlowEntries):
+		return fmt.Errorf("flowEntries: %d is not between %d and %d", c.FlowEntries, minFlowEntries, maxFlowEntries)
 	case c.EchoPort < -1 || c.EchoPort > 65535:
 		return fmt.Errorf("echoPort: %d is no port; -1 turns the service off", c.EchoPort)
 	case time.Duration(c.CNI.Interval) < minInterval:
@@ -60,8 +74,8 @@ func (c *Config) check() error {
 	if err := c.checkUnderlay(); err != nil {
 		return err
 	}
-	if err := checkCIDRs(c.PodCIDRs); err != nil {
-		return fmt.Errorf("podCIDRs: %w", err)
+	if err := checkCIDRs("podCIDRs", c.PodCIDRs); err != nil {
+		return err
 	}
 	if err := c.checkPeers(); err != nil {
 		return err
@@ -93,19 +107,23 @@ func (c *Config) checkHost() error {
 	}
 	for _, r := range c.podRanges() {
 		if a, ok := c.nodeWithin(r); ok {
-			return fmt.Errorf("address: %v of a node lies within %v, the range of a node's pods; pods need a range of their own", a, r)
+			return addressAmongPods(a, r)
 		}
 	}
 	for i, r := range c.ClusterCIDRs {
 		where := fmt.Sprintf("clusterCIDRs[%d]", i)
-		if !r.IsValid() || r.Addr().Is4In6() || r != r.Masked() || r.Bits() == 0 {
-			return fmt.Errorf("%s: %v is not a range like 10.244.0.0/16 or fd00:10:244::/48", where, r)
+		if err := checkRange(where, r); err != nil {
+			return err
 		}
 		if a, ok := c.nodeWithin(r); ok {
 			return fmt.Errorf("%s: %v contains %v of a node, which the host must reach by the underlay; leave it out, or name smaller ranges", where, r, a)
 		}
 	}
 	return nil
+}
+
+func addressAmongPods(a netip.Addr, r netip.Prefix) error {
+	return fmt.Errorf("address: %v of a node lies within %v, the range of a node's pods; pods need a range of their own", a, r)
 }
 
 // checkNodeAddrs checks the addresses of one node and enters them in owners.
@@ -168,18 +186,57 @@ func (c *Config) hasIPv6() bool {
 	return slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
-func checkCIDRs(cidrs []netip.Prefix) error {
+// checkCIDRs checks a node's ranges of pods.
+func checkCIDRs(field string, cidrs []netip.Prefix) error {
 	if len(cidrs) == 0 {
-		return errors.New("at least one range is needed, for example 10.244.1.0/24")
+		return fmt.Errorf("%s: at least one range is needed, for example 10.244.1.0/24", field)
 	}
 	for i, p := range cidrs {
+		if err := checkRange(fmt.Sprintf("%s[%d]", field, i), p); err != nil {
+			return err
+		}
 		switch {
-		case !p.IsValid() || p.Addr().Is4In6() || p != p.Masked():
-			return fmt.Errorf("%v is not a range like 10.244.1.0/24 or fd00:10:244:1::/64", p)
 		case p.Bits() > p.Addr().BitLen()-2:
-			return fmt.Errorf("%v is too small for a gateway and a pod", p)
+			return fmt.Errorf("%s[%d]: %v is too small for a gateway and a pod; choose a larger range", field, i, p)
 		case i > 1 || i == 1 && p.Addr().Is4() == cidrs[0].Addr().Is4():
-			return errors.New("at most one range of each family")
+			return fmt.Errorf("%s[%d]: %v is one too many, at most one range of each family is possible; leave it out", field, i, p)
+		}
+	}
+	return nil
+}
+
+// notRanges are no addresses by which one host of a network reaches another (RFC 6890).
+var notRanges = []struct {
+	netip.Prefix
+	what string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "addresses of this host"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback addresses"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local addresses"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast addresses"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved addresses"},
+	{netip.MustParsePrefix("::/127"), "the unspecified and the loopback address"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local addresses"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast addresses"},
+}
+
+// checkRange checks that a range is one of addresses that a pod or a Service can have.
+func checkRange(field string, r netip.Prefix) error {
+	example := "10.244.1.0/24"
+	if r.IsValid() && r.Addr().Is6() {
+		example = "fd00:10:244:1::/64"
+	}
+	switch {
+	case !r.IsValid() || r.Addr().Is4In6():
+		return fmt.Errorf("%s: %v is not a range like %s", field, r, example)
+	case r.Bits() == 0:
+		return fmt.Errorf("%s: %v is every address there is; choose a range like %s", field, r, example)
+	case r != r.Masked():
+		return fmt.Errorf("%s: %v is not a range but an address in one; did you mean %v?", field, r, r.Masked())
+	}
+	for _, not := range notRanges {
+		if r.Overlaps(not.Prefix) {
+			return fmt.Errorf("%s: %v overlaps %v, which are %s; choose a range like %s", field, r, not.Prefix, not.what, example)
 		}
 	}
 	return nil
@@ -187,27 +244,23 @@ func checkCIDRs(cidrs []netip.Prefix) error {
 
 func (c *Config) checkPeers() error {
 	ranges := slices.Clone(c.PodCIDRs)
+	addrs, names := map[netip.Addr]int{}, map[string]int{}
 	for i, p := range c.Peers {
 		where := fmt.Sprintf("peers[%d]", i)
-		switch {
-		case !p.Address.IsValid() || c.Address.IsValid() && p.Address.Is4() != c.Address.Is4():
-			return fmt.Errorf("%s.address: an address of the family of this node's (%v) is needed", where, c.Address)
-		case !c.Address.IsValid() && p.Address.Is6() != c.underlayV6():
-			return fmt.Errorf("%s.address: %v is not of the family between the nodes; underlay.ipv6 says which it is", where, p.Address)
+		if err := c.checkPeer(where, &p); err != nil {
+			return err
 		}
-		if p.Address == c.Address {
-			return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)
+		if other, twice := addrs[p.Address]; twice {
+			return fmt.Errorf("%s.address: %v is the address of peers[%d] already; every node needs one of its own", where, p.Address, other)
 		}
-		if _, err := vxlan.ParseMAC(p.MAC); err != nil {
-			return fmt.Errorf("%s.mac: %w", where, err)
+		if other, twice := names[p.label()]; twice {
+			return fmt.Errorf("%s.name: %s is the name of peers[%d] already; every node needs one of its own", where, p.label(), other)
 		}
-		if err := checkCIDRs(p.PodCIDRs); err != nil {
-			return fmt.Errorf("%s.podCIDRs: %w", where, err)
-		}
-		for _, r := range p.PodCIDRs {
+		addrs[p.Address], names[p.label()] = i, i
+		for j, r := range p.PodCIDRs {
 			for _, other := range ranges {
 				if r.Overlaps(other) {
-					return fmt.Errorf("%s.podCIDRs: %v overlaps %v of another node; every node needs a range of its own", where, r, other)
+					return fmt.Errorf("%s.podCIDRs[%d]: %v overlaps %v of another node; every node needs a range of its own", where, j, r, other)
 				}
 			}
 		}
@@ -216,23 +269,63 @@ func (c *Config) checkPeers() error {
 	return nil
 }
 
+// checkPeer checks what concerns no other peer.
+func (c *Config) checkPeer(where string, p *Peer) error {
+	switch {
+	case !p.Address.IsValid():
+		return fmt.Errorf("%s.address: the peer's address is needed, for example 192.168.254.12", where)
+	case p.Address.Is4In6() || p.Address.Zone() != "" || p.Address.IsUnspecified() || p.Address.IsMulticast():
+		return fmt.Errorf("%s.address: %v is not an address like 192.168.254.12", where, p.Address)
+	case c.Address.IsValid() && p.Address.Is4() != c.Address.Is4():
+		return fmt.Errorf("%s.address: %v is not of the family of this node's, %v; give the peer's address of that family", where, p.Address, c.Address)
+	case !c.Address.IsValid() && p.Address.Is6() != c.underlayV6():
+		return fmt.Errorf("%s.address: %v is not of the family between the nodes; underlay.ipv6 says which it is", where, p.Address)
+	case p.Address == c.Address:
+		return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)
+	case p.Name != "" && !isName(p.Name):
+		return fmt.Errorf("%s.name: %q is not %s", where, p.Name, aName)
+	case p.Name == c.Name:
+		return fmt.Errorf("%s.name: %s is this node's own name; leave the peer out if it is this node, else every node needs a name of its own", where, p.Name)
+	}
+	if _, err := vxlan.ParseMAC(p.MAC); err != nil {
+		return fmt.Errorf("%s.mac: %w", where, err)
+	}
+	return checkCIDRs(where+".podCIDRs", p.PodCIDRs)
+}
+
+// label is what a peer is called: by its name, or else by its address.
+func (p *Peer) label() string { return cmp.Or(p.Name, p.Address.String()) }
+
+// nodeName is a DNS subdomain (RFC 1123), which the names of Kubernetes' nodes are.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+const (
+	maxName = 253 // bytes
+	aName   = "a node's name as Kubernetes has them: at most 253 lower-case letters, digits, - and ., beginning and ending with a letter or digit"
+)
+
+func isName(s string) bool { return len(s) <= maxName && nodeName.MatchString(s) }
+
 func (c *Config) checkPods() error {
-	names, owners := map[string]bool{}, map[netip.Addr]string{}
+	names, owners := map[string]int{}, map[netip.Addr]string{}
 	for _, cidr := range c.PodCIDRs {
 		owners[Gateway(cidr)] = "the node (gateway)"
 		owners[HostAddr(cidr)] = "the host (network address)"
 	}
 	for i, p := range c.Pods {
 		where := fmt.Sprintf("pods[%d]", i)
+		other, twice := names[p.Name]
 		switch {
-		case p.Name == "" || names[p.Name]:
-			return fmt.Errorf("%s.name: a name that no other pod has is needed", where)
+		case p.Name == "" || strings.ContainsFunc(p.Name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+			return fmt.Errorf("%s.name: %q is not a name like default/web", where, p.Name)
+		case twice:
+			return fmt.Errorf("%s.name: %s is the name of pods[%d] already; every pod needs one of its own", where, p.Name, other)
 		case p.Netns == "":
 			return fmt.Errorf("%s.netns: the path of the pod's network namespace is needed", where)
 		case len(p.Addresses) == 0 || len(p.Addresses) > 2 || len(p.Addresses) == 2 && p.Addresses[0].Is4() == p.Addresses[1].Is4():
 			return fmt.Errorf("%s.addresses: one address of each family, or of one, is needed", where)
 		}
-		names[p.Name] = true
+		names[p.Name] = i
 		for _, a := range p.Addresses {
 			if !slices.ContainsFunc(c.PodCIDRs, func(r netip.Prefix) bool { return r.Contains(a) }) {
 				return fmt.Errorf("%s.addresses: %v lies outside podCIDRs %v", where, a, c.PodCIDRs)

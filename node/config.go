@@ -1,21 +1,14 @@
 package node
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/node/underlay"
@@ -24,13 +17,13 @@ import (
 
 // Config configures a node. It is read from YAML; every field that is not named there has the default told here.
 type Config struct {
-	// Name of the node, for logs. Required.
+	// Name of the node, as Kubernetes calls it: lower-case letters, digits, - and . (RFC 1123). Required.
 	Name string `json:"name"`
 	// Address of the node on the underlay, by which peers know it. Default: found as Underlay says.
 	Address netip.Addr `json:"address,omitzero"`
 	// Underlay says how Address is found when it is not given. Default: on the interface of the default route.
 	Underlay underlay.Config `json:"underlay,omitzero"`
-	// Sockets is the path of the unix socket at which `middleway sockets` serves outside of a rootless node's namespaces: the
+	// Sockets is the absolute path of the unix socket at which `middleway sockets` serves outside of a rootless node's namespaces: the
 	// tunnel's sockets come from there, and Address and Underlay are about that side. Default: the sockets are the daemon's own.
 	Sockets string `json:"sockets,omitempty"`
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
@@ -52,9 +45,10 @@ type Config struct {
 	Workers int `json:"workers,omitempty"`
 	// Spin is how long a worker polls before it sleeps, for example "50us". Default 50us; a negative one: not at all.
 	Spin Duration `json:"spin,omitempty"`
-	// FlowEntries is the size of the flow table; a flow takes two entries of 128 bytes. Default 65536.
+	// FlowEntries is the size of the flow table; a flow takes two entries of 128 bytes. At least 512, and rounded up to a power
+	// of two. Default 65536.
 	FlowEntries int `json:"flowEntries,omitempty"`
-	// RunDir holds what a restarted daemon takes up again, and the status socket. It should lie in a tmpfs. Default
+	// RunDir holds what a restarted daemon takes up again, and the status socket: an absolute path, best in a tmpfs. Default
 	// /run/middleway, or middleway in $XDG_RUNTIME_DIR for an ordinary user.
 	RunDir string `json:"runDir,omitempty"`
 	// PortableDevices drives the pods' devices through golang.zx2c4.com/wireguard/tun, with one queue each and super-packets
@@ -83,7 +77,7 @@ type Config struct {
 
 // CNI configures the daemon's side of the CNI plugin.
 type CNI struct {
-	// Socket is the path of the unix socket at which the plugin asks; the network configuration names it too. Tombstones lie
+	// Socket is the absolute path of the unix socket at which the plugin asks; the network configuration names it too. Tombstones lie
 	// in the directory beside it. Default: cni.sock in RunDir.
 	Socket string `json:"socket,omitempty"`
 	// Interval is how often the daemon looks for pods whose network namespace has gone without a DEL, and for what was
@@ -103,7 +97,7 @@ type VXLAN struct {
 
 // Peer is another node.
 type Peer struct {
-	// Name is for messages.
+	// Name is for messages and metrics, and like that of the node. Default Address.
 	Name string `json:"name,omitempty"`
 	// Address on the underlay. Required.
 	Address netip.Addr `json:"address"`
@@ -136,11 +130,11 @@ type Pod struct {
 // Duration is a time.Duration that is written like "50us" or "1m30s".
 type Duration time.Duration
 
-// UnmarshalJSON reads "50us". A bare number is refused, since it does not say its unit.
-func (d *Duration) UnmarshalJSON(b []byte) error {
-	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
+// UnmarshalText reads "50us". A bare number is refused, since it does not say its unit.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
 	if err != nil {
-		return fmt.Errorf("%s is not a duration like 50us or 1m30s", b)
+		return fmt.Errorf("%q is not a duration like 50us or 1m30s", b)
 	}
 	*d = Duration(v)
 	return nil
@@ -170,55 +164,14 @@ func ReadConfig(path string, change func(*Config)) (Config, error) {
 func ParseConfig(b []byte) (Config, error) { return parseConfig(b, nil) }
 
 func parseConfig(b []byte, change func(*Config)) (c Config, err error) {
-	if err := yaml.UnmarshalStrict(b, &c); err != nil {
-		return Config{}, errors.New(plain(err, b))
+	if err := decode(b, &c); err != nil {
+		return Config{}, err
 	}
 	if change != nil {
 		change(&c)
 	}
 	c.setDefaults()
 	return c, c.check()
-}
-
-// wrongKind is how encoding/json tells of a value of the wrong kind, in the words of Go.
-var wrongKind = regexp.MustCompile(`cannot unmarshal (.+) into Go struct field [A-Za-z]+\.(\S+) of type \S+`)
-
-// wrongAddr is how net/netip tells of a value that is no address or range.
-var wrongAddr = regexp.MustCompile(`Parse(?:Addr|Prefix)\(("(?:[^"\\]|\\.)*")\)`)
-
-// plain says in one line what the YAML library found wrong in text.
-func plain(err error, text []byte) string {
-	s := err.Error()
-	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: unmarshal errors:\n", "yaml: "} {
-		s = strings.ReplaceAll(s, noise, "")
-	}
-	s = strings.Join(strings.Fields(s), " ")
-	s = wrongKind.ReplaceAllString(s, "$2: a $1 does not belong there; `middleway node --help` shows what does")
-	if m := wrongAddr.FindStringSubmatch(s); m != nil {
-		s = lineOf(text, m[1]) + s
-	}
-	switch {
-	case strings.Contains(s, "unknown field"):
-		s += "; `middleway node --help` lists the fields"
-	case strings.Contains(s, "ParseAddr("):
-		s += "; an address like 192.168.254.11 is needed there"
-	case strings.Contains(s, "ParsePrefix("):
-		s += "; a range like 10.244.1.0/24 is needed there"
-	}
-	return s
-}
-
-// lineOf returns "line N: " for the first line of text with a value that is given in quotes, or nothing.
-func lineOf(text []byte, quoted string) string {
-	value, err := strconv.Unquote(quoted)
-	if err != nil || value == "" {
-		return ""
-	}
-	at := bytes.Index(text, []byte(value))
-	if at < 0 {
-		return ""
-	}
-	return fmt.Sprintf("line %d: ", 1+bytes.Count(text[:at], []byte("\n")))
 }
 
 func (c *Config) setDefaults() {

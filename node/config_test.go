@@ -151,11 +151,32 @@ func TestConfigDefaults(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
 		{"empty", "", "name: "},
-		{"not YAML", "name: [", "line 1"},
-		{"unknown field", least + "mtuu: 1450", `unknown field "mtuu"; ` + "`middleway node --help` lists the fields"},
-		{"wrong type", least + "workers: many", "workers: a string does not belong there; `middleway node --help` shows what does"},
-		{"out of range", least + "vxlan: {port: 99999}", "vxlan.port: a number 99999 does not belong there"},
-		{"twice", least + "name: m", `"name" already set`},
+		{"not YAML", "name: [", "line 1: this is no YAML: "},
+		{"not YAML, in the first line", ": : :", "line 1: this is no YAML: "},
+		{"not YAML, later", least + "a: b: c", "line 5: this is no YAML: mapping values are not allowed"},
+		{"not text", least + "hostDevice: \x01", "line 5: this is no YAML: control characters"},
+		{"not UTF-8", least + "hostDevice: \xff", "line 5: this is no YAML: "},
+		{"unknown anchor", least + "hostDevice: *mw", "line 5: this is no YAML: unknown anchor 'mw'"},
+		{"two documents", least + "---\nname: m", "line 5: a second document begins"},
+		{"no fields", "- name", "line 1: fields are needed, as in name: value, not a list"},
+		{"unknown field", least + "mtuu: 1450", "line 5: unknown field \"mtuu\"; `middleway node --help` lists the fields"},
+		{"field in another case", least + "peers:\n- Address: 192.168.254.12", `line 6: peers[0]: unknown field "Address"; did you mean address?`},
+		{"wrong type", least + "workers: many", `line 5: workers: a whole number is needed, not "many"`},
+		{"number in quotes", least + `mtu: "1400"`, `line 5: mtu: a whole number is needed, not "1400"`},
+		{"number too large", least + "mtu: 9999999999999999999", "line 5: mtu: 9999999999999999999 is too large"},
+		{"no boolean", least + "portableDevices: 1", "line 5: portableDevices: true or false is needed, not 1"},
+		{"fields for a string", least + "http: {port: 9473}", "line 5: http: a string is needed, not fields"},
+		{"no list", least + "peers: {name: node-2}", "line 5: peers: a list is needed, as in [a, b] or lines with a dash, not fields"},
+		{"empty entry", least + "peers:\n-", "line 6: peers[0]: an entry of the list is empty"},
+		{"out of range", least + "vxlan: {port: 99999}", "line 5: vxlan.port: 99999 is not between 0 and 65535"},
+		{"below the range", least + "vxlan: {port: -1}", "line 5: vxlan.port: -1 is not between 0 and 65535"},
+		{"twice", least + "name: m", "line 5: name: the field is there twice; keep one"},
+		{"name", "name: \"a b\\nc\"\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/24]", `name: "a b\nc" is not a node's name as Kubernetes has them`},
+		{"long name", "name: " + strings.Repeat("a", 254), "at most 253"},
+		{"relative run directory", least + "runDir: run", `runDir: "run" is not an absolute path`},
+		{"relative CNI socket", least + "cni: {socket: rel.sock}", `cni.socket: "rel.sock" is not an absolute path`},
+		{"relative path of sockets", least + "sockets: mw", `sockets: "mw" is not an absolute path`},
+		{"few flow entries", least + "flowEntries: 3", "flowEntries: 3 is not between 512 and 67108864"},
 		{"no unicast address", "name: n\naddress: 224.0.0.1\npodCIDRs: [10.244.1.0/24]", "address: 224.0.0.1 is not an address like"},
 		{"address and underlay", least + "underlay: {interface: eth0}", "underlay: address is given as well (192.168.254.11)"},
 		{"two ways to the underlay", found + "underlay: {interface: eth0, cidr: 10.0.0.0/8}", "underlay.interface: cidr or canReach is given as well"},
@@ -164,38 +185,47 @@ func TestConfigErrors(t *testing.T) {
 		{"unknown way to the underlay", found + "underlay: {device: eth0}", `unknown field "device"`},
 		{"peer of the other family, address to be found", found + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address: fd00:254::12 is not of the family"},
 		{"long path of sockets", least + "sockets: /" + strings.Repeat("x", 107), "sockets: /xxx"},
-		{"bad address", "name: n\naddress: 192.168.254", "an address like 192.168.254.11 is needed there"},
+		{"bad address", "name: n\naddress: 192.168.254", `line 2: address: "192.168.254" is not an address like 192.168.254.11`},
 		{"small MTU", least + "mtu: 500", "mtu: 500 is not between 576 and 65485"},
 		{"small MTU for IPv6", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/24, \"fd00:10:244:1::/64\"]\nmtu: 1000", "mtu: 1000 is not between 1280 and 65485"},
 		{"workers", least + "workers: 1000", "workers: 1000"},
-		{"duration", least + "spin: 50", "duration"},
+		{"duration", least + "spin: 50", "line 5: spin: 50 is not a duration like 50us or 1m30s"},
 		{"CNI interval", least + "cni: {interval: 1ms}", "cni.interval: 1ms is less than 10ms"},
 		{"offload", least + "offloads: {tso: on}", "offloads.tso: on is neither auto nor off; auto uses it where it is there"},
 		{"number for an offload", least + "offloads: {udpGRO: 1}", "offloads.udpGRO: 1 is neither auto nor off"},
-		{"unknown offload", least + "offloads: {gso: off}", `unknown field "gso"`},
+		{"unknown offload", least + "offloads: {gso: off}", `line 5: offloads: unknown field "gso"`},
 		{"offload of a portable device", least + "portableDevices: true\noffloads: {uso: off}", "offloads: with portableDevices"},
 		{"VNI", least + "vxlan: {vni: 16777216}", "vxlan.vni"},
 		{"MAC", least + `vxlan: {mac: "01:00:00:00:00:00"}`, "unicast"},
 		{"no range", "name: n\naddress: 192.168.254.11", "podCIDRs: at least one"},
-		{"host bits", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.1/24]", "10.244.1.1/24 is not a range"},
+		{"host bits", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.1/24]", "podCIDRs[0]: 10.244.1.1/24 is not a range but an address in one; did you mean 10.244.1.0/24?"},
 		{"small range", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/31]", "too small"},
 		{"two of a family", "name: n\naddress: 192.168.254.11\npodCIDRs: [10.244.1.0/24, 10.244.2.0/24]", "one range of each family"},
-		{"peer of another family", least + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address"},
+		{"peer of another family", least + `peers: [{address: "fd00:254::12", podCIDRs: [10.244.2.0/24]}]`, "peers[0].address: fd00:254::12 is not of the family of this node's"},
+		{"peer without address", least + "peers: [{name: node-2, podCIDRs: [10.244.2.0/24]}]", "peers[0].address: the peer's address is needed"},
+		{"peer without address, address to be found", found + "peers: [{name: node-2, podCIDRs: [10.244.2.0/24]}]", "peers[0].address: the peer's address is needed"},
+		{"peer's address is none", least + "peers: [{address: 224.0.0.1, podCIDRs: [10.244.2.0/24]}]", "peers[0].address: 224.0.0.1 is not an address like"},
+		{"peer's address twice", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}, {address: 192.168.254.12, podCIDRs: [10.244.3.0/24]}]", "peers[1].address: 192.168.254.12 is the address of peers[0] already"},
+		{"peer's name twice", least + "peers: [{name: m, address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}, {name: m, address: 192.168.254.13, podCIDRs: [10.244.3.0/24]}]", "peers[1].name: m is the name of peers[0] already"},
+		{"peer's name is another's address", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}, {name: 192.168.254.12, address: 192.168.254.13, podCIDRs: [10.244.3.0/24]}]", "peers[1].name: 192.168.254.12 is the name of peers[0] already"},
+		{"peer has this node's name", least + "peers: [{name: n, address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}]", "peers[0].name: n is this node's own name"},
+		{"peer's name", least + "peers: [{name: Node_2, address: 192.168.254.12, podCIDRs: [10.244.2.0/24]}]", `peers[0].name: "Node_2" is not a node's name`},
 		{"peer is the node", least + "peers: [{address: 192.168.254.11, podCIDRs: [10.244.2.0/24]}]", "this node itself"},
-		{"peer's range", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.0.0/16]}]", "overlaps 10.244.1.0/24"},
+		{"peer's range", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.0.0/16]}]", "peers[0].podCIDRs[0]: 10.244.0.0/16 overlaps 10.244.1.0/24"},
 		{"device's name", least + "hostDevice: a/b", `hostDevice: "a/b" is not an interface name`},
 		{"node's address is loopback", least + "nodeAddresses: [127.0.0.1]", "nodeAddresses: 127.0.0.1"},
 		{"node's address is link-local", least + `nodeAddresses: ["fe80::1"]`, "nodeAddresses: fe80::1"},
 		{"node's address twice", least + "nodeAddresses: [192.168.254.11, 192.168.254.11]", "192.168.254.11 is named twice"},
 		{"peer's address is the node's", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24], nodeAddresses: [192.168.254.11]}]", "peers[0].nodeAddresses: 192.168.254.11 is named twice, this node has it"},
 		{"node among pods", "name: n\naddress: 10.244.1.9\npodCIDRs: [10.244.1.0/24]", "10.244.1.9 of a node lies within 10.244.1.0/24"},
-		{"cluster's range is everything", least + "clusterCIDRs: [0.0.0.0/0]", "clusterCIDRs[0]: 0.0.0.0/0 is not a range"},
+		{"cluster's range is everything", least + "clusterCIDRs: [0.0.0.0/0]", "clusterCIDRs[0]: 0.0.0.0/0 is every address there is"},
 		{"cluster's range has a node", least + "clusterCIDRs: [10.96.0.0/16, 192.168.0.0/16]", "clusterCIDRs[1]: 192.168.0.0/16 contains 192.168.254.11"},
 		{"pod without namespace", least + "pods: [{name: a, addresses: [10.244.1.2]}]", "pods[0].netns"},
 		{"pod outside", least + "pods: [{name: a, netns: /n, addresses: [10.244.2.2]}]", "outside podCIDRs"},
 		{"pod is the gateway", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.1]}]", "gateway"},
 		{"pod address twice", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.2]}, {name: b, netns: /m, addresses: [10.244.1.2]}]", "pods[1].addresses: 10.244.1.2 belongs to a"},
-		{"pod name twice", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.2]}, {name: a, netns: /m, addresses: [10.244.1.3]}]", "pods[1].name"},
+		{"pod name twice", least + "pods: [{name: a, netns: /n, addresses: [10.244.1.2]}, {name: a, netns: /m, addresses: [10.244.1.3]}]", "pods[1].name: a is the name of pods[0] already"},
+		{"pod's name", least + `pods: [{name: "a\nb", netns: /n, addresses: [10.244.1.2]}]`, `pods[0].name: "a\nb" is not a name like default/web`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseConfig([]byte(tt.yaml))
@@ -209,11 +239,60 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// TestConfigRanges: ranges in which no pod and no Service can be are refused wherever a range stands.
+func TestConfigRanges(t *testing.T) {
+	for cidr, want := range map[string]string{
+		"0.0.0.0/0": "every address", "0.0.0.0/8": "this host", "127.0.0.0/24": "loopback", "126.0.0.0/7": "loopback", "169.254.0.0/16": "link-local",
+		"169.254.7.0/24": "link-local", "224.0.0.0/24": "multicast", "240.0.0.0/8": "reserved", "255.255.255.0/24": "reserved",
+		"::/0": "every address", "::/64": "loopback", "::ffff:10.0.0.0/104": "not a range", "fe80::/64": "link-local", "ff02::/64": "multicast",
+		"fd00:10:244:1::5/64": "did you mean fd00:10:244:1::/64?",
+	} {
+		for field, text := range map[string]string{
+			"podCIDRs[0]":          "name: n\naddress: 192.168.254.11\npodCIDRs: [\"" + cidr + "\"]",
+			"clusterCIDRs[1]":      least + "clusterCIDRs: [10.96.0.0/16, \"" + cidr + "\"]",
+			"peers[0].podCIDRs[0]": least + "peers: [{address: 192.168.254.12, podCIDRs: [\"" + cidr + "\"]}]",
+		} {
+			_, err := ParseConfig([]byte(text))
+			if err == nil || !strings.HasPrefix(err.Error(), field+": "+cidr) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %s: got %v, want %q", field, cidr, err, want)
+			}
+		}
+	}
+	for _, cidr := range []string{"100.64.0.0/10", "10.0.0.0/8", "223.255.255.0/24", "64:ff9b::/96", "2001:db8::/32"} {
+		if _, err := ParseConfig([]byte("name: n\naddress: 192.168.254.11\npodCIDRs: [\"" + cidr + "\"]")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestParseConfigForms: what YAML offers to write a value in.
+func TestParseConfigForms(t *testing.T) {
+	c, err := ParseConfig([]byte(`# a comment
+name: 7          # a number is a name
+address: &own 192.168.254.11
+podCIDRs: [10.244.1.0/24]
+nodeAddresses: [*own]
+hostDevice:      # empty: the default
+vxlan: {mac: 02:00:00:00:00:01, port: 0x12b5}
+offloads: {tso: off, uso: false, checksum: "off"}
+portableDevices: False
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Name != "7" || c.NodeAddresses[0] != c.Address || c.HostDevice != DefaultHostDevice || c.VXLAN.MAC != "02:00:00:00:00:01" || c.VXLAN.Port != 4789 ||
+		c.Offloads.TSO != Off || c.Offloads.USO != Off || c.Offloads.Checksum != Off || c.PortableDevices {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(least))
 	f.Add([]byte(found + "underlay: {cidr: \"fd00:254::/64\", ipv6: true}"))
 	f.Add([]byte("podCIDRs: [::/0, 0.0.0.0/0]\naddress: ::\nname: x"))
+	f.Add([]byte("name: &a [*a]\npods: [*a]\n---\n"))
+	f.Add([]byte("name: *a\n\x01"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := ParseConfig(b)
 		if err != nil {

@@ -36,12 +36,11 @@ func (n *Node) listenHTTP() error {
 		return nil
 	}
 	l, err := net.Listen("tcp", n.config.HTTP)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("listen tcp %s: another program has this port", n.config.HTTP)
+	}
 	if err != nil {
-		remedy := "choose another address by http, or turn it off by http: none"
-		if errors.Is(err, syscall.EADDRINUSE) {
-			remedy = "another program has this port; " + remedy
-		}
-		return fmt.Errorf("serve health and metrics: %w; %s", err, remedy)
+		return fmt.Errorf("serve health and metrics: %w; choose another address by http, or turn it off by http: none", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", n.serveHealth)

@@ -1,13 +1,16 @@
 package node
 
 import (
-	"maps"
-	"slices"
+	"cmp"
+	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/tunnel"
 )
 
 // registry returns the metrics of this node, and of its process and Go runtime. Names and units follow
@@ -41,12 +44,17 @@ var (
 	descEvictions = desc("flow_evictions_total", "Directions of flows given up for newer ones because the flow table was full.")
 	descPods      = desc("attachments", "Pods attached to this node.")
 	descPeers     = desc("peers", "Other nodes.")
+	descPeerUp    = desc("peer_up", "1 if the peer answers, 0 if it does not; not there for a kernel's VXLAN device, which never does.", "peer")
+	descPeerRTT   = desc("peer_rtt_seconds", "Last round trip to a peer that answers.", "peer")
+	descPeerMTU   = desc("peer_mtu_bytes", "Largest packet that reaches the peer's pods, IP header included.", "peer")
+	descOffload   = desc("offload_info", "Always 1; the labels tell whether an offload is on, off or missing.", "offload", "state")
 )
 
 // Describe tells every metric.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInfo, descMTU, descWorkers, descPackets, descBytes, descDrops, descErrors, descFlows, descEvictions, descPods, descPeers,
+		descPeerUp, descPeerRTT, descPeerMTU, descOffload,
 	} {
 		ch <- d
 	}
@@ -55,9 +63,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect reads every metric.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	cfg, st := &c.n.config, c.n.stack.Stats()
-	gauge := func(d *prometheus.Desc, v int, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
-	}
+	gauge := func(d *prometheus.Desc, v int, labels ...string) { ch <- gaugeOf(d, float64(v), labels...) }
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
@@ -66,7 +72,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descWorkers, stack.Workers(cfg.Workers))
 	count(descPackets, st.Packets)
 	count(descBytes, st.Bytes)
-	for _, reason := range slices.Sorted(maps.Keys(st.Drops)) {
+	for _, reason := range packet.DropNames() { // from the start, so that a rate sees the first drop
 		count(descDrops, st.Drops[reason], reason)
 	}
 	count(descErrors, st.ICMPErrors)
@@ -74,4 +80,31 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descEvictions, st.EvictedFlows)
 	gauge(descPods, st.Attachments)
 	gauge(descPeers, len(cfg.Peers))
+	for name, o := range c.n.offloads {
+		gauge(descOffload, 1, name, o.State)
+	}
+	c.collectPeers(ch)
+}
+
+// collectPeers reads the metrics of the peers.
+func (c collector) collectPeers(ch chan<- prometheus.Metric) {
+	kernel := map[netip.Addr]bool{}
+	for _, p := range c.n.config.Peers {
+		kernel[p.Address] = p.Kernel
+	}
+	for _, p := range c.n.peerStatus() {
+		label := cmp.Or(p.Name, p.Address.String())
+		ch <- gaugeOf(descPeerMTU, float64(p.MTU), label)
+		switch {
+		case p.State == string(tunnel.Up):
+			ch <- gaugeOf(descPeerUp, 1, label)
+			ch <- gaugeOf(descPeerRTT, time.Duration(p.RTT).Seconds(), label)
+		case !kernel[p.Address]:
+			ch <- gaugeOf(descPeerUp, 0, label)
+		}
+	}
+}
+
+func gaugeOf(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }

@@ -73,7 +73,7 @@ func New(c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
 	for _, step := range []func() error{
 		n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
-		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.keepDevices,
+		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -110,7 +110,11 @@ func (n *Node) Run(ctx context.Context) error {
 	n.http.ready.Store(true)
 	context.AfterFunc(ctx, func() { n.http.ready.Store(false) })
 	err := g.Wait()
-	n.log.Info("node is down", "err", err)
+	if err != nil {
+		n.log.Error("node is down", "err", err)
+	} else {
+		n.log.Info("node is down")
+	}
 	return err
 }
 

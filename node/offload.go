@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel"
@@ -42,9 +41,9 @@ const (
 	Off  Switch = "off"
 )
 
-// UnmarshalJSON reads a word. YAML takes an unquoted off for false, and on for true.
-func (s *Switch) UnmarshalJSON(b []byte) error {
-	switch text := strings.Trim(string(b), `"`); text {
+// UnmarshalText reads a word. What writes YAML 1.1 makes false of off, and true of on.
+func (s *Switch) UnmarshalText(b []byte) error {
+	switch text := string(b); text {
 	case "":
 		*s = Auto
 	case "false":
@@ -104,7 +103,8 @@ func offload(off Switch, missing string) Offload {
 	return Offload{State: offloadOn}
 }
 
-// probeOffloads finds out what the kernel has, for the status; tunnel and devices find out for themselves what they use.
+// probeOffloads finds out what the kernel has, for the status; tunnel and devices find out for themselves what they use. Where
+// no device can be made at all, it is the first to meet that.
 func (n *Node) probeOffloads() error {
 	c := n.config.Offloads
 	_, lacks := n.tunnel.Offloads()
@@ -113,7 +113,11 @@ func (n *Node) probeOffloads() error {
 		"udpGRO":         offload(c.UDPGRO, reason(lacks.GRO)),
 		"remoteChecksum": offload(c.RemoteChecksum, ""),
 	}
-	maps.Copy(n.offloads, deviceOffloads(c, n.config.PortableDevices))
+	devices, err := deviceOffloads(c, n.config.PortableDevices)
+	if err != nil {
+		return err
+	}
+	maps.Copy(n.offloads, devices)
 	for _, name := range slices.Sorted(maps.Keys(n.offloads)) {
 		if o := n.offloads[name]; o.State == offloadMissing {
 			n.log.Warn("an offload is missing, packets take the slower way", "offload", name, "why", o.Why)
@@ -130,28 +134,26 @@ func reason(err error) string {
 }
 
 // deviceOffloads tells the offloads of pods' devices.
-func deviceOffloads(c Offloads, portable bool) map[string]Offload {
+func deviceOffloads(c Offloads, portable bool) (map[string]Offload, error) {
 	if portable {
 		o := Offload{offloadOff, "portableDevices: super-packets are split and merged in userspace"}
-		return map[string]Offload{"checksum": o, "tso": o, "uso": o}
+		return map[string]Offload{"checksum": o, "tso": o, "uso": o}, nil
 	}
 	has, err := tun.Probe(tun.Offloads{})
-	missing := func(there bool) string {
-		switch {
-		case err != nil:
-			return err.Error()
-		case !there:
-			return "the kernel's TUN devices do not have it"
+	if err != nil {
+		return nil, err
+	}
+	state := func(s Switch, there bool) Offload {
+		if !there {
+			return offload(s, "the kernel's TUN devices do not have it")
 		}
-		return ""
+		return offload(s, "")
 	}
-	all := map[string]Offload{
-		"checksum": offload(c.Checksum, missing(has.Checksum)), "tso": offload(c.TSO, missing(has.TSO)), "uso": offload(c.USO, missing(has.USO)),
-	}
+	all := map[string]Offload{"checksum": state(c.Checksum, has.Checksum), "tso": state(c.TSO, has.TSO), "uso": state(c.USO, has.USO)}
 	for _, name := range []string{"tso", "uso"} {
 		if c.Checksum == Off && all[name].State == offloadOn {
 			all[name] = Offload{offloadOff, "it needs checksum, which is off by configuration"}
 		}
 	}
-	return all
+	return all, nil
 }

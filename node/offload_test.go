@@ -21,7 +21,11 @@ func TestOffloadStates(t *testing.T) {
 			t.Errorf("%q, %v: got %+v, want %+v", tt.off, tt.missing, got, tt.want)
 		}
 	}
-	for name, o := range deviceOffloads(Offloads{}, true) {
+	portable, err := deviceOffloads(Offloads{}, true)
+	if err != nil || len(portable) != 3 {
+		t.Errorf("portable: got %v, %v", portable, err)
+	}
+	for name, o := range portable {
 		if o.State != "off" || o.Why == "" {
 			t.Errorf("%s of a portable device: %+v", name, o)
 		}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,49 @@ func (n *Node) openState() error {
 	return nil
 }
 
+// podsName is the name, in the run directory, of the file that tells the next daemon which pods the configuration had.
+const podsName = "pods.json"
+
+// recordPods writes down the configuration's pods: the next daemon leaves out those of them that have gone.
+func (n *Node) recordPods() error {
+	pods := map[string]string{}
+	for _, p := range n.config.Pods {
+		pods[p.Name] = p.Netns
+	}
+	b, err := json.Marshal(pods)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(n.config.RunDir, podsName)
+	if err = os.WriteFile(path+".new", b, 0o600); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("write down pods: %w; make runDir writable, or choose another one", errors.Join(err, remove(path+".new")))
+	}
+	return nil
+}
+
+// recordedPods returns the network namespaces of the pods that a former daemon of this boot had, by name.
+func (n *Node) recordedPods() (map[string]string, error) {
+	if !n.flows.Reopened() {
+		return nil, nil
+	}
+	path := filepath.Join(n.config.RunDir, podsName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var pods map[string]string
+	if err == nil {
+		err = json.Unmarshal(b, &pods)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read former pods from %s: %w; remove the file", path, err)
+	}
+	return pods, nil
+}
+
 // flowsName is the flow table's name in the run directory.
 const flowsName = "flows"
 
@@ -37,7 +81,7 @@ func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, flowsNa
 func (n *Node) removeState() error {
 	var errs []error
 	if n.flows != nil && !n.flows.Reopened() {
-		errs = append(errs, os.Remove(n.flowFile()))
+		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)))
 	}
 	if n.madeLeases {
 		errs = append(errs, os.Remove(n.leaseFile()))
@@ -46,4 +90,12 @@ func (n *Node) removeState() error {
 		errs = append(errs, os.Remove(n.config.RunDir))
 	}
 	return errors.Join(errs...)
+}
+
+// remove removes a file if it is there.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -84,7 +84,19 @@ func (n *Node) chooseUnderlay(interfaces []underlay.Interface) (underlay.Choice,
 		return underlay.ByAddress(n.config.Address, interfaces)
 	}
 	toward := func(dst netip.Addr) (underlay.Path, error) { return underlay.Toward(n.out.Socket, dst) }
-	return underlay.Choose(n.config.Underlay, interfaces, n.config.podRanges(), toward)
+	choice, err := underlay.Choose(n.config.Underlay, interfaces, n.config.podRanges(), toward)
+	if err == nil {
+		return choice, nil
+	}
+	// An address that only the pods' ranges keep from being chosen was hardly meant for pods.
+	if other, e := underlay.Choose(n.config.Underlay, interfaces, nil, toward); e == nil {
+		for _, r := range n.config.podRanges() {
+			if r.Contains(other.Address) {
+				err = addressAmongPods(other.Address, r)
+			}
+		}
+	}
+	return choice, err
 }
 
 // watchUnderlay warns of changes of the interface, and of the end of the parent, until ctx ends. What is open goes on.

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
@@ -126,8 +124,8 @@ func (t *Tunnel) openPorts() (err error) {
 // same user, and each would get half of the datagrams.
 func (t *Tunnel) probePort() error {
 	probe, err := udp.Listen(t.socket(udp.Config{Local: netip.AddrPortFrom(t.config.Local, t.config.Port)}))
-	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("open the tunnel: %w (by a program or by a VXLAN device of the kernel, for example flannel.1)", err)
+	if errors.Is(err, udp.ErrPortTaken) {
+		return fmt.Errorf("open the tunnel: %w, or a VXLAN device of the kernel, for example flannel.1; end it, or choose another port for all nodes by vxlan.port", err)
 	}
 	if err != nil {
 		return fmt.Errorf("open the tunnel: %w", err)

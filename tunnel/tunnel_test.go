@@ -381,7 +381,7 @@ func TestNewErrors(t *testing.T) {
 	}
 	defer c.Close()
 	_, err = New(Config{Local: node1, Port: port, MAC: mac1, MTU: innerMTU, Workers: 1})
-	if err == nil || !strings.Contains(err.Error(), "another program has this port") {
+	if err == nil || !strings.Contains(err.Error(), "another program has this port, or a VXLAN device") || !strings.Contains(err.Error(), "vxlan.port") {
 		t.Errorf("port in use: %v", err)
 	}
 	_, err = New(Config{Local: netip.MustParseAddr("192.0.2.1"), Port: port, MAC: mac1, MTU: innerMTU, Workers: 1})

@@ -1,6 +1,9 @@
 package packet
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // DropReason says why a packet was dropped. Every drop increments one counter by its reason. The zero value means that
 // the packet was not dropped.
@@ -97,6 +100,9 @@ func (r DropReason) String() string {
 	}
 	return "unknown"
 }
+
+// DropNames returns the names of all reasons.
+func DropNames() []string { return slices.Clone(dropNames[DropMalformed:]) }
 
 // Drops counts dropped packets by reason. One goroutine writes, any may read.
 type Drops [numDropReasons]atomic.Uint64

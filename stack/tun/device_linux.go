@@ -160,6 +160,7 @@ func setInterface(fd int, name string, flags uint16) error {
 		return fmt.Errorf("tun name %q: %w", name, err)
 	}
 	req.SetUint16(flags)
+	name = strings.TrimSuffix(name, "%d") // for people
 	switch err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); {
 	case err == nil:
 		return nil

@@ -60,8 +60,11 @@ func setOffloads(fd int, off Offloads) (has Offloads, err error) {
 // tries them on a device of its own, which is gone when it returns.
 func Probe(off Offloads) (Offloads, error) { return probe(Config{Without: off, clonePath: clonePath}) }
 
+// probeName is the name of the device that is tried on; the kernel counts.
+const probeName = "mwprobe%d"
+
 func probe(c Config) (Offloads, error) {
-	c.Name = "mwprobe%d" // the kernel counts
+	c.Name = probeName
 	fd, err := openQueue(c, flags)
 	if err != nil {
 		return Offloads{}, err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,7 +102,9 @@ func TestStartHTTPPortInUse(t *testing.T) {
 	m.must(err)
 	t.Cleanup(func() { l.Close() })
 	before := len(m.left())
-	m.mustFail(node.DefaultHTTP, "another program has this port", "http: none")
+	if text := m.mustFail(node.DefaultHTTP, "another program has this port", "http: none"); strings.Contains(text, "in use") {
+		t.Errorf("says it twice: %s", text)
+	}
 	if left := m.left(); len(left) > before {
 		t.Errorf("left behind: %v", left)
 	}

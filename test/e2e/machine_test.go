@@ -185,8 +185,8 @@ func (m *machine) sockets() (things []string) {
 	return things
 }
 
-// mustFail runs the daemon and expects exit code 1 and one line with all the words.
-func (m *machine) mustFail(words ...string) {
+// mustFail runs the daemon and expects exit code 1 and one line with all the words, which it returns.
+func (m *machine) mustFail(words ...string) string {
 	m.t.Helper()
 	p := m.daemon()
 	m.must(p.Start())
@@ -215,4 +215,5 @@ func (m *machine) mustFail(words ...string) {
 			m.t.Errorf("%q is not in: %s", w, lines[0])
 		}
 	}
+	return lines[0]
 }

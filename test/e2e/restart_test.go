@@ -199,10 +199,23 @@ func TestRestartWithOtherPods(t *testing.T) {
 	cl := newCluster(t, lab.ClusterConfig{Pods: []int{3}})
 	n := cl.Nodes[0]
 	a, b := n.Pods[0], n.Pods[1]
-	if err := n.Daemon().Kill(); err != nil {
-		t.Fatal(err)
+	netns := filepath.Join(t.TempDir(), "netns")
+	for _, step := range []func() error{
+		n.Daemon().Kill, func() error { return os.Symlink(n.Pods[2].Path(), netns) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	n.Config.Pods[2].Netns = "/proc/self/fd/9999" // its namespace is gone
+	n.Config.Pods[2].Netns = netns
+	startNode(t, n)
+	for _, step := range []func() error{
+		n.Daemon().Kill, func() error { return os.Remove(netns) }, // its namespace is gone
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	moved := host(lab.PodCIDR4(1), 77)
 	n.Config.Pods[1].Addresses[0] = moved
 	startNode(t, n)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,13 +45,24 @@ func TestStartErrors(t *testing.T) {
 			[]string{`"10.244.1.0"`, "--pod-cidr", "a range like 10.244.1.0/24"}},
 		{"no range by flags", func(m *machine) { m.args = []string{"node", "--name", "n", "--address", "192.168.254.11"} }, []string{"podCIDRs: at least one range"}},
 		{"bad address", func(m *machine) { m.args = []string{"node", "--config", m.write("name: n\naddress: node-1\n")} },
-			[]string{"node.yaml", "line 2", `"node-1"`, "an address like 192.168.254.11"}},
+			[]string{"node.yaml", "line 2: address", `"node-1"`, "an address like 192.168.254.11"}},
+		{"no duration", func(m *machine) { m.args = []string{"node", "--config", m.write("name: n\nspin: 50\n")} },
+			[]string{"node.yaml", "line 2: spin: 50", "a duration like 50us"}},
+		{"unknown offload", func(m *machine) { m.args = []string{"node", "--config", m.write("name: n\noffloads: {foo: off}\n")} },
+			[]string{"node.yaml", `line 2: offloads: unknown field "foo"`, "--help"}},
+		{"bad name", func(m *machine) { m.args = []string{"node", "--name", "a b\nc"} }, []string{`name: "a b\nc"`, "lower-case letters"}},
+		{"relative socket", func(m *machine) { m.config.CNI.Socket = "rel.sock" }, []string{"cni.socket", `"rel.sock"`, "absolute path like /run/middleway/cni.sock"}},
+		{"few flows", func(m *machine) { m.config.FlowEntries = 3 }, []string{"flowEntries: 3", "between 512 and"}},
+		{"range of loopback by flag", func(m *machine) { m.args = []string{"node", "--name", "n", "--pod-cidr", "127.0.0.0/24"} },
+			[]string{"podCIDRs[0]: 127.0.0.0/24", "loopback", "choose a range like 10.244.1.0/24"}},
+		{"address in a range by flag", func(m *machine) { m.args = []string{"node", "--name", "n", "--pod-cidr", "10.244.1.5/24"} },
+			[]string{"podCIDRs[0]: 10.244.1.5/24", "did you mean 10.244.1.0/24?"}},
 		{"bad offload", func(m *machine) { m.config.Offloads.TSO = "on" }, []string{"offloads.tso: on is neither auto nor off", "auto uses it"}},
 		{"bad http", func(m *machine) { m.config.HTTP = "9473" }, []string{`http: "9473"`, ":9473", "none"}},
 		{"no YAML", func(m *machine) { m.args = []string{"node", "--config", m.write("name: [")} }, []string{"node.yaml", "line 1"}},
 		{"unknown field", func(m *machine) {
 			m.args = []string{"node", "--config", m.write(strings.Replace(m.json(), "podCIDRs", "podCidr", 1))}
-		}, []string{`unknown field "podCidr"`, "--help"}},
+		}, []string{"line 1", `unknown field "podCidr"`, "did you mean podCIDRs?"}},
 		{"peer's range overlaps ours", func(m *machine) { m.config.Peers[0].PodCIDRs[0] = netip.MustParsePrefix("10.244.0.0/16") },
 			[]string{"peers[0].podCIDRs", "10.244.0.0/16 overlaps 10.244.1.0/24", "range of its own"}},
 		{"ranges of two peers overlap", func(m *machine) {
@@ -66,7 +78,13 @@ func TestStartErrors(t *testing.T) {
 			again := m.config.Peers[0]
 			again.PodCIDRs = []netip.Prefix{lab.PodCIDR4(3)}
 			m.config.Peers = append(m.config.Peers, again)
-		}, []string{"192.168.254.12", "twice"}},
+		}, []string{"peers[1].address", "192.168.254.12", "peers[0]"}},
+		{"peer's name twice", func(m *machine) {
+			again := m.config.Peers[0]
+			again.Address, again.PodCIDRs = lab.NodeAddr4(3).Addr(), []netip.Prefix{lab.PodCIDR4(3)}
+			m.config.Peers = append(m.config.Peers, again)
+		}, []string{"peers[1].name", "node-2", "peers[0]"}},
+		{"peer without address", func(m *machine) { m.config.Peers[0].Address = netip.Addr{} }, []string{"peers[0].address", "is needed, for example 192.168.254.12"}},
 		{"peer of the other family", func(m *machine) { m.config.Peers[0].Address = lab.NodeAddr6(2).Addr() }, []string{"peers[0].address", "family"}},
 		{"node's address is not one", func(m *machine) { m.config.NodeAddresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} },
 			[]string{"nodeAddresses", "127.0.0.1", "leave it out"}},
@@ -75,7 +93,7 @@ func TestStartErrors(t *testing.T) {
 		{"node's address among pods", func(m *machine) { m.config.NodeAddresses = []netip.Addr{host(lab.PodCIDR4(2), 9)} },
 			[]string{"10.244.2.9", "10.244.2.0/24", "range of their own"}},
 		{"cluster's range is none", func(m *machine) { m.config.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/16")} },
-			[]string{"clusterCIDRs[0]", "10.244.1.0/16", "like 10.244.0.0/16"}},
+			[]string{"clusterCIDRs[0]", "10.244.1.0/16", "did you mean 10.244.0.0/16?"}},
 		{"cluster's range swallows the tunnel", func(m *machine) { m.config.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("192.168.254.0/28")} },
 			[]string{"clusterCIDRs[0]", "192.168.254.0/28", "192.168.254.11", "underlay"}},
 		{"host's device is no name", func(m *machine) { m.config.HostDevice = "middleway-of-the-host" }, []string{"hostDevice", "15 bytes", "none"}},
@@ -87,7 +105,7 @@ func TestStartErrors(t *testing.T) {
 			[]string{"pods[0].addresses", "10.244.1.1", "gateway"}},
 		{"pod outside the ranges", func(m *machine) { m.config.Pods[0].Addresses[0] = host(lab.PodCIDR4(7), 2) },
 			[]string{"pods[0].addresses", "outside podCIDRs"}},
-		{"pod's name twice", func(m *machine) { m.config.Pods[1].Name = m.config.Pods[0].Name }, []string{"pods[1].name", "no other pod"}},
+		{"pod's name twice", func(m *machine) { m.config.Pods[1].Name = m.config.Pods[0].Name }, []string{"pods[1].name", "default/pod-1", "pods[0]"}},
 		{"address is not on this node", func(m *machine) { m.config.Address = lab.NodeAddr4(7).Addr() },
 			[]string{"192.168.254.17", "set address to one that it has"}},
 		{"no interface of that name", func(m *machine) {
@@ -109,6 +127,10 @@ func TestStartErrors(t *testing.T) {
 		}, []string{"underlay.cidr", "203.0.113.0/24", "choose the range of one of eth0 (192.168.254.11)"}},
 		{"found address is a peer's", func(m *machine) { m.config.Address, m.config.Peers[0].Address = netip.Addr{}, m.config.Address },
 			[]string{"peers[0].address", "leave it out"}},
+		{"found address is a pod's", func(m *machine) {
+			m.config.Address, m.config.PodCIDRs, m.config.Pods = netip.Addr{}, []netip.Prefix{netip.MustParsePrefix("192.168.254.0/24")}, nil
+			m.config.Peers = nil
+		}, []string{"address: 192.168.254.11", "lies within 192.168.254.0/24", "range of their own"}},
 		{"no parent", func(m *machine) { m.config.Sockets = filepath.Join(m.dir, "sockets") },
 			[]string{"nothing is at /", "start `middleway sockets", "as the same user"}},
 		{"IPv6 ranges without IPv6", func(m *machine) { m.withoutIPv6(); m.config.PodCIDRs, m.config.Pods = m.config.PodCIDRs[1:], nil },
@@ -165,7 +187,9 @@ func TestStartPortInUse(t *testing.T) {
 			m := newMachine(t)
 			tt.occup(m)
 			before := len(m.left())
-			m.mustFail("192.168.254.11:8472", "has this port", "choose another", "flannel.1")
+			if text := m.mustFail("192.168.254.11:8472", "has this port", "choose another", "flannel.1", "vxlan.port"); strings.Contains(text, "in use") {
+				t.Errorf("says it twice: %s", text)
+			}
 			if left := m.left(); len(left) > before {
 				t.Errorf("left behind: %v", left)
 			}
@@ -191,6 +215,20 @@ func TestStartDeviceTaken(t *testing.T) {
 	if left := m.left(); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// Only a pod that a former daemon had can have ended: any other path that leads nowhere is a mistake.
+func TestStartWrongNamespaceLater(t *testing.T) {
+	m := newMachine(t)
+	first := m.daemon()
+	m.must(first.Start())
+	eventually(t, "the first daemon answers", func() bool { _, err := node.ReadStatus(t.Context(), m.config.RunDir); return err == nil })
+	m.must(first.Stop(10 * time.Second))
+	if tail := first.Tail(); !strings.Contains(tail, "node is down") || strings.Contains(tail, "<nil>") {
+		t.Errorf("the last words: %s", tail)
+	}
+	m.config.Pods[0].Netns = "/proc/999999/ns/net"
+	m.mustFail("default/pod-1", "/proc/999999/ns/net", "has its pod ended, or is its netns another one?")
 }
 
 // A second daemon stays out, whatever of its configuration differs, and the first one notices nothing.
@@ -256,14 +294,43 @@ func noTUN(args []string) int {
 	return 1
 }
 
-// noRoot replaces this process by a program of an ordinary user without capabilities.
+// noRoot replaces this process by a program of an ordinary user with the capabilities that are given as bits.
 func noRoot(args []string) int {
-	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534))
+	runtime.LockOSThread()
+	bits, err := strconv.ParseUint(args[0], 10, 32)
 	if err == nil {
-		err = syscall.Exec(args[0], args, os.Environ())
+		err = becomeUser(uint32(bits))
+	}
+	if err == nil {
+		err = syscall.Exec(args[1], args[1:], os.Environ())
 	}
 	fmt.Println(err)
 	return 1
+}
+
+// becomeUser makes this thread an ordinary user's, whose next program has the capabilities.
+func becomeUser(bits uint32) error {
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	for _, set := range [][2]uintptr{{unix.SYS_SETGROUPS, 0}, {unix.SYS_SETGID, 65534}, {unix.SYS_SETUID, 65534}} { // of this thread
+		if _, _, errno := unix.RawSyscall(set[0], set[1], 0, 0); errno != 0 {
+			return errno
+		}
+	}
+	caps := [2]unix.CapUserData{{Effective: bits, Permitted: bits, Inheritable: bits}}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil {
+		return err
+	}
+	for c := range uintptr(32) {
+		if bits>>c&1 == 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func TestStartWithoutTUN(t *testing.T) {
@@ -296,14 +363,22 @@ func TestStartWithoutRoot(t *testing.T) {
 		t.Skip("an ordinary user cannot become another one")
 	}
 	m := newMachine(t)
-	m.run = []string{"no-root"}
+	with := func(bits int) { m.run = []string{"no-root", strconv.Itoa(bits)} }
+	with(0)
 	m.mustFail("run directory", "permission denied", "runDir")
 
 	m.must(os.Mkdir(m.config.RunDir, 0o555))
 	m.mustFail("permission denied", "runDir")
 
 	m.must(os.Chmod(m.config.RunDir, 0o777))
+	const tun = 1 << unix.CAP_DAC_OVERRIDE // opens /dev/net/tun whatever its mode
+	with(tun)
+	text := m.mustFail("CAP_NET_ADMIN is missing", "run as root")
+	if strings.Contains(text, "%") || strings.Contains(text, "CAP_SYS_ADMIN") {
+		t.Errorf("more than one cause: %s", text)
+	}
 	// A namespace that the user can name, but not enter.
+	with(tun | 1<<unix.CAP_NET_ADMIN)
 	file := filepath.Join(m.dir, "netns")
 	m.must(os.WriteFile(file, nil, 0o644))
 	m.must(m.pods[0].Do(func() error { return unix.Mount("/proc/thread-self/ns/net", file, "", unix.MS_BIND, "") }))

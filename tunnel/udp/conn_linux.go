@@ -42,7 +42,10 @@ type Conn struct {
 	v6    bool
 }
 
-// Listen opens a socket. An address in use is an error that says what to do.
+// ErrPortTaken is the error, by errors.Is, of an address that somebody else has bound.
+var ErrPortTaken = errors.New("another program has this port")
+
+// Listen opens a socket.
 func Listen(c Config) (*Conn, error) {
 	conn, err := open(c)
 	if err != nil {
@@ -142,7 +145,7 @@ func (c *Conn) bind(local netip.AddrPort) error {
 	err := unix.Bind(c.fd, sockaddr(local))
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("bind udp %v: another program has this port; end it, or choose another port: %w", local, err)
+		return fmt.Errorf("bind udp %v: %w", local, ErrPortTaken)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("bind udp %v: no interface of this node has that address: %w", local, err)
 	case err != nil:

@@ -228,7 +228,7 @@ func TestListenErrors(t *testing.T) {
 		local netip.AddrPort
 		want  string
 	}{
-		{taken, "another program has this port; end it, or choose another port"},
+		{taken, "another program has this port"},
 		{netip.MustParseAddrPort("192.0.2.1:9"), "no interface of this node has that address"},
 	} {
 		if c, err := Listen(Config{Local: tt.local}); err == nil {
