@@ -22,7 +22,7 @@ func Cleanup(c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{remove(filepath.Join(c.RunDir, podsName))}
 	if c.HostDevice != noHostDevice {
 		errs = append(errs, link.RemoveHost(c.HostDevice))
 	}

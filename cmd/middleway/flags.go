@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -72,6 +73,22 @@ func (f *prefixFlags) String() string {
 }
 
 func (f *prefixFlags) Type() string { return "range" }
+
+// pathFlag is a path as a flag, which may be relative to where the command is given.
+type pathFlag string
+
+func (f *pathFlag) Set(s string) error {
+	if s == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(s)
+	*f = pathFlag(abs)
+	return err
+}
+
+func (f *pathFlag) String() string { return string(*f) }
+
+func (f *pathFlag) Type() string { return "path" }
 
 // logFlags choose the form of a daemon's log.
 type logFlags struct{ level, format string }

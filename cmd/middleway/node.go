@@ -13,7 +13,7 @@ const nodeHelp = `Runs the daemon of one node until it gets SIGTERM or SIGINT.
 
 The configuration is a YAML file, whose fields some flags override:
 
-  name: node-1                    required
+  name: node-1                    required; as Kubernetes calls it: lower-case letters, digits, - and .
   address: 192.168.254.11         this node on the underlay; default: found as underlay says
   underlay:                       how the address is found; at most one of the three; default: by the default route
     interface: eth0
@@ -29,8 +29,10 @@ The configuration is a YAML file, whose fields some flags override:
   mtu: 1450                       of the pods, bytes; default: the underlay's less 50 (70 with IPv6 outside)
   workers: 2                      default: the number of processors, at most 8
   spin: 50us                      how long a worker polls before it sleeps; negative: not at all
-  flowEntries: 65536              size of the flow table, two entries a flow, 128 bytes each
-  runDir: /run/middleway          state that a restarted daemon takes up again
+  flowEntries: 65536              size of the flow table, two entries a flow, 128 bytes each; at least 512, rounded up to
+                                  a power of two
+  runDir: /run/middleway          state that a restarted daemon takes up again; default of an ordinary user:
+                                  middleway in $XDG_RUNTIME_DIR
   portableDevices: false          true: devices with one queue and without super-packets, slower
   offloads: {udpSegment: auto, udpGRO: auto, tso: auto, uso: auto, checksum: auto, remoteChecksum: auto}
                                   auto: used where kernel and peer have it; off: not used, slower
@@ -41,7 +43,7 @@ The configuration is a YAML file, whose fields some flags override:
     interval: 1m                  how often pods are looked for that have gone without a DEL
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
   peers:
-  - name: node-2
+  - name: node-2                  for messages and metrics; default: its address
     address: 192.168.254.12       required
     podCIDRs: [10.244.2.0/24]     required
     nodeAddresses: [192.168.254.12]   it as pods know it; default: its address
@@ -50,7 +52,7 @@ The configuration is a YAML file, whose fields some flags override:
     mac: "02:…"                   default as the peer makes it
   pods:                           that no CNI plugin attaches
   - name: default/web
-    netns: /proc/4711/ns/net      required
+    netns: /proc/4711/ns/net      required; has to be there, unless the last daemon had this pod
     addresses: [10.244.1.2]       required
 
 It needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the user namespace of the network namespaces (root, or a user namespace of its
@@ -98,10 +100,11 @@ func nodeCommand() *cobra.Command {
 
 // nodeFlags override fields of the configuration file.
 type nodeFlags struct {
-	name, runDir, http string
-	address            addrFlag
-	podCIDRs           prefixFlags
-	mtu, workers       int
+	name, http                 string
+	runDir, sockets, cniSocket pathFlag
+	address                    addrFlag
+	podCIDRs                   prefixFlags
+	mtu, workers               int
 }
 
 func (f *nodeFlags) register(cmd *cobra.Command) {
@@ -110,14 +113,18 @@ func (f *nodeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.podCIDRs, "pod-cidr", "range of the node's pods, once for each family (overrides podCIDRs)")
 	cmd.Flags().IntVar(&f.mtu, "mtu", 0, "MTU of the pods in bytes (overrides mtu)")
 	cmd.Flags().IntVar(&f.workers, "workers", 0, "number of workers (overrides workers)")
-	cmd.Flags().StringVar(&f.runDir, "run-dir", "", "run directory (overrides runDir)")
+	cmd.Flags().Var(&f.runDir, "run-dir", "run directory (overrides runDir)")
+	cmd.Flags().Var(&f.cniSocket, "cni-socket", "where the CNI plugin asks (overrides cni.socket)")
+	cmd.Flags().Var(&f.sockets, "sockets", "where \"middleway sockets\" serves outside, of a rootless node (overrides sockets)")
 	cmd.Flags().StringVar(&f.http, "http", "", "address of /healthz, /readyz and /metrics, or none (overrides http)")
 }
 
 func (f *nodeFlags) apply(c *node.Config) {
 	c.Version = version
 	override(&c.Name, f.name)
-	override(&c.RunDir, f.runDir)
+	override(&c.RunDir, string(f.runDir))
+	override(&c.CNI.Socket, string(f.cniSocket))
+	override(&c.Sockets, string(f.sockets))
 	override(&c.HTTP, f.http)
 	override(&c.MTU, f.mtu)
 	override(&c.Workers, f.workers)
