@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
 // getFrom asks a daemon's HTTP server from inside its node.
@@ -52,6 +54,56 @@ func metric(t *testing.T, scrape []byte, sample string) float64 {
 	return v
 }
 
+func hasSample(scrape []byte, sample string) bool {
+	return bytes.Contains(scrape, []byte("\n"+sample+" "))
+}
+
+// TestHealthOfPeers: metrics tell the peer that answers from the one that does not, and say nothing of a kernel's device.
+func TestHealthOfPeers(t *testing.T) {
+	cl := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(number int, c *node.Config) {
+		if number > 1 {
+			return
+		}
+		c.Offloads.USO = node.Off
+		for _, n := range []int{7, 8} {
+			c.Peers = append(c.Peers, node.Peer{Address: lab.NodeAddr4(n).Addr(), PodCIDRs: []netip.Prefix{lab.PodCIDR4(n)}, Kernel: n == 8})
+		}
+	}})
+	n := cl.Nodes[0]
+	var scrape []byte
+	eventually(t, "node-2 answers", func() bool {
+		_, scrape = getFrom(t, n, "/metrics")
+		return metric(t, scrape, `middleway_peer_up{peer="node-2"}`) == 1
+	})
+	if problems, err := promlint.New(bytes.NewReader(scrape)).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("names of metrics: %v %v", problems, err)
+	}
+	if rtt := metric(t, scrape, `middleway_peer_rtt_seconds{peer="node-2"}`); rtt <= 0 || rtt > 10 {
+		t.Errorf("round trip of %v s", rtt)
+	}
+	for sample, want := range map[string]bool{
+		`middleway_peer_up{peer="192.168.254.17"}`:              true,
+		`middleway_peer_up{peer="192.168.254.18"}`:              false,
+		`middleway_peer_rtt_seconds{peer="192.168.254.17"}`:     false,
+		`middleway_offload_info{offload="uso",state="off"}`:     true,
+		`middleway_offload_info{offload="uso",state="on"}`:      false,
+		`middleway_offload_info{offload="checksum",state="on"}`: true,
+	} {
+		if got := hasSample(scrape, sample); got != want {
+			t.Errorf("%s: there is one: %v, want %v", sample, got, want)
+		}
+	}
+	mtu := float64(mustStatus(t, n).MTU)
+	for sample, want := range map[string]float64{
+		`middleway_peer_up{peer="192.168.254.17"}`: 0, `middleway_peer_mtu_bytes{peer="192.168.254.17"}`: mtu,
+		`middleway_peer_mtu_bytes{peer="192.168.254.18"}`: mtu, `middleway_peer_mtu_bytes{peer="node-2"}`: mtu, "middleway_peers": 3,
+	} {
+		if got := metric(t, scrape, sample); got != want {
+			t.Errorf("%s: got %v, want %v", sample, got, want)
+		}
+	}
+}
+
 func TestHealthAndMetrics(t *testing.T) {
 	n := newCluster(t, lab.ClusterConfig{Pods: []int{2}}).Nodes[0]
 	for _, path := range []string{"/healthz", "/readyz"} {
@@ -62,6 +114,11 @@ func TestHealthAndMetrics(t *testing.T) {
 	_, before := getFrom(t, n, "/metrics")
 	if problems, err := promlint.New(bytes.NewReader(before)).Lint(); err != nil || len(problems) > 0 {
 		t.Errorf("names of metrics: %v %v", problems, err)
+	}
+	for _, reason := range packet.DropNames() {
+		if sample := fmt.Sprintf("middleway_dropped_packets_total{reason=%q}", reason); !hasSample(before, sample) {
+			t.Errorf("%s is not there before the first drop", sample)
+		}
 	}
 	const pings = 10
 	for range pings {
