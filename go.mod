@@ -15,7 +15,6 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237
-	sigs.k8s.io/yaml v1.6.0
 )
 
 require (

@@ -3,6 +3,7 @@ package packet
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -141,6 +142,9 @@ func TestDrops(t *testing.T) {
 	}
 	if got := numDropReasons.String(); got != "unknown" {
 		t.Errorf("beyond the reasons: got %q", got)
+	}
+	if names := DropNames(); len(names) != len(seen)-1 || slices.Contains(names, Kept.String()) || !slices.Contains(names, "send") {
+		t.Errorf("names: %v", names)
 	}
 	d.Add(DropTTL, 2)
 	d.Add(DropTTL, 3)
