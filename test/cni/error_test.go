@@ -255,7 +255,7 @@ func TestCheck(t *testing.T) {
 			}
 			return err
 		}, "no route to 0.0.0.0/0"},
-		{"no device", func(h handle) error { return h.LinkDel(h.dev) }, "find eth0"},
+		{"no device", func(h handle) error { return h.LinkDel(h.dev) }, "eth0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := r.sandbox("pod")

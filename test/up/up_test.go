@@ -148,7 +148,7 @@ func TestManifests(t *testing.T) {
 	if out := p.must("exec", "-n", "other", "env", "-c", "b", "--", "pwd"); out != "/\n" {
 		t.Errorf("container b: got %q", out)
 	}
-	if out, code := p.middleway("exec", "-n", "other", "env", "-c", "d", "--", "pwd"); code != 1 || !strings.Contains(out, "it has [a b]") {
+	if out, code := p.middleway("exec", "-n", "other", "env", "-c", "d", "--", "pwd"); code != 1 || !strings.Contains(out, "it has a, b") {
 		t.Errorf("got %d %q", code, out)
 	}
 	if out, code := p.middleway("exec", "done", "--", "true"); code != 1 || !strings.Contains(out, "does not run") {
