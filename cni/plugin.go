@@ -167,6 +167,8 @@ func (p *plugin) add(a *skel.CmdArgs) error {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return interfaceExists(a)
+	case err != nil && daemon.hungUp(): // the next daemon has begun to take this ADD back
+		return noDaemon(c.Socket, fmt.Errorf("it ended during this ADD: %v", err))
 	case err != nil:
 		return fail(codeInternal, "make the pod's interface", err)
 	}
