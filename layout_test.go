@@ -34,17 +34,19 @@ type arrow struct {
 var arrows = []arrow{
 	{".", "", "the root holds no code"},
 
+	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
+
 	{"cmd/middleway", "node node/parent cni lab lab/demo lab/manifest lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
-	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress", "node builds the parts from a Config and joins them"},
+	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock", "node builds the parts from a Config and joins them"},
 	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
-	{"node/parent", "node/underlay", "a parent answers about its own interfaces (ADR 0010)"},
+	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
-	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun", "lab surrounds whole nodes with namespaces, links and a control plane"},
+	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock", "lab surrounds whole nodes with namespaces, links and a control plane"},
 	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
-	{"lab/playground", "lab lab/manifest node", "the playground is a control plane over a lab of nodes"},
+	{"lab/playground", "lab lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/*", "one loop joins what the parts below compile"},
@@ -53,7 +55,7 @@ var arrows = []arrow{
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
 	{"k8s/nodes", "k8s/object stack/fib tunnel", "a pure function from nodes to routes and peers"},
 
-	{"cni", "cni/*", "cni reaches the node over a small interface of its own"},
+	{"cni", "cni/* unixsock", "cni reaches the node over a small interface of its own"},
 	{"cni/ipam", "", "leases know nothing but addresses"},
 	{"cni/netns", "", "a thread in a namespace is a tool for many"},
 	{"cni/link", "cni/netns stack/tun", "the pod's side of an attachment: its device, addresses and routes (ADR 0002)"},

@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // deadline is how long the plugin lives at most. A runtime gives a pod's sandbox minutes, and asks again.
@@ -47,7 +49,7 @@ func ask(c conn, socket string, r *request, fds ...int) (*grant, error) {
 	}
 	var answer response
 	got, err := c.receive(&answer)
-	closeAll(got)
+	unixsock.Close(got...)
 	switch {
 	case errors.Is(err, errVersion):
 		return nil, fail(codeInternal, "the node daemon is of another release", err)

@@ -14,13 +14,11 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/middleway-net/middleway/cni/ipam"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // DefaultSocket is where the daemon listens and the plugin asks unless they are told otherwise.
 const DefaultSocket = "/run/middleway/cni.sock"
-
-// maxSocketPath is the kernel's bound (sockaddr_un.sun_path), in bytes.
-const maxSocketPath = 107
 
 // conf is the plugin's network configuration. Fields that it does not know are other people's and passed over, as the
 // specification wants.
@@ -70,8 +68,8 @@ func parseSocket(b []byte) (string, error) {
 	switch {
 	case c.Socket == "":
 		return DefaultSocket, nil
-	case !filepath.IsAbs(c.Socket) || len(c.Socket) > maxSocketPath:
-		return "", fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, maxSocketPath, DefaultSocket))
+	case !filepath.IsAbs(c.Socket) || len(c.Socket) > unixsock.MaxPath:
+		return "", fail(codeConfig, "invalid network configuration", fmt.Sprintf("socket: %q is not an absolute path of at most %d bytes, such as %s", c.Socket, unixsock.MaxPath, DefaultSocket))
 	}
 	return c.Socket, nil
 }

@@ -2,11 +2,12 @@ package cni
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // conn sends and receives messages with descriptors.
@@ -18,89 +19,33 @@ func (c conn) send(v any, fds ...int) error {
 	if err != nil {
 		return err
 	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	n, _, err := c.WriteMsgUnix(b, rights, nil)
-	if err != nil {
-		return err
-	}
-	if n < len(b) { // the rights have gone with the first part
-		_, err = c.Write(b[n:])
-	}
-	return err
+	return unixsock.Send(c.UnixConn, b, fds...)
 }
 
 // receive receives a message into v and its descriptors, which become the caller's. At the end of the connection it is
 // io.EOF.
 func (c conn) receive(v any) (fds []int, err error) {
-	defer func() {
-		if err != nil {
-			closeAll(fds)
-			fds = nil
-		}
-	}()
+	r := unixsock.NewReader(c.UnixConn, unixsock.MaxFDs)
+	defer r.Close()
 	header := make([]byte, headerLen)
-	if fds, err = c.read(header, fds); err != nil {
-		return fds, err
+	if _, err := io.ReadFull(r, header); err != nil {
+		return nil, err
 	}
 	n, err := bodyLen(header)
 	if err != nil {
-		return fds, err
+		return nil, err
 	}
 	body := make([]byte, n)
-	if fds, err = c.read(body, fds); err != nil {
-		return fds, err
-	}
-	return fds, decode(body, v)
-}
-
-// read fills b and appends descriptors that came with it to fds, also when it fails.
-func (c conn) read(b []byte, fds []int) ([]int, error) {
-	rights := make([]byte, unix.CmsgSpace(maxFDs*4))
-	for done := 0; done < len(b); {
-		n, m, flags, _, err := c.ReadMsgUnix(b[done:], rights)
-		more, bad := parseRights(rights[:m])
-		fds = append(fds, more...)
-		switch {
-		case err != nil && (n == 0 && done == 0 || !errors.Is(err, io.EOF)):
-			return fds, err
-		case n == 0 && done == 0:
-			return fds, io.EOF
-		case err != nil || n == 0:
-			return fds, io.ErrUnexpectedEOF
-		case bad != nil:
-			return fds, bad
-		case flags&unix.MSG_CTRUNC != 0 || len(fds) > maxFDs:
-			return fds, fmt.Errorf("more than %d descriptors came, or this process has no room for them", maxFDs)
+	if _, err := io.ReadFull(r, body); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
-		done += n
+		return nil, err
 	}
-	return fds, nil
-}
-
-// parseRights returns the descriptors in ancillary data, and an error if something else was there.
-func parseRights(b []byte) (fds []int, err error) {
-	if len(b) == 0 {
-		return nil, nil
+	if err := decode(body, v); err != nil {
+		return nil, err
 	}
-	messages, err := unix.ParseSocketControlMessage(b)
-	if err != nil {
-		return nil, fmt.Errorf("parse ancillary data: %w", err)
-	}
-	for i := range messages {
-		more, bad := unix.ParseUnixRights(&messages[i])
-		fds = append(fds, more...)
-		err = errors.Join(err, bad)
-	}
-	return fds, err
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
+	return r.Take(), nil
 }
 
 // hungUp reports whether the other side has closed the connection and everything that it said was read.
@@ -114,22 +59,4 @@ func (c conn) hungUp() bool {
 		n, _, peek = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	})
 	return err != nil || n <= 0 && !errors.Is(peek, unix.EAGAIN)
-}
-
-// peer returns the uid of the process that connected.
-func (c conn) peer() (uid int, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	if err := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return 0, err
-	}
-	if err != nil {
-		return 0, err
-	}
-	return int(cred.Uid), nil
 }

@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // claim keeps everybody else from a socket and the tombstones beside it, until the result is closed: it locks their
 // directory, which it makes if there is none. A socket that somebody answers is an error, whether he heeds locks or not.
 func claim(socket string) (lock *os.File, made bool, err error) {
-	if len(socket) > maxSocketPath {
-		return nil, false, fmt.Errorf("cni.socket: %s is longer than %d bytes; choose a shorter path", socket, maxSocketPath)
+	if len(socket) > unixsock.MaxPath {
+		return nil, false, fmt.Errorf("cni.socket: %s is longer than %d bytes; choose a shorter path", socket, unixsock.MaxPath)
 	}
 	dir := tombstoneDir(socket)
 	err = os.Mkdir(dir, 0o700)
@@ -71,26 +73,9 @@ func checkFree(socket string) error {
 
 // listen opens the socket, which is claimed.
 func (s *Server) listen() error {
-	// The socket gets its mode before it gets its name: nobody else can connect in between.
-	private := s.socket + ".new"
-	if len(private) > maxSocketPath {
-		private = filepath.Join(filepath.Dir(s.socket), ".new")
-	}
-	_ = os.Remove(private)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
+	l, err := unixsock.Listen(s.socket)
 	if err != nil {
-		return fmt.Errorf("listen on cni.socket: %w; choose another path", err)
-	}
-	l.SetUnlinkOnClose(false)
-	err = os.Chmod(private, 0o600)
-	if err == nil {
-		s.inode, err = os.Lstat(private)
-	}
-	if err == nil {
-		err = os.Rename(private, s.socket)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen on cni.socket: %w", err), l.Close(), os.Remove(private))
+		return fmt.Errorf("listen on cni.socket %s: %w", s.socket, err)
 	}
 	s.listener = l
 	return nil
@@ -98,14 +83,9 @@ func (s *Server) listen() error {
 
 // Close closes the socket, and ends Run. What lies at its path is removed unless somebody else has put it there.
 func (s *Server) Close() error {
-	// While the socket is open nobody else gets its inode.
-	now, err := os.Lstat(s.socket)
-	ours := err == nil && os.SameFile(now, s.inode)
-	if err = s.listener.Close(); errors.Is(err, net.ErrClosed) {
+	err := s.listener.Close()
+	if errors.Is(err, net.ErrClosed) {
 		return nil
-	}
-	if ours {
-		err = errors.Join(err, os.Remove(s.socket))
 	}
 	s.removeDir()
 	return errors.Join(err, s.claim.Close())

@@ -1,12 +1,10 @@
 package cni
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/cni/netns"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // A message between plugin and daemon is a header and a JSON object; descriptors travel beside its first byte.
@@ -31,8 +30,6 @@ const (
 	protocolVersion = 1
 	// maxMessage bounds a message in bytes: a GC names every attachment of the node, about 120 bytes each.
 	maxMessage = 1 << 20
-	// maxFDs is the kernel's bound on descriptors in one message (SCM_MAX_FD).
-	maxFDs = 253
 )
 
 // errVersion tells that the other side speaks another version of the protocol.
@@ -108,13 +105,8 @@ func bodyLen(header []byte) (int, error) {
 
 // decode reads an object into v: nothing that v does not know, and nothing behind it.
 func decode(body []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := unixsock.Decode(body, v); err != nil {
 		return fmt.Errorf("decode message: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("decode message: something follows it")
 	}
 	return nil
 }

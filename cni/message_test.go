@@ -16,6 +16,7 @@ import (
 
 	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/cni/netns"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 var fullRequest = request{
@@ -58,7 +59,7 @@ func TestSendReceive(t *testing.T) {
 	for range 8000 { // more than a socket's buffer
 		many.Valid = append(many.Valid, ipam.Key{ContainerID: strings.Repeat("c", 64), IfName: "eth0"})
 	}
-	fds := make([]int, maxFDs)
+	fds := make([]int, unixsock.MaxFDs)
 	for i := range fds {
 		fds[i] = int(f.Fd())
 	}
@@ -69,7 +70,7 @@ func TestSendReceive(t *testing.T) {
 	for i, want := range []struct {
 		request
 		fds int
-	}{{fullRequest, 0}, {many, maxFDs}} {
+	}{{fullRequest, 0}, {many, unixsock.MaxFDs}} {
 		var got request
 		fds, err := b.receive(&got)
 		if err != nil || len(fds) != want.fds {
@@ -78,7 +79,7 @@ func TestSendReceive(t *testing.T) {
 		if diff := cmp.Diff(want.request, got, cmp.Comparer(equalAddrs)); diff != "" {
 			t.Errorf("message %d (-want +got):\n%s", i, diff)
 		}
-		closeAll(fds)
+		unixsock.Close(fds...)
 	}
 	var r response
 	if _, err := b.receive(&r); err != nil || r.Error == nil || *r.Error != (types.Error{Code: 100, Msg: "m", Details: "d"}) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/cni/netns"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // lastWord is for how much longer than it may live the plugin's last word is waited for.
@@ -67,7 +68,7 @@ func (s *Server) attach(c conn, l ipam.Lease) error {
 	var r request
 	queues, err := c.receive(&r)
 	if err == nil && r.Op != opDevice {
-		closeAll(queues)
+		unixsock.Close(queues...)
 		err = fmt.Errorf("got %q", r.Op)
 	}
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *Server) attach(c conn, l ipam.Lease) error {
 	// said nothing for longer than it may live: it was stopped, and knows that it is late when it goes on.
 	_ = c.SetDeadline(time.Now().Add(s.patience))
 	fds, err := c.receive(&r)
-	closeAll(fds)
+	unixsock.Close(fds...)
 	if s.isStopping() || err == nil && r.Op == opDone {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/middleway-net/middleway/cni/ipam"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // Node is what the server needs of the node daemon.
@@ -74,10 +75,9 @@ type Server struct {
 	node     Node
 	log      *slog.Logger
 	patience time.Duration // with a plugin that has its device, from then on
-	listener *net.UnixListener
-	inode    os.FileInfo // of the socket
-	claim    *os.File    // lock
-	fresh    bool        // the directory of tombstones was made, and Run not called
+	listener *unixsock.Listener
+	claim    *os.File // lock
+	fresh    bool     // the directory of tombstones was made, and Run not called
 
 	mu       sync.Mutex // guards what follows
 	stopping bool
@@ -172,14 +172,17 @@ func (s *Server) serve(c conn) {
 	if !s.enter(c) {
 		return
 	}
-	if uid, err := c.peer(); err != nil || uid != 0 && uid != os.Geteuid() {
-		s.log.Warn("a process that may not ask has asked", "uid", uid, "err", err)
+	if peer, err := unixsock.Peer(c.UnixConn); err != nil {
+		s.log.Warn("a process that is not known has asked", "err", err)
+		return
+	} else if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		s.log.Warn("a process that may not ask has asked", "uid", peer.Uid, "pid", peer.Pid)
 		return
 	}
 	_ = c.SetDeadline(time.Now().Add(deadline))
 	var r request
 	fds, err := c.receive(&r)
-	closeAll(fds) // none belong here
+	unixsock.Close(fds...) // none belong here
 	if errors.Is(err, io.EOF) {
 		return
 	}
@@ -340,7 +343,7 @@ func (s *Server) check(r *request) (grant, error) {
 
 func (s *Server) grantOf(l ipam.Lease) grant {
 	n := s.node.Grant(l.Addrs)
-	return grant{Addrs: l.Addrs, Gateways: n.Gateways, MTU: n.MTU, Queues: min(n.Queues, maxFDs), Portable: n.Portable, MaxSegments: n.MaxSegments}
+	return grant{Addrs: l.Addrs, Gateways: n.Gateways, MTU: n.MTU, Queues: min(n.Queues, unixsock.MaxFDs), Portable: n.Portable, MaxSegments: n.MaxSegments}
 }
 
 // collect ends the attachments of a network that are not among the valid ones, and goes on after an error.

@@ -16,6 +16,7 @@ import (
 	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/cni/link"
 	"github.com/middleway-net/middleway/cni/netns"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // fakeNode takes every device, and remembers which it has.
@@ -41,7 +42,7 @@ func (n *fakeNode) failWith(steps map[string]error) {
 }
 
 func (n *fakeNode) Adopt(l ipam.Lease, queues []int) (Attachment, error) {
-	closeAll(queues)
+	unixsock.Close(queues...)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.fail["adopt "+l.ContainerID]; err != nil {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/node/parent"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // brokerFD is the descriptor by which a process that Enter has started reaches the one that called it.
@@ -60,8 +61,7 @@ func ServeSockets(path string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // its duplicate goes on
-	defer l.Close()
+	defer l.UnixListener.Close() // its duplicate goes on, and the path stays
 	file, err := l.File()
 	if err != nil {
 		return nil, fmt.Errorf("serve sockets: %w", err)
@@ -72,7 +72,7 @@ func ServeSockets(path string) (io.Closer, error) {
 		return nil, fmt.Errorf("serve sockets: %w", err)
 	}
 	defer ended.Close()
-	if _, _, err := toBroker.conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(file.Fd()), int(ended.Fd())), nil); err != nil {
+	if err := unixsock.Send(toBroker.conn, []byte{0}, int(file.Fd()), int(ended.Fd())); err != nil {
 		return nil, errors.Join(fmt.Errorf("serve sockets: ask the process outside of the lab: %w", err), wanted.Close())
 	}
 	return wanted, nil
@@ -98,27 +98,29 @@ func runBroker(conn *net.UnixConn) {
 	var served sync.WaitGroup
 	defer served.Wait()
 	defer cancel()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	for {
-		control := make([]byte, unix.CmsgSpace(2*4))
-		_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 1), control)
-		if err != nil || n == 0 {
-			return
+		r := unixsock.NewReader(conn, 2)
+		n, err := r.Read(make([]byte, 1))
+		fds := r.Take()
+		if err == nil && len(fds) != 2 {
+			err = fmt.Errorf("%d descriptors came, want a listening socket and a pipe", len(fds))
 		}
-		messages, err := unix.ParseSocketControlMessage(control[:n])
-		if err != nil || len(messages) != 1 {
-			return
-		}
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil || len(fds) != 2 {
-			return
+		if err != nil {
+			unixsock.Close(fds...)
+			if n == 0 {
+				return
+			}
+			log.Error("sockets are not served", "err", err)
+			continue
 		}
 		listener, ended := os.NewFile(uintptr(fds[0]), "listener"), os.NewFile(uintptr(fds[1]), "ended")
-		served.Go(func() { serveUntil(ctx, listener, ended) })
+		served.Go(func() { serveUntil(ctx, listener, ended, log) })
 	}
 }
 
 // serveUntil hands sockets of this process's namespace out until ctx or the pipe ends.
-func serveUntil(ctx context.Context, file, ended *os.File) {
+func serveUntil(ctx context.Context, file, ended *os.File, log *slog.Logger) {
 	defer ended.Close()
 	l, err := net.FileListener(file)
 	file.Close()
@@ -131,7 +133,6 @@ func serveUntil(ctx context.Context, file, ended *os.File) {
 		_, _ = ended.Read(make([]byte, 1)) // until its other end, or this one, is closed
 		cancel()
 	}()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := parent.Serve(ctx, l.(*net.UnixListener), log); err != nil {
 		log.Error("sockets are not served any more", "err", err)
 	}

@@ -24,7 +24,8 @@ type Loopbacks struct {
 // ReserveLoopbacks chooses an address of 127.0.0.0/8 for each of n nodes, whose UDP port is free, among the addresses of the
 // machine behind a parent. The first is one of this user's own 256, which follow from the uid. Each is reserved by a TCP socket
 // that is bound to the same port, and on which nobody listens: until Close no other cluster gets it, before or after the daemon's
-// own socket is there.
+// own socket is there. It keeps only those away who reserve: a UDP socket that held the port would keep the daemon away as well, or
+// share what the daemon gets.
 func ReserveLoopbacks(outside *parent.Client, n int, port uint16) (*Loopbacks, error) {
 	l := &Loopbacks{}
 	first := firstLoopback(outerUID())

@@ -20,7 +20,8 @@ import (
 //	                            │                                  │            sockets
 //	nodes' namespaces     192.168.254.11 (lo, mw0)          192.168.254.12 (lo, mw0)
 //
-// The network identifier is random: whoever sends to the port of another cluster is not heard.
+// The network identifier is random: clusters that know nothing of each other do not hear each other even where addresses meet. It is
+// no secret kept from other users of the machine, who may send to the port.
 type Outside struct {
 	sockets   string // where they are handed in
 	vni       vxlan.VNI

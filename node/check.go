@@ -18,6 +18,7 @@ import (
 	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // Limits of the configuration.
@@ -46,8 +47,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("cni.socket: %q is not an absolute path like %s", c.CNI.Socket, cni.DefaultSocket)
 	case c.Sockets != "" && !filepath.IsAbs(c.Sockets):
 		return fmt.Errorf("sockets: %q is not an absolute path like /run/user/1000/middleway-sockets", c.Sockets)
-	case len(c.Sockets) > maxSocketPath:
-		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, maxSocketPath)
+	case len(c.Sockets) > unixsock.MaxPath:
+		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, unixsock.MaxPath)
 	case c.MTU != 0 && (c.MTU < c.leastMTU() || c.MTU > maxMTU):
 		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, c.leastMTU(), maxMTU)
 	case c.Workers < 0 || c.Workers > 256:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // Status is what a running daemon tells of itself.
@@ -48,21 +48,14 @@ type statusServer struct {
 // socketName is the status socket's name in the run directory.
 const socketName = "node.sock"
 
-// maxSocketPath is the kernel's bound (sockaddr_un.sun_path), in bytes.
-const maxSocketPath = 107
-
 func (n *Node) listenStatus() error {
 	path := filepath.Join(n.config.RunDir, socketName)
-	if len(path) > maxSocketPath {
-		return fmt.Errorf("runDir: the path of the status socket, %s, is longer than %d bytes; choose a shorter runDir", path, maxSocketPath)
+	if len(path) > unixsock.MaxPath {
+		return fmt.Errorf("runDir: the path of the status socket, %s, is longer than %d bytes; choose a shorter runDir", path, unixsock.MaxPath)
 	}
-	// The flow table's lock is ours, so a socket that lies here belongs to a daemon that has gone.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the former status socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := unixsock.Listen(path)
 	if err != nil {
-		return fmt.Errorf("listen for status: %w", err)
+		return fmt.Errorf("listen for status at %s: %w", path, err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // directory is a cluster's state directory. Its lock is held by the cluster's process as long as that lives.
@@ -47,8 +48,8 @@ const (
 	pluginName  = "middleway-cni"
 )
 
-// maxPath is the longest state directory, in bytes: sockets lie in it, whose paths the kernel bounds to 107.
-const maxPath = 107 - len("/node-89/node.sock")
+// maxPath is the longest state directory, in bytes: sockets lie in it, whose paths the kernel bounds.
+const maxPath = unixsock.MaxPath - len("/node-89/node.sock")
 
 // errRuns is the error of taking a directory whose cluster runs.
 var errRuns = errors.New("a cluster runs there")

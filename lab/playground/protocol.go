@@ -9,7 +9,7 @@ import (
 	"net"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // The control socket speaks frames: four bytes of length, most significant first, and so many bytes of JSON. A client sends a
@@ -110,77 +110,49 @@ func sendRequest(conn *net.UnixConn, req request, files ...*os.File) error {
 	if err != nil {
 		return err
 	}
-	var rights []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
-		}
-		rights = unix.UnixRights(fds...)
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
 	}
-	n, _, err := conn.WriteMsgUnix(frame, rights, nil)
-	if err == nil && n < len(frame) {
-		_, err = conn.Write(frame[n:])
-	}
-	return err
+	return unixsock.Send(conn, frame, fds...)
 }
 
-// receiveRequest receives a request and its files, which are the caller's also after an error.
+// receiveRequest receives a request and its files, which are the caller's.
 func receiveRequest(conn *net.UnixConn) (req request, files []*os.File, err error) {
-	r := &rightsReader{conn: conn}
-	err = readFrame(r, &req)
-	switch {
-	case err != nil:
-	case req.Version != protocolVersion:
-		err = fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, req.Version)
-	case (req.Verb == verbExec) != (req.Exec != nil) || req.Exec != nil && len(req.Exec.Command) == 0,
-		(req.Verb == verbExec) != (len(r.files) == streams) || req.Verb != verbExec && len(r.files) > 0,
-		req.Verb != verbExec && req.Verb != verbStatus && req.Verb != verbDown:
-		err = errProtocol
+	r := unixsock.NewReader(conn, streams)
+	defer r.Close()
+	if err := readFrame(r, &req); err != nil {
+		return request{}, nil, err
 	}
-	return req, r.files, err
+	for _, fd := range r.Take() {
+		files = append(files, os.NewFile(uintptr(fd), "stream"))
+	}
+	if err := req.check(len(files)); err != nil {
+		closeFiles(files)
+		return request{}, nil, err
+	}
+	return req, files, nil
 }
 
 // streams is how many files come with an exec.
 const streams = 3
 
-// rightsReader reads from a connection and keeps the files that come with it.
-type rightsReader struct {
-	conn  *net.UnixConn
-	files []*os.File
-}
-
-func (r *rightsReader) Read(b []byte) (int, error) {
-	oob := make([]byte, unix.CmsgSpace(4*streams))
-	n, oobn, _, _, err := r.conn.ReadMsgUnix(b, oob)
-	if oobn > 0 {
-		if err := r.keep(oob[:oobn]); err != nil {
-			return n, err
-		}
-	}
-	if n == 0 && err == nil && len(b) > 0 {
-		err = io.EOF
-	}
-	return n, err
-}
-
-func (r *rightsReader) keep(oob []byte) error {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return errProtocol
-	}
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue // credentials, which nobody asked for
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-			r.files = append(r.files, os.NewFile(uintptr(fd), "stream"))
-		}
-	}
-	if len(r.files) > streams {
+// check refuses a request that no client of this version sends.
+func (r *request) check(files int) error {
+	exec := r.Verb == verbExec
+	switch {
+	case r.Version != protocolVersion:
+		return fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, r.Version)
+	case !exec && r.Verb != verbStatus && r.Verb != verbDown,
+		exec != (r.Exec != nil), exec && len(r.Exec.Command) == 0,
+		exec && files != streams, !exec && files > 0:
 		return errProtocol
 	}
 	return nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

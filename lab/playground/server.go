@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // server answers on the control socket.
 type server struct {
 	cluster  *Cluster
-	listener *net.UnixListener
+	listener *unixsock.Listener
 	tasks    sync.WaitGroup // of those that must have ended before the nodes go
 
 	mu      sync.Mutex
@@ -26,14 +27,10 @@ type server struct {
 
 // listen makes the control socket, which its owner alone may use.
 func (c *Cluster) listen() error {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.dir.join(socketName), Net: "unix"})
+	path := c.dir.join(socketName)
+	l, err := unixsock.Listen(path)
 	if err != nil {
-		return fmt.Errorf("listen for commands: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // the directory is cleared as a whole
-	if err := os.Chmod(c.dir.join(socketName), 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("listen for commands: %w", err)
+		return fmt.Errorf("listen for commands at %s: %w", path, err)
 	}
 	c.server = &server{cluster: c, listener: l, execs: map[*lab.Process]bool{}}
 	c.server.tasks.Go(c.server.accept)
@@ -61,11 +58,7 @@ func (s *server) serve(conn *net.UnixConn) {
 	_ = conn.SetReadDeadline(time.Now().Add(requestWait)) // without one, closing ends it
 	req, files, err := receiveRequest(conn)
 	_ = conn.SetReadDeadline(time.Time{})
-	defer func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}()
+	defer closeFiles(files)
 	if err != nil {
 		s.answer(conn, reply{Error: err.Error()})
 		conn.Close()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/node/underlay"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // ErrGone is the error of Watch, by errors.Is, when the parent ended.
@@ -134,40 +135,17 @@ func (c *Client) ask(q request) (r response, fd int, err error) {
 	return r, fd, nil
 }
 
-// receive reads a response and the descriptor that came with its first bytes, -1 if none did.
+// receive reads a response and the descriptor that came with it, -1 if none did.
 func receive(conn *net.UnixConn) (b []byte, fd int, err error) {
-	first, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
-	n, controlLen, _, _, err := conn.ReadMsgUnix(first, control)
-	if err != nil {
+	r := unixsock.NewReader(conn, 1)
+	defer r.Close()
+	if b, err = io.ReadAll(io.LimitReader(r, maxResponse)); err != nil {
 		return nil, -1, fmt.Errorf("receive from the parent: %w", err)
 	}
-	fd, err = descriptor(control[:controlLen])
-	if err != nil {
-		return nil, -1, err
+	if fds := r.Take(); len(fds) == 1 {
+		return b, fds[0], nil
 	}
-	rest, err := io.ReadAll(io.LimitReader(conn, maxResponse))
-	if err != nil {
-		err = fmt.Errorf("receive from the parent: %w", err)
-	}
-	return append(first[:n], rest...), fd, err
-}
-
-func descriptor(control []byte) (int, error) {
-	if len(control) == 0 {
-		return -1, nil
-	}
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil || len(messages) != 1 {
-		return -1, errors.New("the parent sent something else than a socket")
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-		return -1, errors.New("the parent sent something else than a socket")
-	}
-	return fds[0], nil
+	return b, -1, nil
 }
 
 // refused is an error that the parent told.
@@ -188,7 +166,7 @@ func (e *refused) Unwrap() error {
 // decodeResponse reads a response: an error, or exactly what was asked for.
 func decodeResponse(b []byte, wantSocket, hasSocket bool) (response, error) {
 	var r response
-	if err := decode(b, &r); err != nil {
+	if err := unixsock.Decode(b, &r); err != nil {
 		return response{}, fmt.Errorf("the parent's answer is none: %w; is it of another version?", err)
 	}
 	switch {

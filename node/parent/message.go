@@ -1,15 +1,12 @@
 package parent
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/node/underlay"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // A connection carries one request, a JSON object in one line, and its response, a JSON object up to the end of the stream. A
@@ -41,7 +38,7 @@ type response struct {
 
 // decodeRequest reads a request and refuses what is not to be had.
 func decodeRequest(b []byte) (r request, err error) {
-	if err := decode(b, &r); err != nil {
+	if err := unixsock.Decode(b, &r); err != nil {
 		return request{}, err
 	}
 	switch r.Kind {
@@ -54,19 +51,6 @@ func decodeRequest(b []byte) (r request, err error) {
 		return r, nil
 	}
 	return request{}, fmt.Errorf("unknown kind of request %q", r.Kind)
-}
-
-// decode reads one JSON value that knows no other fields than v's.
-func decode(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one JSON value")
-	}
-	return nil
 }
 
 // socketFlags are the bits of a socket's type that are none.

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -27,43 +26,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/node/underlay"
+	"github.com/middleway-net/middleway/unixsock"
 )
 
 // patience is how long either side waits for the other's next byte.
 const patience = 30 * time.Second
 
-// maxPath is the kernel's bound (sockaddr_un.sun_path), in bytes.
-const maxPath = 107
-
 // Listen makes the unix socket that Serve serves, for this user alone. It takes the place of one that nobody serves any more.
-func Listen(path string) (*net.UnixListener, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("serve sockets at %s: the path is longer than %d bytes; choose a shorter one", path, maxPath)
-	}
-	if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSocket == 0 {
-		return nil, fmt.Errorf("serve sockets at %s: a file is there; choose another path", path)
-	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("serve sockets at %s: another process does so; end it, or choose another path", path)
-	} else if errors.Is(err, unix.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("serve sockets: remove what a former process left: %w", err)
-		}
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+func Listen(path string) (*unixsock.Listener, error) {
+	l, err := unixsock.Listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("serve sockets at %s: %w; choose a path in a directory that exists and is writable, for example in $XDG_RUNTIME_DIR",
-			path, errors.Unwrap(err))
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("serve sockets: %w", err), l.Close())
+		return nil, fmt.Errorf("serve sockets at %s: %w", path, err)
 	}
 	return l, nil
 }
 
+// Listener is what Serve serves: what Listen makes, or what another process has made and handed over.
+type Listener interface {
+	AcceptUnix() (*net.UnixConn, error)
+	Close() error
+}
+
 // Serve answers the clients of a listener, which it closes, until ctx ends. Sockets that were handed over stay open.
-func Serve(ctx context.Context, l *net.UnixListener, log *slog.Logger) error {
+func Serve(ctx context.Context, l Listener, log *slog.Logger) error {
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
@@ -106,13 +91,13 @@ func serve(ctx context.Context, conn *net.UnixConn) error {
 	case errors.Is(err, io.EOF) && len(b) == 0:
 		return nil // it only looked whether somebody is here
 	case errors.Is(err, bufio.ErrBufferFull):
-		return answer(conn, response{Error: fmt.Sprintf("the request is longer than %d bytes", maxRequest)}, nil)
+		return answer(conn, response{Error: fmt.Sprintf("the request is longer than %d bytes", maxRequest)})
 	case err != nil:
 		return fmt.Errorf("receive request: %w", err)
 	}
 	r, err := decodeRequest(b)
 	if err != nil {
-		return answer(conn, response{Error: "bad request: " + err.Error()}, nil)
+		return answer(conn, response{Error: "bad request: " + err.Error()})
 	}
 	switch r.Kind {
 	case kindSocket:
@@ -120,26 +105,21 @@ func serve(ctx context.Context, conn *net.UnixConn) error {
 	case kindInterfaces:
 		interfaces, err := underlay.Interfaces()
 		if err != nil {
-			return answer(conn, response{Error: err.Error()}, nil)
+			return answer(conn, response{Error: err.Error()})
 		}
-		return answer(conn, response{Interfaces: interfaces}, nil)
+		return answer(conn, response{Interfaces: interfaces})
 	}
 	return serveWatch(ctx, conn)
 }
 
 // checkPeer lets processes of this process's own user in, whatever user namespace they are in.
 func checkPeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+	peer, err := unixsock.Peer(conn)
 	if err != nil {
 		return err
 	}
-	var cred *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(controlErr, err); err != nil {
-		return fmt.Errorf("ask who the other side is: %w", err)
-	}
-	if own := os.Geteuid(); int(cred.Uid) != own {
-		return fmt.Errorf("process %d belongs to user %d; sockets go to processes of user %d alone", cred.Pid, cred.Uid, own)
+	if own := os.Geteuid(); int(peer.Uid) != own {
+		return fmt.Errorf("process %d belongs to user %d; sockets go to processes of user %d alone", peer.Pid, peer.Uid, own)
 	}
 	return nil
 }
@@ -147,10 +127,10 @@ func checkPeer(conn *net.UnixConn) error {
 func serveSocket(conn *net.UnixConn, r request) error {
 	fd, err := unix.Socket(r.Domain, r.Type|unix.SOCK_CLOEXEC, r.Protocol)
 	if err != nil {
-		return answer(conn, refusal(r, err), nil)
+		return answer(conn, refusal(r, err))
 	}
 	defer unix.Close(fd)
-	return answer(conn, response{}, unix.UnixRights(fd))
+	return answer(conn, response{}, fd)
 }
 
 // refusal says why the kernel gave no socket, and what to do.
@@ -189,7 +169,7 @@ func serveWatch(ctx context.Context, conn *net.UnixConn) error {
 	})
 }
 
-func answer(conn *net.UnixConn, r response, rights []byte) error {
+func answer(conn *net.UnixConn, r response, fds ...int) error {
 	b, err := json.Marshal(r)
 	if err == nil && len(b) > maxResponse {
 		b, err = json.Marshal(response{Error: fmt.Sprintf("the machine has %d interfaces, which is more than an answer holds; set address", len(r.Interfaces))})
@@ -197,11 +177,7 @@ func answer(conn *net.UnixConn, r response, rights []byte) error {
 	if err != nil {
 		return err
 	}
-	n, _, err := conn.WriteMsgUnix(b, rights, nil)
-	if err == nil && n < len(b) {
-		_, err = conn.Write(b[n:])
-	}
-	if err != nil {
+	if err := unixsock.Send(conn, b, fds...); err != nil {
 		return fmt.Errorf("send response: %w", err)
 	}
 	return nil
