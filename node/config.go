@@ -49,7 +49,7 @@ type Config struct {
 	// of two. Default 65536.
 	FlowEntries int `json:"flowEntries,omitempty"`
 	// RunDir holds what a restarted daemon takes up again, and the status socket: an absolute path, best in a tmpfs. Default
-	// /run/middleway, or middleway in $XDG_RUNTIME_DIR for an ordinary user.
+	// what DefaultRunDir returns.
 	RunDir string `json:"runDir,omitempty"`
 	// PortableDevices drives the pods' devices through golang.zx2c4.com/wireguard/tun, with one queue each and super-packets
 	// split and merged: slower, for comparison and for kernels whose offloads are in doubt. Pods attached before must have
@@ -231,14 +231,6 @@ func nodeAddresses(given []netip.Addr, address netip.Addr) []netip.Addr {
 		return []netip.Addr{address}
 	}
 	return given
-}
-
-// DefaultRunDir returns where a daemon keeps its state by default.
-func DefaultRunDir() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
-		return filepath.Join(dir, "middleway")
-	}
-	return "/run/middleway"
 }
 
 // DefaultMAC returns the VTEP address of the node with the given underlay address: locally administered, and the same

@@ -18,6 +18,9 @@ func (n *Node) openState() error {
 		return fmt.Errorf("make run directory: %w; choose another one by runDir", err)
 	}
 	n.madeRunDir = errors.Is(missing, fs.ErrNotExist)
+	if err := CheckRunDir(n.config.RunDir); err != nil {
+		return err
+	}
 	flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
 	switch {
 	case errors.Is(err, flow.ErrInUse):

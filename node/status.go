@@ -98,6 +98,9 @@ func (s *statusServer) close() error {
 
 // ReadStatus asks the daemon of a run directory.
 func ReadStatus(ctx context.Context, runDir string) (Status, error) {
+	if err := CheckRunDir(runDir); err != nil {
+		return Status{}, err
+	}
 	path := filepath.Join(runDir, socketName)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,

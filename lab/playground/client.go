@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/node"
 )
 
 // ErrNotRunning is the error of asking a cluster that does not run.
@@ -43,6 +45,9 @@ func unreachable(dir string) error {
 
 // dial connects to the cluster of a state directory; ErrNotRunning by errors.Is if nothing answers.
 func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
+	if err := node.CheckRunDir(dir); err != nil {
+		return nil, err
+	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, socketName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOTDIR):
@@ -111,6 +116,9 @@ const (
 // Down takes down the cluster of a state directory and returns when nothing of it is left. Where it crashed, hangs or was
 // killed, its processes are killed and its files removed.
 func Down(ctx context.Context, dir string) (Outcome, error) {
+	if err := node.CheckRunDir(dir); err != nil {
+		return "", err
+	}
 	o, owned := readOwner(dir)
 	asked, cancel := context.WithTimeout(ctx, downWait)
 	defer cancel()

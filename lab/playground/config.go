@@ -16,6 +16,9 @@ const (
 	MaxNodes = 89
 )
 
+// upName is the state directory's own name by default.
+const upName = "up"
+
 // DirVar is the variable that names the default state directory.
 const DirVar = "MIDDLEWAY_UP_DIR"
 
@@ -47,7 +50,7 @@ func DefaultDir() string {
 	if dir := os.Getenv(DirVar); dir != "" {
 		return dir
 	}
-	return filepath.Join(node.DefaultRunDir(), "up")
+	return filepath.Join(node.DefaultRunDir(), upName)
 }
 
 // Check fills in the defaults and finds what cannot work, so that nothing is made before. New does it too.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
 	"github.com/middleway-net/middleway/unixsock"
 )
 
@@ -71,6 +72,9 @@ func openDirectory(path string) (*directory, error) {
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w; choose another one by --dir", err)
+	}
+	if err := node.CheckRunDir(path); err != nil {
+		return nil, err
 	}
 	if err := checkForeign(path); err != nil {
 		return nil, err
@@ -173,8 +177,17 @@ func (d *directory) remove() error {
 	err = errors.Join(err, os.Remove(d.join(lockName)), d.lock.Close())
 	if gone := os.Remove(d.path); gone != nil && !errors.Is(gone, unix.ENOTEMPTY) {
 		err = errors.Join(err, gone)
+	} else if gone == nil && isDefault(d.path) {
+		_ = os.Remove(filepath.Dir(d.path)) // unless a daemon has something in it
 	}
 	return err
+}
+
+// isDefault reports whether a directory is one that DefaultDir returns to some user.
+func isDefault(path string) bool {
+	parent, name := filepath.Split(path)
+	parent = filepath.Base(parent)
+	return name == upName && (parent == "middleway" || strings.HasPrefix(parent, "middleway-"))
 }
 
 // populate puts the links to this program there.

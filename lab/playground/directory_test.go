@@ -50,6 +50,57 @@ func TestDirectory(t *testing.T) {
 	}
 }
 
+// The run directory that a default state directory lies in goes with it, unless something else is there.
+func TestDirectoryDefault(t *testing.T) {
+	for _, tt := range []struct {
+		path, other string
+		want        bool // the directory around it stays
+	}{
+		{"middleway/up", "", false},
+		{"middleway-1000/up", "", false},
+		{"middleway/up", "middleway/flows", true},
+		{"elsewhere/up", "", true},
+		{"middleway/second", "", true},
+	} {
+		root := t.TempDir()
+		path := filepath.Join(root, tt.path)
+		d, err := openDirectory(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.other != "" {
+			write(t, filepath.Join(root, tt.other))
+		}
+		if err := d.remove(); err != nil {
+			t.Errorf("%s: %v", tt.path, err)
+		}
+		if _, err := os.Stat(filepath.Dir(path)); (err == nil) != tt.want {
+			t.Errorf("%s with %q: the directory around it: %v, want it there: %v", tt.path, tt.other, err, tt.want)
+		}
+	}
+}
+
+// A state directory among the temporary files that another one could write is not used, asked or taken down.
+func TestDirectoryShared(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	path := filepath.Join(tmp, "middleway-1", "up")
+	if err := errors.Join(os.MkdirAll(path, 0o755), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	_, opened := openDirectory(path)
+	_, asked := ReadStatus(t.Context(), path)
+	_, down := Down(t.Context(), path)
+	for what, err := range map[string]error{"open": opened, "status": asked, "down": down} {
+		if err == nil || !strings.Contains(err.Error(), "is not a directory for user") {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
+		t.Errorf("got %v, %v, want nothing there", entries, err)
+	}
+}
+
 // Other people's files are neither taken over nor removed.
 func TestDirectoryForeign(t *testing.T) {
 	path := t.TempDir()
