@@ -9,6 +9,9 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func newUnderlay(t testing.TB, cfg UnderlayConfig, nodes ...*Namespace) *Underlay {
@@ -76,6 +79,30 @@ func deviceMAC(t *testing.T, n *Namespace, device string) string {
 		t.Fatal(err)
 	}
 	return link.Attrs().HardwareAddr.String()
+}
+
+// A kernel without veth: the lab joins the nodes by itself, and what the kernel had made until then is gone.
+func TestUnderlayWithoutVeth(t *testing.T) {
+	asked, real := 0, addVeth
+	addVeth = func(nl *netlink.Handle, pair *netlink.Veth) error {
+		asked++
+		return nl.LinkAdd(&netlink.GenericLink{LinkAttrs: pair.LinkAttrs, LinkType: "none"}) // a kind that no kernel has
+	}
+	t.Cleanup(func() { addVeth = real })
+	for _, n := range []int{2, 3} {
+		nodes := newNamespaces(t, n)
+		if _, err := Bridge(defaultMTU, nodes...); !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Errorf("%d nodes: got %v, want %v", n, err, unix.EOPNOTSUPP)
+		}
+		u := newUnderlay(t, UnderlayConfig{}, nodes...)
+		if u.Link() == nil {
+			t.Errorf("%d nodes: the kernel joins them", n)
+		}
+		mustPing(t, nodes[0], NodeAddr4(n).Addr(), defaultMTU-28)
+	}
+	if asked != 4 {
+		t.Errorf("the kernel was asked for veth %d times", asked)
+	}
 }
 
 // A device that is in the way is an error, and stays.

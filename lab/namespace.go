@@ -38,10 +38,13 @@ var quietSysctls = []struct{ name, value string }{
 	{"net.ipv6.conf.default.accept_ra", "0"},
 }
 
-// HasIPv6 reports whether the kernel has IPv6 at all.
+// HasIPv6 reports whether the kernel has IPv6 at all: it knows the address family.
 func HasIPv6() bool {
-	_, err := os.Stat("/proc/sys/net/ipv6")
-	return err == nil
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return !errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // NewNamespace makes a network namespace with lo up. The name is for messages only. Reverse path filters, duplicate

@@ -1,22 +1,17 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
-	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
 	"github.com/middleway-net/middleway/node/underlay"
+	"github.com/middleway-net/middleway/test/seccomp"
 )
 
 // TestFindUnderlay: nodes that are not told their address find it, each in another way.
@@ -185,30 +180,6 @@ func TestPodWithoutIPv6(t *testing.T) {
 
 // noIPv6 replaces this process by a program to whom socket(2) says that the kernel has no IPv6.
 func noIPv6(args []string) int {
-	runtime.LockOSThread()
-	const numberAt, domainAt = 0, 16 // in struct seccomp_data: the number of the call, and the lower half of its first argument
-	raw, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: numberAt, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_SOCKET, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: domainAt, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_INET6, SkipTrue: 1},
-		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)},
-		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
-	})
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err == nil {
-		err = errors.Join(
-			unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-			unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0),
-		)
-	}
-	if err == nil {
-		err = syscall.Exec(args[0], args, os.Environ())
-	}
-	fmt.Println(err)
+	fmt.Println(seccomp.WithoutIPv6(args...))
 	return 1
 }

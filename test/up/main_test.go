@@ -17,6 +17,7 @@ import (
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/playground"
+	"github.com/middleway-net/middleway/test/seccomp"
 )
 
 // program is the real program, built once.
@@ -25,7 +26,14 @@ var program string
 // tryVar makes this binary find out whether the machine allows the lab.
 const tryVar = "MIDDLEWAY_UP_TRY"
 
+// withoutVar makes this binary become the program that its arguments name, without IPv6.
+const withoutVar = "MIDDLEWAY_UP_WITHOUT_IPV6"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(withoutVar) != "" {
+		fmt.Println(seccomp.WithoutIPv6(os.Args[1:]...))
+		os.Exit(1)
+	}
 	if os.Getenv(tryVar) != "" {
 		lab.RunRole()
 		if err := lab.Enter(); err != nil {

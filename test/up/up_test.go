@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/middleway-net/middleway/lab/playground"
 )
 
 // The defaults: two nodes, two pods each, which reach each other by their own addresses; afterwards nothing is left.
@@ -269,9 +271,7 @@ func TestUnderlays(t *testing.T) {
 				return code == 0
 			})
 			for _, n := range st.Nodes {
-				if got, want := onMachine(t, n.Underlay), underlay == "machine"; got != want {
-					t.Errorf("UDP sockets of %s (%v) in the machine's namespace: %v, want %v", n.Name, n.Underlay, got, want)
-				}
+				mustSendFrom(t, n, underlay == "machine")
 			}
 			before := p.processes()
 			p.must("down")
@@ -280,10 +280,20 @@ func TestUnderlays(t *testing.T) {
 	}
 }
 
-// onMachine reports whether a UDP socket of this namespace is bound to an address and the tunnel's port.
-func onMachine(t *testing.T, a netip.Addr) bool {
+// mustSendFrom checks that a daemon's tunnel is in the machine's network namespace, in which this test is, or else in its node's.
+func mustSendFrom(t *testing.T, n playground.NodeStatus, machine bool) {
 	t.Helper()
-	table, err := os.ReadFile("/proc/net/udp")
+	for path, want := range map[string]bool{"/proc/net/udp": machine, fmt.Sprintf("/proc/%d/net/udp", n.PID): !machine} {
+		if got := tunnelIn(t, path, n.Underlay); got != want {
+			t.Errorf("%s, of %s: a UDP socket of %v: %v, want %v", path, n.Name, n.Underlay, got, want)
+		}
+	}
+}
+
+// tunnelIn reports whether a namespace, whose table of UDP sockets is given, has one that is bound to an address and the tunnel's port.
+func tunnelIn(t *testing.T, path string, a netip.Addr) bool {
+	t.Helper()
+	table, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,9 +314,7 @@ func TestDefaultUnderlay(t *testing.T) {
 		t.Errorf("got %q, want %q", st.Underlay, want)
 	}
 	for _, n := range st.Nodes {
-		if got, want := onMachine(t, n.Underlay), os.Geteuid() != 0; got != want {
-			t.Errorf("UDP sockets of %s (%v) in the machine's namespace: %v, want %v", n.Name, n.Underlay, got, want)
-		}
+		mustSendFrom(t, n, os.Geteuid() != 0)
 	}
 }
 
