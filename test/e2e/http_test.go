@@ -136,7 +136,8 @@ func TestHealthAndMetrics(t *testing.T) {
 	var after []byte
 	eventually(t, "the packet to nowhere is counted", func() bool {
 		_, after = getFrom(t, n, "/metrics")
-		return metric(t, after, `middleway_dropped_packets_total{reason="no-route"}`) == 1
+		return metric(t, after, `middleway_dropped_packets_total{reason="no-route"}`) == 1 && metric(t, after, "middleway_icmp_errors_total") == 1 &&
+			metric(t, after, "middleway_forwarded_packets_total") >= metric(t, before, "middleway_forwarded_packets_total")+2*pings+1
 	})
 	if got := metric(t, after, "middleway_forwarded_packets_total") - metric(t, before, "middleway_forwarded_packets_total"); got != 2*pings+1 {
 		t.Errorf("forwarded %v packets, want %d: the pings, their replies and the error about the packet to nowhere", got, 2*pings+1)
