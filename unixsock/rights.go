@@ -45,14 +45,15 @@ func (r *Reader) Read(b []byte) (n int, err error) {
 		return 0, nil
 	}
 	n, controlLen, flags, _, err := r.conn.ReadMsgUnix(b, r.control) // sets MSG_CMSG_CLOEXEC
-	fds, bad := parseRights(r.control[:controlLen])
-	r.fds = append(r.fds, fds...)
 	switch {
 	case errors.Is(err, io.EOF), err == nil && n == 0:
 		return 0, io.EOF
-	case err != nil:
-		return n, err
-	case flags&unix.MSG_CTRUNC != 0 || len(r.fds) > r.room:
+	case err != nil: // then n is negative
+		return 0, err
+	}
+	fds, bad := parseRights(r.control[:controlLen])
+	r.fds = append(r.fds, fds...)
+	if flags&unix.MSG_CTRUNC != 0 || len(r.fds) > r.room {
 		return n, fmt.Errorf("more than %d descriptors came, or this process has no room for them", r.room)
 	}
 	return n, bad

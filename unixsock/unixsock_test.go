@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -197,6 +199,33 @@ func TestCredentials(t *testing.T) {
 	r.Close()
 	if after := countFiles(t); after != before {
 		t.Errorf("%d descriptors open, %d before", after, before)
+	}
+}
+
+// A connection that is closed, or silent for too long, is an error without bytes.
+func TestReadFails(t *testing.T) {
+	_, b := pair(t)
+	r := NewReader(b, 1)
+	if err := b.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("silent: got %d, %v", n, err)
+	}
+	if err := b.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		n, err := r.Read(make([]byte, 1))
+		if n != 0 {
+			err = fmt.Errorf("%d bytes, %w", n, err)
+		}
+		read <- err
+	}()
+	b.Close()
+	if err := <-read; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: got %v", err)
 	}
 }
 
