@@ -245,11 +245,19 @@ func (c *container) status() ContainerStatus {
 	case c.state == ContainerRunning:
 		s.PID = c.process.PID()
 	case !c.next.IsZero():
-		s.Message += fmt.Sprintf(", starts again in %ds", int(max(0, time.Until(c.next)).Round(time.Second).Seconds()))
+		s.Message += ", starts again " + in(time.Until(c.next))
 	case c.state == ContainerTerminated && *c.exitCode == 0:
 		s.Message = "" // as it should be
 	}
 	return s
+}
+
+// in tells when something happens.
+func in(d time.Duration) string {
+	if d < time.Second/2 {
+		return "at once"
+	}
+	return "in " + d.Round(time.Second).String()
 }
 
 // commandError is the error of a command that cannot be run, with the exit code that shells give it.
