@@ -135,3 +135,16 @@ func TestLookPath(t *testing.T) {
 		}
 	}
 }
+
+func TestGrace(t *testing.T) {
+	c := container{pod: &Pod{manifest: podsOn(t, "")[0]}}
+	if got := c.grace(); got != 10*time.Second {
+		t.Errorf("got %v, want the default of 10 s", got)
+	}
+	for seconds, want := range map[int64]time.Duration{0: 0, 30: 30 * time.Second, 60: time.Minute, 1 << 62: time.Minute} {
+		c.pod.manifest.Spec.TerminationGracePeriodSeconds = &seconds
+		if got := c.grace(); got != want {
+			t.Errorf("%d s: got %v, want %v", seconds, got, want)
+		}
+	}
+}
