@@ -49,7 +49,10 @@ func (c *fake) now() uint32              { return c.second }
 func (c *fake) advance(d time.Duration)  { c.second += uint32(d / time.Second) }
 func withClock(t *Table) (*Table, *fake) { c := &fake{second: 1000}; t.now = c.now; return t, c }
 func (t *Table) sweep()                  { t.buckets(t.expire) }
-func (t *Table) has(f packet.Flow) bool  { _, ok := t.find(f); return ok }
+
+// find returns the entry of f; nobody else may use the table.
+func (t *Table) find(f packet.Flow) (Ref, bool) { return t.findIn(t.bucket(t.hash(f)), &f) }
+func (t *Table) has(f packet.Flow) bool         { _, ok := t.find(f); return ok }
 func (t *Table) entryOf(f packet.Flow) *entry {
 	ref, ok := t.find(f)
 	if !ok {

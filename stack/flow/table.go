@@ -93,9 +93,7 @@ func (t *Table) slots(bucket uint32) []entry  { return t.entries[bucket*ways : (
 func (t *Table) ref(bucket uint32, i int) Ref { return Ref(bucket*ways + uint32(i)) }
 func (t *Table) hash(f packet.Flow) uint64    { return f.Hash(t.head.seed) }
 
-// find returns the entry of f. It needs the shard of f's bucket locked.
-func (t *Table) find(f packet.Flow) (Ref, bool) { return t.findIn(t.bucket(t.hash(f)), &f) }
-
+// findIn returns the entry of f in its bucket. It needs the bucket's shard locked.
 func (t *Table) findIn(bucket uint32, f *packet.Flow) (Ref, bool) {
 	for i := range t.slots(bucket) {
 		if e := &t.entries[t.ref(bucket, i)]; e.is(used) && e.flow == *f {
