@@ -147,7 +147,7 @@ func TestEvictionSparesTranslated(t *testing.T) {
 	for i, f := range flows[:ways] {
 		p := Pair{Flow: f, Translated: f, Verdict: toPod, Reply: toNode}
 		if i != 5 {
-			p.Translated = f.WithSource(packet.KeyOf(netip.MustParseAddr("10.244.1.0")), uint16(i))
+			p.Translated = translatedElsewhere(table, f, uint16(i))
 		}
 		if _, ok := table.Enter(&p); !ok {
 			t.Fatal("not entered")
@@ -157,6 +157,17 @@ func TestEvictionSparesTranslated(t *testing.T) {
 	for i, f := range flows {
 		if got := table.has(f); got != (i != 5) {
 			t.Errorf("flow %d: there %v", i, got)
+		}
+	}
+}
+
+// translatedElsewhere returns f from a port of the node, n modulo ways, whose replies are not in f's bucket: the hash is keyed
+// anew in every run, and replies there would take a way from the flows that a test counts.
+func translatedElsewhere(t *Table, f packet.Flow, n uint16) packet.Flow {
+	for ; ; n += ways {
+		translated := f.WithSource(packet.KeyOf(netip.MustParseAddr("10.244.1.0")), n)
+		if t.bucket(t.hash(translated.Reverse())) != t.bucket(t.hash(f)) {
+			return translated
 		}
 	}
 }
