@@ -37,7 +37,7 @@ func closed(t testing.TB, table *Table) {
 
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flows")
-	table := open(t, path, 1024)
+	table := open(t, path, 8192) // so large that no bucket overflows, whatever the seed
 	g := table.NextGeneration()
 	seed := table.Seed()
 	var flows []packet.Flow
@@ -49,7 +49,7 @@ func TestReopen(t *testing.T) {
 	kept := table.Len()
 	closed(t, table)
 
-	table = open(t, path, 1000) // rounds up to the same
+	table = open(t, path, 8000) // rounds up to the same
 	defer closed(t, table)
 	if table.Restored() != kept || table.Len() != kept || table.Seed() != seed || table.Evicted() != 0 {
 		t.Errorf("got %d restored, %v, want %d", table.Restored(), table, kept)
@@ -189,6 +189,7 @@ func TestTorn(t *testing.T) {
 		return func(b []byte) { binary.NativeEndian.PutUint32(b[offset:], v) }
 	}
 	now := bootClock()()
+	var elsewhere packet.Flow // has another bucket than f
 	for _, tt := range []struct {
 		name string
 		edit func(entry []byte)
@@ -196,7 +197,7 @@ func TestTorn(t *testing.T) {
 	}{
 		{"torn", func(b []byte) { b[unsafe.Offsetof(e.version)] |= 1 }, false},
 		{"of a verdict that does not exist", func(b []byte) { b[unsafe.Offsetof(e.action)] = 17 }, false},
-		{"where it is not looked for", func(b []byte) { b[unsafe.Offsetof(e.flow)+8]++ }, false},
+		{"where it is not looked for", func(b []byte) { *(*packet.Flow)(unsafe.Pointer(&b[unsafe.Offsetof(e.flow)])) = elsewhere }, false},
 		{"with a twin beyond the table", field(unsafe.Offsetof(e.twin), 1<<31), true},
 		{"with a foreign twin", field(unsafe.Offsetof(e.twin), 3), true},
 		{"seen in the future", field(unsafe.Offsetof(e.seen), now+100_000), true},
@@ -209,6 +210,9 @@ func TestTorn(t *testing.T) {
 			}
 			table := open(t, path, 512)
 			ref, _ := table.find(f)
+			for i := 1; table.bucket(table.hash(elsewhere)) == table.bucket(table.hash(f)) || i == 1; i++ {
+				elsewhere = numbered(packet.TCP, i)
+			}
 			closed(t, table)
 			mine := b[headerSize+int(ref)*entrySize:][:entrySize]
 			version := binary.NativeEndian.Uint32(mine)
