@@ -67,17 +67,17 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 	if n.Kind != yaml.MappingNode {
 		return nil, d.errorf(n, path, "want fields, as in name: value, not %s", describe(n))
 	}
-	fields := fieldsOf(t)
+	known := fieldsOf(t)
 	m := map[string]any{}
 	err := d.pairs(n, path, func(key string, v *yaml.Node, line int) error {
-		ft, ok := fields[key]
+		ft, ok := known[key]
 		at := join(path, key)
 		if !ok {
-			return &Error{File: d.pod.File, Line: line, Field: at, Problem: "Kubernetes has no such field here" + suggest(key, fields)}
+			return &Error{File: d.pod.File, Line: line, Field: at, Problem: "Kubernetes has no such field here" + suggest(key, known)}
 		}
 		below := "-"
 		if pattern != "-" {
-			below = d.honoured(join(pattern, key), v)
+			below = d.treat(join(pattern, key), v)
 		}
 		value, err := d.value(v, ft, at, below)
 		m[key] = value
@@ -86,12 +86,14 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 	return m, err
 }
 
-// honoured returns the pattern to go on with below a field, "-" if it is not honoured, of which it warns.
-func (d *decoder) honoured(pattern string, v *yaml.Node) string {
-	known, ok := honouredFields[pattern]
+// treat returns the pattern to go on with below a field, "-" if it is not honoured, of which it warns.
+func (d *decoder) treat(pattern string, v *yaml.Node) string {
+	t, ok := treatmentOf(pattern)
 	switch {
-	case ok && known:
+	case ok && t.honoured:
 		return pattern
+	case ok && t.warning != "" && !wishless(pattern, v):
+		d.set.warn(pattern, "%s, line %d: %s is not honoured here: %s", d.pod.File, v.Line, pattern, t.warning)
 	case !ok && !wishless(pattern, v):
 		d.set.warn(pattern, "%s, line %d: %s is not honoured here", d.pod.File, v.Line, pattern)
 	}

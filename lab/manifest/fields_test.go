@@ -1,0 +1,62 @@
+package manifest
+
+import (
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// What becomes of a field of a Pod is decided for each that Kubernetes' types have, and for no other: a newer k8s.io/api that
+// brings a field wants a row in the table.
+func TestFieldsExhaustive(t *testing.T) {
+	undecided := maps.Clone(fields)
+	var walk func(t reflect.Type, pattern string, visit func(pattern string, known bool))
+	walk = func(t reflect.Type, pattern string, visit func(string, bool)) {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler) {
+			return
+		}
+		for name, below := range fieldsOf(t) {
+			at := join(pattern, name)
+			decided, known := treatmentOf(at)
+			visit(at, known)
+			if decided.honoured {
+				walk(below, at, visit)
+			}
+		}
+	}
+	walk(reflect.TypeFor[corev1.Pod](), "", func(at string, known bool) {
+		if !known {
+			t.Errorf("nothing is said about %s", at)
+		}
+		delete(undecided, at)
+	})
+	for at := range undecided {
+		t.Errorf("Kubernetes has no field %s, or it lies below one that is not honoured", at)
+	}
+}
+
+// Each field that is not honoured is told of, with what is so in its place.
+func TestWarnings(t *testing.T) {
+	for at, decided := range fields {
+		if decided.honoured && decided.warning != "" {
+			t.Errorf("%s is honoured, and warned of", at)
+		}
+	}
+	s, err := Parse("x.yaml", []byte(edited("spec:", "spec:\n  hostAliases: [{ip: 10.0.0.1}]")+"    tty: true\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"x.yaml, line 6: spec.hostAliases is not honoured here: /etc/hosts is this machine's",
+		"x.yaml, line 11: spec.containers.tty is not honoured here: a container writes to a pipe; middleway exec at a terminal has one",
+	}
+	if got := strings.Join(s.Warnings, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+}
