@@ -45,8 +45,9 @@ var arrows = []arrow{
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock", "lab surrounds whole nodes with namespaces, links and a control plane"},
 	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
+	{"lab/logs", "", "what containers print goes from pipes to files and back"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
-	{"lab/playground", "lab lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
+	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/*", "one loop joins what the parts below compile"},

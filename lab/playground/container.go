@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/logs"
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
@@ -27,13 +28,14 @@ const (
 type container struct {
 	pod  *Pod
 	spec *corev1.Container
-	out  *output
+	out  *logs.Log
 	stop chan struct{} // closed by end
 	done chan struct{} // closed when run has ended; nil before begin
 	once sync.Once
 
 	mu       sync.Mutex
 	process  *lab.Process // the present run, or the last
+	output   *logs.Run    // of process
 	state    ContainerState
 	reason   string    // why it does not run
 	next     time.Time // of the next run, while it waits for that
@@ -41,12 +43,9 @@ type container struct {
 	restarts int
 }
 
-func newContainer(p *Pod, spec *corev1.Container) (*container, error) {
-	out, err := newOutput(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name, spec.Name+".log"))
-	if err != nil {
-		return nil, err
-	}
-	return &container{pod: p, spec: spec, out: out, stop: make(chan struct{}), state: ContainerWaiting}, nil
+func newContainer(p *Pod, spec *corev1.Container) *container {
+	out := logs.New(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name, spec.Name))
+	return &container{pod: p, spec: spec, out: out, stop: make(chan struct{}), state: ContainerWaiting}
 }
 
 // begin starts the container; it returns when the first start was tried.
@@ -55,6 +54,7 @@ func (c *container) begin() {
 	started := make(chan struct{})
 	go func() {
 		defer close(c.done)
+		defer c.out.Finish()
 		c.run(started)
 	}()
 	<-started
@@ -109,10 +109,7 @@ func (c *container) again(code int) bool {
 
 // start starts the command; reason says why it could not be.
 func (c *container) start() (code int, reason string) {
-	p, err := c.command()
-	if err == nil {
-		err = p.Start()
-	}
+	p, out, err := c.launch()
 	if err != nil {
 		var missing *commandError
 		if errors.As(err, &missing) {
@@ -121,10 +118,29 @@ func (c *container) start() (code int, reason string) {
 		return exitCannotStart, err.Error()
 	}
 	c.mu.Lock()
-	c.process, c.state, c.reason, c.next = p, ContainerRunning, "", time.Time{}
+	c.process, c.output, c.state, c.reason, c.next = p, out, ContainerRunning, "", time.Time{}
 	c.mu.Unlock()
 	c.pod.changed()
 	return 0, ""
+}
+
+// launch starts the command, with its output kept.
+func (c *container) launch() (*lab.Process, *logs.Run, error) {
+	out, err := c.out.Begin()
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := c.command()
+	if err == nil {
+		p.Streams = out.Streams()
+		err = p.Start()
+	}
+	out.Started()
+	if err != nil {
+		out.End()
+		return nil, nil, err
+	}
+	return p, out, nil
 }
 
 // exitCannotStart is the code that Kubernetes gives a container which could not be started.
@@ -143,7 +159,6 @@ func (c *container) command() (*lab.Process, error) {
 	}
 	p := lab.Exec(c.pod.ns, argv...)
 	p.Path, p.Env, p.Bare, p.Dir, p.Isolated = path, env, true, dir, true
-	p.Output = c.out
 	return p, nil
 }
 
@@ -180,8 +195,9 @@ func (c *container) wait() (code int, reason string) {
 		terminate(p, c.grace())
 	}
 	code = exitCode(p.Wait())
+	c.output.End()
 	reason = fmt.Sprintf("exit code %d", code)
-	if line := lastLine(p.Tail()); line != "" && code != 0 {
+	if line := lastLine(c.out.Tail()); line != "" && code != 0 {
 		reason += ": " + line
 	}
 	return code, reason
@@ -240,7 +256,7 @@ func (c *container) running() (*lab.Process, error) {
 func (c *container) status() ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ContainerStatus{Name: c.spec.Name, State: c.state, Message: c.reason, ExitCode: c.exitCode, Restarts: c.restarts, Output: c.out.path}
+	s := ContainerStatus{Name: c.spec.Name, State: c.state, Message: c.reason, ExitCode: c.exitCode, Restarts: c.restarts, Output: c.out.Path()}
 	switch {
 	case c.state == ContainerRunning:
 		s.PID = c.process.PID()

@@ -24,7 +24,7 @@ import (
 //	up.json           its outer process, for Down
 //	up.sock           its control socket
 //	up.log            what it printed, if it is detached
-//	output/           what containers print, in NAMESPACE/POD/CONTAINER.log
+//	output/           what containers print, in NAMESPACE/POD/CONTAINER/RUN.log
 //	sockets           where the daemons of an ordinary user get their sockets
 //	bin/middleway     this program, for pods' commands
 //	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -46,11 +47,7 @@ func newPod(c *Cluster, n *Node, m *manifest.Pod) (*Pod, error) {
 		}
 	}
 	for i := range m.Spec.Containers {
-		added, err := newContainer(p, &m.Spec.Containers[i])
-		if err != nil {
-			return nil, errors.Join(err, p.close())
-		}
-		p.containers = append(p.containers, added)
+		p.containers = append(p.containers, newContainer(p, &m.Spec.Containers[i]))
 	}
 	return p, nil
 }
@@ -109,8 +106,9 @@ func (p *Pod) close() error {
 	wg.Wait()
 	var errs []error
 	for _, c := range p.containers {
-		errs = append(errs, c.out.close())
+		errs = append(errs, c.out.Close())
 	}
+	_ = os.Remove(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name)) // nothing is in it unless that was told
 	if p.attached {
 		ctx, cancel := context.WithTimeout(context.Background(), detachWait)
 		defer cancel()

@@ -75,7 +75,7 @@ type ContainerStatus struct {
 	ExitCode *int           `json:"exitCode,omitempty"` // of the last run that has ended
 	Restarts int            `json:"restarts"`
 	PID      int            `json:"pid,omitempty"`
-	Output   string         `json:"output"`            // the file of what it printed last
+	Output   string         `json:"output,omitempty"`  // the file of what it prints, or printed last
 	Message  string         `json:"message,omitempty"` // why it does not run
 }
 

@@ -121,7 +121,7 @@ func TestManifests(t *testing.T) {
 	if got := p.pod("failed"); got.Reason() != "main: exit code 3: why it failed" || *got.Containers[0].ExitCode != 3 {
 		t.Errorf("failed: got %+v", got)
 	}
-	if b, err := os.ReadFile(p.pod("failed").Containers[0].Output); err != nil || string(b) != "why it failed\n" {
+	if b, err := os.ReadFile(p.pod("failed").Containers[0].Output); err != nil || !strings.HasSuffix(string(b), " stdout F why it failed\n") {
 		t.Errorf("output of failed: got %v, %q", err, b)
 	}
 	p.eventually("the next start is announced", func() bool {
