@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,9 +14,23 @@ import (
 )
 
 // isolate asks for PID and mount namespaces of the process's own.
-func (p *Process) isolate() {
+func (p *Process) isolate() error {
 	p.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID | syscall.CLONE_NEWNS
-	p.cmd.Env = append(p.cmd.Env, procVar+"=1")
+	mounts, err := json.Marshal(p.Mounts)
+	if err != nil {
+		return err
+	}
+	p.enterHostname(p.Hostname)
+	p.cmd.Env = append(p.cmd.Env, mountsVar+"="+string(mounts), dirVar+"="+p.Dir)
+	p.cmd.Dir = "" // it may be in what is mounted
+	return nil
+}
+
+// enterHostname lets the process enter a UTS namespace, if there is one.
+func (p *Process) enterHostname(h *Hostname) {
+	if h != nil {
+		p.cmd.Env = append(p.cmd.Env, utsVar+"="+p.extraFile(h.file))
+	}
 }
 
 // join returns what starts the process in the PID namespace of an isolated one. The child enters its mount namespace by
@@ -30,6 +45,7 @@ func (p *Process) join() (inside func(start func() error, done <-chan struct{}) 
 		files = append(files, f)
 	}
 	p.cmd.Env = append(p.cmd.Env, mountVar+"="+p.extraFile(files[1]), dirVar+"="+p.Dir)
+	p.enterHostname(p.Beside.Hostname)
 	p.cmd.Dir = "" // it is one of the other mount namespace
 	// Go would take a parent in another PID namespace for a dead one. The child sets the signal by itself in its first step, and
 	// ends with the isolated process in any case.
@@ -95,29 +111,52 @@ func (p *Process) Catches(sig syscall.Signal) bool {
 	return err == nil && caught&(1<<(sig-1)) != 0
 }
 
-// enterMounts is the part of a child's first step that is about mounts: those of an isolated process, or its own /proc.
-func enterMounts() error {
-	if text, ok := os.LookupEnv(mountVar); ok {
-		fd, err := strconv.Atoi(text)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", mountVar, err)
-		}
-		unix.CloseOnExec(fd)
+// enterOthers is the part of a child's first step that is about namespaces other than the network's: those of an isolated
+// process, or mounts of its own.
+func enterOthers() error {
+	if err := enter(utsVar, unix.CLONE_NEWUTS, "UTS"); err != nil {
+		return err
+	}
+	if os.Getenv(mountVar) != "" {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its working directory may not move
 			return fmt.Errorf("leave the file system context: %w", err)
 		}
-		if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("enter mount namespace: %w", err)
-		}
-		if dir := os.Getenv(dirVar); dir != "" {
-			if err := unix.Chdir(dir); err != nil {
-				return fmt.Errorf("working directory %s: %w", dir, err)
-			}
+		if err := enter(mountVar, unix.CLONE_NEWNS, "mount"); err != nil {
+			return err
 		}
 	}
-	if os.Getenv(procVar) == "" {
+	if text, ok := os.LookupEnv(mountsVar); ok {
+		if err := ownMounts(text); err != nil {
+			return err
+		}
+	}
+	if dir := os.Getenv(dirVar); dir != "" {
+		if err := unix.Chdir(dir); err != nil {
+			return fmt.Errorf("working directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// enter moves this thread into the namespace whose descriptor a variable tells; without the variable it stays where it is.
+func enter(variable string, kind int, name string) error {
+	text := os.Getenv(variable)
+	if text == "" {
 		return nil
 	}
+	fd, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", variable, err)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.Setns(fd, kind); err != nil {
+		return fmt.Errorf("enter %s namespace: %w", name, err)
+	}
+	return nil
+}
+
+// ownMounts makes a /proc of the new PID namespace, and the mounts that a variable lists.
+func ownMounts(list string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -126,7 +165,11 @@ func enterMounts() error {
 	if err != nil && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	return nil
+	var all []Mount
+	if err := json.Unmarshal([]byte(list), &all); err != nil {
+		return fmt.Errorf("read %s: %w", mountsVar, err)
+	}
+	return makeMounts(all)
 }
 
 func closeFiles(files []*os.File) {

@@ -32,14 +32,19 @@ type Process struct {
 	Streams *[3]*os.File
 	// Terminal makes Streams[0] the controlling terminal of the process, in a session of its own.
 	Terminal bool
-	// Path of the program of Exec. Default: its name, looked up in PATH.
+	// Path of the program of Exec. Default: its name, looked up in PATH; an isolated process, and one beside it, looks among what it
+	// sees itself.
 	Path string
 	// Bare: Env is the whole environment.
 	Bare bool
 	// Isolated gives the process PID and mount namespaces of its own, with a /proc that shows them: it is process 1 there, and
 	// all that it starts ends with it.
 	Isolated bool
-	// Beside runs the process in the PID and mount namespaces of an isolated one that runs.
+	// Mounts are made in the mount namespace of an isolated process.
+	Mounts []Mount
+	// Hostname is the UTS namespace of an isolated process. Default: the lab's.
+	Hostname *Hostname
+	// Beside runs the process in the PID, mount and UTS namespaces of an isolated one that runs.
 	Beside *Process
 
 	name  string
@@ -72,14 +77,15 @@ func Exec(ns *Namespace, argv ...string) *Process {
 	return p
 }
 
-// Start starts the process. It is in the namespace as a whole from its first instruction on.
+// Start starts the process. It is in the namespace as a whole from its first instruction on. An isolated process, or one beside
+// it, has become its program when Start returns; the error is a *StartError by errors.As if it could not.
 func (p *Process) Start() error {
 	if !ranRole.Load() {
 		return fmt.Errorf("start %s: %w", p.name, errNoRunRole)
 	}
 	if p.execs {
 		path, err := p.Path, error(nil)
-		if path == "" {
+		if path == "" && !p.Isolated && p.Beside == nil {
 			if path, err = exec.LookPath(p.name); err != nil {
 				return fmt.Errorf("start %s: %w", p.name, err)
 			}
@@ -95,8 +101,19 @@ func (p *Process) Start() error {
 	p.cmd.Dir = p.Dir
 	// In a group of its own it does not get the terminal's Ctrl-C, upon which the lab ends things in their order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: !p.Terminal}
+	var report, reported *os.File
+	if p.Isolated || p.Beside != nil {
+		var err error
+		if reported, report, err = os.Pipe(); err != nil {
+			return fmt.Errorf("start %s: %w", p.name, err)
+		}
+		defer closeFiles([]*os.File{reported, report})
+		p.cmd.Env = append(p.cmd.Env, reportVar+"="+p.extraFile(report))
+	}
 	if p.Isolated {
-		p.isolate()
+		if err := p.isolate(); err != nil {
+			return fmt.Errorf("start %s: %w", p.name, err)
+		}
 	}
 	onThread := func(start func() error, _ <-chan struct{}) error { return onSpawner(start) }
 	if p.Beside != nil {
@@ -120,7 +137,15 @@ func (p *Process) Start() error {
 	p.running = true
 	p.done = done
 	go p.reap()
-	return nil
+	if reported == nil {
+		return nil
+	}
+	report.Close()
+	err := awaitProgram(reported)
+	if err != nil {
+		<-p.done
+	}
+	return err
 }
 
 // extraFile hands a file to the child and returns the number of its descriptor there.

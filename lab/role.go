@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,16 +20,18 @@ import (
 // namespaceVar set: one thread moves into the namespace and replaces the whole process, so that no thread of a Go
 // runtime is ever outside. Then it is this program again with roleVar set, or the program named by execVar.
 const (
-	namespaceVar = "MIDDLEWAY_LAB_NETNS" // number of the inherited descriptor of the network namespace
-	roleVar      = "MIDDLEWAY_LAB_ROLE"  // the role to run
-	execVar      = "MIDDLEWAY_LAB_EXEC"  // path of the program to become
-	procVar      = "MIDDLEWAY_LAB_PROC"  // set in a new PID namespace, which wants a /proc
-	mountVar     = "MIDDLEWAY_LAB_MNTNS" // number of the inherited descriptor of a mount namespace
-	dirVar       = "MIDDLEWAY_LAB_DIR"   // working directory there
+	namespaceVar = "MIDDLEWAY_LAB_NETNS"  // number of the inherited descriptor of the network namespace
+	roleVar      = "MIDDLEWAY_LAB_ROLE"   // the role to run
+	execVar      = "MIDDLEWAY_LAB_EXEC"   // path of the program to become
+	mountsVar    = "MIDDLEWAY_LAB_MOUNTS" // in a new mount namespace: what to mount there, in JSON
+	mountVar     = "MIDDLEWAY_LAB_MNTNS"  // number of the inherited descriptor of a mount namespace
+	utsVar       = "MIDDLEWAY_LAB_UTSNS"  // number of the inherited descriptor of a UTS namespace
+	dirVar       = "MIDDLEWAY_LAB_DIR"    // working directory there
+	reportVar    = "MIDDLEWAY_LAB_REPORT" // number of the inherited descriptor to which a failure of the first step is told
 )
 
 // stepVars are the variables of the first step.
-var stepVars = []string{namespaceVar, execVar, procVar, mountVar, dirVar}
+var stepVars = []string{namespaceVar, execVar, mountsVar, mountVar, utsVar, dirVar, reportVar}
 
 // Exit codes of a child that did not get as far as its program, as shells have them.
 const (
@@ -59,16 +62,8 @@ func RegisterRole(name string, main func(args []string) int) {
 // RunRole must be the first call in main. In a process started by Command it runs the role and does not return.
 func RunRole() {
 	ranRole.Store(true)
-	if fd, ok := os.LookupEnv(namespaceVar); ok {
-		err := enterAndExec(fd)
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		switch {
-		case errors.Is(err, unix.ENOENT):
-			os.Exit(exitNotFound)
-		case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC):
-			os.Exit(exitNoExecutable)
-		}
-		os.Exit(exitRole)
+	if _, ok := os.LookupEnv(namespaceVar); ok {
+		os.Exit(tell(startError(enterAndExec())))
 	}
 	name, ok := os.LookupEnv(roleVar)
 	if !ok {
@@ -85,21 +80,27 @@ func RunRole() {
 	os.Exit(main(os.Args[1:]))
 }
 
-// enterAndExec is a child's first step; it returns only on error. fdText is "" for a child that stays in its parent's
-// namespace.
-func enterAndExec(fdText string) error {
-	runtime.LockOSThread()
-	if fdText != "" {
-		fd, err := strconv.Atoi(fdText)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", namespaceVar, err)
-		}
-		unix.CloseOnExec(fd)
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
-		}
+// tell reports why the first step failed, to the parent if that waits for it, and returns the exit code.
+func tell(e *StartError) int {
+	fd, err := strconv.Atoi(os.Getenv(reportVar))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", e)
+		return e.Code
 	}
-	if err := enterMounts(); err != nil {
+	_ = json.NewEncoder(os.NewFile(uintptr(fd), "report")).Encode(e) // a parent that has gone needs none
+	return e.Code
+}
+
+// enterAndExec is a child's first step; it returns only on error. A child without a network namespace stays in its parent's.
+func enterAndExec() error {
+	runtime.LockOSThread()
+	if fd, err := strconv.Atoi(os.Getenv(reportVar)); err == nil {
+		unix.CloseOnExec(fd)
+	}
+	if err := enter(namespaceVar, unix.CLONE_NEWNET, "network"); err != nil {
+		return err
+	}
+	if err := enterOthers(); err != nil {
 		return err
 	}
 	// Pdeathsig belongs to a thread, and only the thread that calls exec stays.
@@ -107,8 +108,14 @@ func enterAndExec(fdText string) error {
 		return fmt.Errorf("set parent death signal: %w", err)
 	}
 	program, ok := os.LookupEnv(execVar)
-	if !ok {
+	switch {
+	case !ok:
 		program = "/proc/self/exe"
+	case program == "":
+		var err error
+		if program, err = lookPath(os.Args[0]); err != nil {
+			return err
+		}
 	}
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
