@@ -46,6 +46,7 @@ var arrows = []arrow{
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock", "lab surrounds whole nodes with namespaces, links and a control plane"},
 	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
+	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan capture/pcapng", "the demo drives a playground and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
@@ -74,6 +75,8 @@ var arrows = []arrow{
 	{"stack/service", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/policy", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/netstack", "stack/packet", "a part of the stack knows packets, not its neighbours"},
+
+	{"capture/pcapng", "", "a pure encoder"},
 
 	{"proxy", "stack/netstack stack/service", "a proxy joins host sockets to pods through the netstack"},
 	{"ingress", "stack/netstack stack/service", "ingress is HTTP on top of the same netstack"},
