@@ -65,6 +65,7 @@ var arrows = []arrow{
 	{"stack", "stack/*", "stack never imports tunnel: it declares Port, and node passes the tunnel in"},
 	{"stack/packet/packettest", "stack/packet", "packets for tests are packets"},
 	{"stack/packet", "", "everything on a packet's way stands on it"},
+	{"stack/tap", "stack/packet", "a copy of a packet is a packet; whoever moves packets may be looked at (ADR 0015)"},
 	{"stack/dns", "", "DNS is a table and a protocol, no packets"},
 	{"stack/tun", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/tun/tuntest", "stack/tun stack/packet", "an in-memory device is a device"},
@@ -81,7 +82,7 @@ var arrows = []arrow{
 	{"proxy", "stack/netstack stack/service", "a proxy joins host sockets to pods through the netstack"},
 	{"ingress", "stack/netstack stack/service", "ingress is HTTP on top of the same netstack"},
 
-	{"tunnel", "tunnel/* stack/packet", "tunnel knows peers and packets, not what the stack does with them"},
+	{"tunnel", "tunnel/* stack/packet stack/tap", "tunnel knows peers and packets, not what the stack does with them"},
 	{"tunnel/vxlan", "", "a pure codec"},
 	{"tunnel/hello", "", "a pure codec"},
 	{"tunnel/udp", "stack/packet", "sockets carry buffers"},

@@ -49,7 +49,7 @@ func (o *outward) drain() {
 	o.batch.Flush(ignoreFailed)
 }
 
-func ignoreFailed(int, error) {}
+func ignoreFailed(int, int, error) {}
 
 // add puts a frame into the batch, with heads as room for its headers, and returns the room that is left.
 func (o *outward) add(frame, heads []byte) []byte {

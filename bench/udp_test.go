@@ -123,4 +123,4 @@ func (w *wire) send(segments int, pairs bool) {
 	w.batch.Flush(w.failed)
 }
 
-func (w *wire) failed(_ int, err error) { w.b.Error(err) }
+func (w *wire) failed(_, _ int, err error) { w.b.Error(err) }

@@ -6,6 +6,7 @@ import (
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/icmp"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 )
 
 // answerer is what a forwarder needs to tell sources why their packets did not get further.
@@ -146,6 +147,9 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 	if !f.mayTell(e.Kind, &p.Flow) {
 		return
 	}
+	if f.taps != nil {
+		f.taps.Answered(uint8(e.Kind))
+	}
 	head, rest := f.quote(b[:p.Len], p, o)
 	if from == originNode {
 		f.s.tell(e, p, head, rest)
@@ -155,11 +159,19 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 	packet.Offload{}.Encode(nb.Space())
 	nb.SetFrame(packet.VnetLen + e.Build(nb.Space()[packet.VnetLen:], gateway, p, head, rest))
 	f.answers.sent.add(1, len(nb.Packet()))
-	if reason := packet.Parse(nb.Packet(), &f.answers.parsed); reason != packet.Kept {
-		f.refuse(nb, reason)
-		return
+	reason := packet.Parse(nb.Packet(), &f.answers.parsed)
+	if f.taps != nil {
+		f.taps.Nest()
+		f.taps.Enter(tap.Place{Layer: tap.Gateway}, tap.Packet{P: &f.answers.parsed, Body: nb.Packet(), Error: true})
 	}
-	f.forward(nb, &f.answers.parsed, packet.Offload{}, originNode)
+	if reason == packet.Kept {
+		f.forward(nb, &f.answers.parsed, packet.Offload{}, originNode)
+	} else {
+		f.refuse(nb, reason)
+	}
+	if f.taps != nil {
+		f.taps.Unnest()
+	}
 }
 
 // mayTell takes an error to the source of a flow from the limit of its kind.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 	"github.com/middleway-net/middleway/stack/tun/tuntest"
 )
 
@@ -48,6 +49,7 @@ type fakePort struct {
 	drops   packet.Drops
 	parsed  packet.Parsed
 	pending []*packet.Buffer
+	taps    tap.Writers
 
 	mu   sync.Mutex
 	sent []sent
@@ -69,19 +71,23 @@ func (p *fakePort) Receive(deliver func([]byte, *packet.Parsed, packet.Offload))
 		}
 		n++
 		frame := append([]byte(nil), buf[:size]...)
-		if r := packet.Parse(frame[packet.VnetLen:], &p.parsed); r != packet.Kept {
+		r := packet.Parse(frame[packet.VnetLen:], &p.parsed)
+		p.taps.Enter(tap.Place{Layer: tap.Tunnel}, tap.Packet{P: &p.parsed, Body: frame[packet.VnetLen:], Bare: true})
+		if r != packet.Kept {
 			p.drops.Add(r, 1)
+			p.taps.Dropped(r, 1)
 			continue
 		}
 		deliver(frame, &p.parsed, packet.Offload{})
 	}
 }
 
-func (p *fakePort) Send(b *packet.Buffer, _ *packet.Parsed, _ packet.Offload, to netip.Addr) {
+func (p *fakePort) Send(b *packet.Buffer, parsed *packet.Parsed, _ packet.Offload, to netip.Addr) {
 	p.mu.Lock()
 	p.sent = append(p.sent, sent{to, append([]byte(nil), b.Packet()...)})
 	p.mu.Unlock()
 	p.pending = append(p.pending, b)
+	p.taps.Leave(tap.Place{Layer: tap.Tunnel, Peer: to}, tap.Packet{P: parsed, Body: b.Packet(), Bare: true}, 0)
 }
 
 func (p *fakePort) Flush() {
@@ -94,6 +100,8 @@ func (p *fakePort) Flush() {
 func (p *fakePort) MTU(netip.Addr) int { return testMTU }
 
 func (p *fakePort) Drops() *packet.Drops { return &p.drops }
+
+func (p *fakePort) Tap(ws tap.Writers) { p.taps = ws }
 
 // fakeNode keeps what is delivered to the node.
 type fakeNode struct {
@@ -119,9 +127,21 @@ type bed struct {
 
 	dropped map[string]uint64 // counted when outcome looked last
 	errors  []answered        // ICMP errors that outcome came across
+	tally   *tally            // nil in benchmarks
 }
 
+// newBed returns a bed. In tests a tap looks on.
 func newBed(t testing.TB, workers int) *bed {
+	t.Helper()
+	d := bareBed(t, workers)
+	if t, ok := t.(*testing.T); ok {
+		d.lookOn(t)
+	}
+	return d
+}
+
+// bareBed returns a bed on which nobody looks.
+func bareBed(t testing.TB, workers int) *bed {
 	t.Helper()
 	d := &bed{a: device(t, workers), b: device(t, workers), wire: device(t, workers), node: &fakeNode{}, dropped: map[string]uint64{}}
 	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway, gateway6}, MTU: testMTU}

@@ -4,6 +4,7 @@ import (
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 )
 
 // origin says where a packet came from.
@@ -25,6 +26,9 @@ func (f *forwarder) fromPod(att *attachment, b *packet.Buffer) {
 		return
 	}
 	reason := packet.Parse(b.Packet(), p)
+	if f.taps != nil {
+		f.taps.Enter(att.place(), tap.Packet{P: p, Offload: o, Body: b.Packet()})
+	}
 	if reason == packet.Kept {
 		reason = o.Check(b.Packet(), p)
 	}
@@ -71,6 +75,9 @@ func (f *forwarder) forwardJudged(b *packet.Buffer, p *packet.Parsed, o packet.O
 		return
 	}
 	v, to := f.judge(p, from)
+	if f.taps != nil {
+		f.noteJudged(v, to, &p.Flow)
+	}
 	if !f.passes(b.Packet(), p, o, v, to, from) {
 		b.Release()
 		return
@@ -91,7 +98,11 @@ func (f *forwarder) leave(b *packet.Buffer, p *packet.Parsed, o packet.Offload, 
 // fromNode takes a packet of the node's own netstack. It takes ownership of b.
 func (f *forwarder) fromNode(b *packet.Buffer, o packet.Offload) {
 	p := &f.parsed
-	if reason := packet.Parse(b.Packet(), p); reason != packet.Kept {
+	reason := packet.Parse(b.Packet(), p)
+	if f.taps != nil {
+		f.taps.Enter(tap.Place{Layer: tap.Gateway}, tap.Packet{P: p, Offload: o, Body: b.Packet()})
+	}
+	if reason != packet.Kept {
 		f.refuse(b, reason)
 		return
 	}
@@ -108,6 +119,9 @@ func (w *worker) receive() {
 func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 	b := frame[packet.VnetLen:]
 	if !f.train.Empty() && f.train.Append(b, p, o) {
+		if f.taps != nil {
+			f.taps.Join()
+		}
 		return
 	}
 	f.flushTrain()
@@ -124,6 +138,9 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		return
 	}
 	v, to := f.judge(p, originPeer)
+	if f.taps != nil {
+		f.noteJudged(v, to, &p.Flow)
+	}
 	if !f.passes(b, p, o, v, to, originPeer) {
 		return
 	}
@@ -134,6 +151,9 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		}
 		if f.train.Start(frame, p, o); !f.to.merges(p) {
 			f.train.Close()
+		}
+		if f.taps != nil {
+			f.taps.StartTrain()
 		}
 		return
 	}
@@ -152,12 +172,21 @@ func (f *forwarder) flushTrain() {
 		return
 	}
 	n, length := f.train.Count(), f.train.Len()
-	if reason := f.editTrain(); reason != packet.Kept {
-		f.drop(reason, n)
-	} else if frame, more := f.train.Finish(); f.to.queue(f.queue).Write(frame, more) != nil {
-		f.drop(packet.DropDevice, n)
-	} else {
+	reason := f.editTrain()
+	var frame []byte
+	var more [][]byte
+	if reason == packet.Kept {
+		if frame, more = f.train.Finish(); f.to.queue(f.queue).Write(frame, more) != nil {
+			reason = packet.DropDevice
+		}
+	}
+	if reason == packet.Kept {
 		f.moved.add(n, length)
+	} else {
+		f.drops.Add(reason, n)
+	}
+	if f.taps != nil {
+		f.noteTrain(reason, frame, more)
 	}
 	f.train.Reset()
 }
@@ -284,7 +313,10 @@ func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v 
 		f.refuse(b, packet.DropDevice)
 		return
 	}
-	f.moved.add(1, p.Len)
+	f.forwarded(p.Len)
+	if f.taps != nil {
+		f.taps.Leave(to.place(), tap.Packet{P: p, Offload: o, Body: b.Packet()}, 0)
+	}
 	b.Release()
 }
 
@@ -293,7 +325,7 @@ func (f *forwarder) toPeer(b *packet.Buffer, p *packet.Parsed, o packet.Offload,
 		f.refuse(b, packet.DropNoRoute)
 		return
 	}
-	f.moved.add(1, p.Len)
+	f.forwarded(p.Len)
 	f.port.Send(b, p, o, v.Peer)
 }
 
@@ -306,7 +338,10 @@ func (f *forwarder) toNode(b []byte, p *packet.Parsed, o packet.Offload) {
 		f.drop(packet.DropChecksum, 1) // netstack is told that checksums are right
 		return
 	}
-	f.moved.add(1, p.Len)
+	f.forwarded(p.Len)
+	if f.taps != nil {
+		f.taps.Leave(tap.Place{Layer: tap.Gateway}, tap.Packet{P: p, Offload: o, Body: b}, 0)
+	}
 	f.s.node.Deliver(b, p, o)
 }
 

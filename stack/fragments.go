@@ -13,6 +13,9 @@ func (f *forwarder) forwardFragment(b *packet.Buffer, p *packet.Parsed, o packet
 		}
 		f.forwardJudged(b, p, o, from)
 		for _, early := range waiting {
+			if f.taps != nil {
+				f.noteLate(early)
+			}
 			f.forwardCopy(early, packet.Offload{}, from)
 		}
 		return
@@ -23,6 +26,9 @@ func (f *forwarder) forwardFragment(b *packet.Buffer, p *packet.Parsed, o packet
 	case reason != packet.Kept:
 		f.refuse(b, reason)
 	case !found:
+		if f.taps != nil {
+			f.taps.Held()
+		}
 		b.Release()
 	default:
 		f.forwardJudged(b, p, o, from)

@@ -347,6 +347,7 @@ func TestSetHostAddrs(t *testing.T) {
 // TestHostNoAllocs: no packet of the host allocates, translated or not, new or known.
 func TestHostNoAllocs(t *testing.T) {
 	d := newHostBed(t, 1)
+	d.tally.blind = true
 	w := d.workers[0]
 	host := d.tables.Load().host
 	host.queues[0] = discard{}

@@ -57,11 +57,18 @@ func (s *Stack) Inject(o packet.Offload, parts ...[]byte) {
 	l := &s.local
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.begin()
+	l.inject(o, parts)
+	l.flush()
+}
+
+func (l *localWorker) inject(o packet.Offload, parts [][]byte) {
 	b := l.pool.Get()
 	space := b.Space()
 	n := packet.VnetLen
 	for _, part := range parts {
 		if n+len(part) > packet.VnetLen+packet.MaxSize {
+			l.noteTooLong(parts)
 			l.refuse(b, packet.DropTooBig)
 			return
 		}
@@ -69,7 +76,5 @@ func (s *Stack) Inject(o packet.Offload, parts ...[]byte) {
 	}
 	o.Encode(space)
 	b.SetFrame(n)
-	l.begin()
 	l.fromNode(b, o)
-	l.flush()
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/fragment"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 )
 
 // Queue is one worker's end of a pod's device. A frame is a virtio_net_hdr of packet.VnetLen bytes and an IP packet.
@@ -51,6 +52,9 @@ type Port interface {
 	MTU(peer netip.Addr) int
 	// Drops returns the counters of what the port dropped.
 	Drops() *packet.Drops
+	// Tap lets the goroutine's taps see what is received and sent from now on; nil ends that. It is called between two batches.
+	// What Receive hands over has been entered there, and gets its verdict by deliver.
+	Tap(tap.Writers)
 }
 
 // Node is where packets addressed to the node itself end.
@@ -114,6 +118,9 @@ type Stack struct {
 	clock     func() time.Duration // since the stack was made
 	told      chan []byte          // ICMP errors for the netstack
 	gone      gone
+	taps      atomic.Pointer[taps] // nil if nobody looks on
+
+	fragmentsMu sync.Mutex // guards the taps' writers for fragments
 
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
@@ -158,6 +165,7 @@ func New(c Config) (*Stack, error) {
 		s.workers = append(s.workers, w)
 	}
 	s.local.init(s, c)
+	s.fragments.Lost = s.noteLostFragment
 	return s, nil
 }
 

@@ -378,6 +378,7 @@ func TestInject(t *testing.T) {
 // TestNoAllocs: no packet on its way allocates.
 func TestNoAllocs(t *testing.T) {
 	d := newBed(t, 1)
+	d.tally.blind = true
 	w := d.workers[0]
 	att := d.tables.Load().attachments[d.idA]
 	for name, s := range map[string]packettest.Packet{

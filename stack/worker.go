@@ -10,6 +10,7 @@ import (
 
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 )
 
 // drainBudget is how many frames of one device a worker takes before it looks at the next: 16 super-packets are a
@@ -107,10 +108,12 @@ func (w *worker) drain(token int32) {
 					w.s.gone.tell(r.att)
 					break
 				}
+				w.noteUnreadable(r.att)
 				w.drop(packet.DropMalformed, 1) // a frame that the device could not describe
 				continue
 			}
 			if n <= packet.VnetLen {
+				w.noteUnreadable(r.att)
 				w.refuse(b, packet.DropMalformed)
 				continue
 			}
@@ -223,6 +226,7 @@ func (w *worker) end() {
 // forwarder is what forwards packets for one goroutine: a worker, or the node's netstack under a lock.
 type forwarder struct {
 	s     *Stack
+	id    int
 	port  Port // nil without a tunnel
 	queue int  // which queue of a device it writes
 	pool  packet.Pool
@@ -242,12 +246,14 @@ type forwarder struct {
 	tables *tables
 	now    uint32
 	parsed packet.Parsed
+	tapped *taps
+	taps   tap.Writers // those of tapped that are this forwarder's; nil if nobody looks on
 
 	deliver func(frame []byte, p *packet.Parsed, o packet.Offload)
 }
 
 func (f *forwarder) init(s *Stack, id int, ports []Port) {
-	f.s, f.queue, f.cache = s, id, flow.NewCache(s.flows)
+	f.s, f.id, f.queue, f.cache = s, id, id, flow.NewCache(s.flows)
 	if ports != nil {
 		f.port = ports[id]
 	}
@@ -257,6 +263,9 @@ func (f *forwarder) init(s *Stack, id int, ports []Port) {
 // begin starts a batch.
 func (f *forwarder) begin() {
 	f.tables, f.now = f.s.tables.Load(), f.cache.Now()
+	if t := f.s.taps.Load(); t != f.tapped {
+		f.useTaps(t)
+	}
 }
 
 // flush ends a batch.
@@ -264,6 +273,23 @@ func (f *forwarder) flush() {
 	if f.port != nil {
 		f.port.Flush()
 	}
+	if f.taps != nil {
+		f.taps.Publish()
+	}
 }
 
-func (f *forwarder) drop(r packet.DropReason, n int) { f.drops.Add(r, n) }
+// drop counts n packets, the one under way or pieces of it, as dropped.
+func (f *forwarder) drop(r packet.DropReason, n int) {
+	f.drops.Add(r, n)
+	if f.taps != nil {
+		f.taps.Dropped(r, n)
+	}
+}
+
+// forwarded counts the packet under way, or a piece of it, of a length in bytes.
+func (f *forwarder) forwarded(length int) {
+	f.moved.add(1, length)
+	if f.taps != nil {
+		f.taps.Forwarded(1)
+	}
+}

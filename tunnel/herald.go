@@ -43,7 +43,7 @@ func (h *herald) send(p *peer, m hello.Message, probes []probe) {
 		}
 		h.batch.End(segment, packet.NotECT)
 	}
-	h.batch.Flush(func(int, error) {}) // what was not sent does not arrive
+	h.batch.Flush(func(int, int, error) {}) // what was not sent does not arrive
 }
 
 // part adds a message of size bytes to the datagram or train under way.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -17,7 +18,9 @@ type Port struct {
 	lanes   []lane
 	pending []*packet.Buffer // sent from, to be released at the next Flush
 	drops   packet.Drops
-	failed  func(int, error)
+	failed  func(int, int, error)
+
+	flushing *lane // the one whose batch is sent
 
 	// The last sender, since most batches have one.
 	table *peerTable
@@ -32,6 +35,9 @@ type Port struct {
 	parsed  packet.Parsed
 	outer   packet.ECN // the ECN field that it came with
 	segment int        // payload of a segment, if the kernel handed over an inner super-packet and told so; else 0
+
+	taps tap.Writers // nil if nobody looks on
+	seen seen
 }
 
 // lane is one sending socket: flows keep to theirs, so that they are not reordered.
@@ -40,6 +46,8 @@ type lane struct {
 	batch *udp.Batch
 	heads []byte // headers of the segments in the batch
 	used  int
+	seen  uint64 // by which number the taps know the next datagram
+	flown uint64 // and the first that is not flushed
 }
 
 // maxPending bounds the buffers that wait for a Flush.
@@ -68,7 +76,8 @@ func newPort(t *Tunnel, receives bool) (*Port, error) {
 		if err != nil {
 			return nil, errors.Join(err, p.close())
 		}
-		p.lanes = append(p.lanes, lane{conn: conn, batch: udp.NewBatch(conn), heads: make([]byte, laneHeads*headSize)})
+		first := uint64(len(p.lanes)+1) << laneBits
+		p.lanes = append(p.lanes, lane{conn: conn, batch: udp.NewBatch(conn), heads: make([]byte, laneHeads*headSize), seen: first, flown: first})
 	}
 	return p, nil
 }

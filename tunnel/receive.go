@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/tunnel/hello"
@@ -12,7 +13,7 @@ import (
 // packet.VnetLen bytes are free to be overwritten; frame and p are borrowed, the frame until the next Receive, p until
 // deliver returns. It returns how many datagrams came.
 func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packet.Offload)) (datagrams int) {
-	for _, m := range p.receive.Receive() {
+	for i, m := range p.receive.Receive() {
 		from := p.peerAt(m.From)
 		p.outer = m.ECN
 		for data, more := m.Data, true; more; datagrams++ { // at least one, which may be empty
@@ -21,18 +22,31 @@ func (p *Port) Receive(deliver func(frame []byte, parsed *packet.Parsed, o packe
 			if n < len(data) && from != nil && from.Unfinished && fills(data) {
 				p.segment, n = n, len(data)
 			}
+			if p.taps != nil {
+				p.noteReceived(data[:n], netip.AddrPortFrom(m.From, p.receive.Port(i)))
+			}
 			o, message, reason := p.open(data[:n], from)
 			switch {
 			case reason != packet.Kept:
-				p.drops.Add(reason, 1)
+				p.refuse(reason)
 			case !message:
 				deliver(data[vxlan.Overhead-packet.VnetLen:n], &p.parsed, o)
+			case p.taps != nil:
+				p.taps.Taken()
 			}
 			data = data[n:]
 			more = len(data) > 0
 		}
 	}
 	return datagrams
+}
+
+// refuse counts the datagram under way as dropped.
+func (p *Port) refuse(r packet.DropReason) {
+	p.drops.Add(r, 1)
+	if p.taps != nil {
+		p.taps.Dropped(r, 1)
+	}
 }
 
 // fills reports whether a message of several segments is one datagram: its inner packet reaches to the end. A kernel on this

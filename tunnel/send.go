@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
 	"github.com/middleway-net/middleway/tunnel/udp"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -12,8 +13,7 @@ import (
 func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to netip.Addr) {
 	peer := p.peerAt(to)
 	if peer == nil {
-		p.drops.Add(packet.DropSend, 1)
-		b.Release()
+		p.refuseSend(b, parsed, o, to, packet.DropSend)
 		return
 	}
 	h := peer.header
@@ -29,13 +29,21 @@ func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, t
 		reason = p.sendTrain(l, b, parsed, o, peer, &h)
 	}
 	if reason != packet.Kept {
-		p.drops.Add(reason, 1)
-		b.Release()
+		p.refuseSend(b, parsed, o, to, reason)
 		return
 	}
 	if p.pending = append(p.pending, b); len(p.pending) >= maxPending {
 		p.Flush()
 	}
+}
+
+// refuseSend drops a packet that is not sent. It takes ownership of b.
+func (p *Port) refuseSend(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, to netip.Addr, r packet.DropReason) {
+	p.drops.Add(r, 1)
+	if p.taps != nil {
+		p.taps.Refuse(tap.Place{Layer: tap.Tunnel, Peer: to}, tap.Packet{P: parsed, Offload: o, Body: b.Packet(), Bare: true}, r)
+	}
+	b.Release()
 }
 
 // sendPacket sends a packet as one datagram, its headers written into the headroom.
@@ -55,6 +63,9 @@ func (p *Port) sendPacket(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pa
 	l.batch.Begin(to.to)
 	l.batch.Part(data)
 	l.batch.End(0, ecn)
+	if p.taps != nil {
+		p.noteSent(l, to, ecn, parsed, data, nil)
+	}
 	return packet.Kept
 }
 
@@ -83,6 +94,9 @@ func (p *Port) sendTrain(l *lane, b *packet.Buffer, parsed *packet.Parsed, o pac
 			payload, _ := segments.Next(head[vxlan.Overhead:])
 			l.batch.Part(head)
 			l.batch.Part(payload)
+			if p.taps != nil {
+				p.noteSent(l, to, ecn, parsed, head, payload)
+			}
 		}
 		segment := 0
 		if n > 1 {
@@ -110,14 +124,19 @@ func (p *Port) Flush() {
 }
 
 func (p *Port) flushLane(l *lane) {
+	p.flushing = l
 	l.batch.Flush(p.failed)
-	l.used = 0
+	l.used, l.flown = 0, l.seen
 }
 
-func (p *Port) sendFailed(datagrams int, err error) {
+// sendFailed counts datagrams of the lane that is flushed as dropped.
+func (p *Port) sendFailed(before, datagrams int, err error) {
+	reason := packet.DropSend
 	if udp.IsTooBig(err) {
-		p.drops.Add(packet.DropTooBig, datagrams)
-	} else {
-		p.drops.Add(packet.DropSend, datagrams)
+		reason = packet.DropTooBig
+	}
+	p.drops.Add(reason, datagrams)
+	if p.taps != nil {
+		p.taps.Fail(p.flushing.flown+uint64(before), datagrams, reason)
 	}
 }

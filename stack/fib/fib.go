@@ -68,6 +68,15 @@ func Compile(routes []Route) (*Table, error) {
 	return t, nil
 }
 
+// Route returns the route by which Lookup decides; its prefix is not valid if there is none.
+func (t *Table) Route(a netip.Addr) Route {
+	if !a.IsValid() {
+		return Route{}
+	}
+	prefix, d, _ := t.routes.LookupPrefixLPM(netip.PrefixFrom(a, a.BitLen()))
+	return Route{Prefix: prefix, Destination: d}
+}
+
 // Lookup returns the destination of the longest prefix that contains a; its Kind is None if there is none.
 func (t *Table) Lookup(a netip.Addr) Destination {
 	d, _ := t.routes.Lookup(a)

@@ -49,6 +49,10 @@ const (
 
 // Table is the node's table. All methods may be called by any goroutine. Times are since any fixed moment.
 type Table struct {
+	// Lost, if it is set before the table is used, is called with each fragment that waited and is dropped, for the reason. It must
+	// neither block nor call the table; the fragment is borrowed.
+	Lost func(b []byte, r packet.DropReason)
+
 	seed     uint64
 	shards   [numShards]shard
 	waiting  atomic.Int64  // fragments
@@ -190,6 +194,7 @@ func (t *Table) take(s *shard, id *packet.PacketID, now time.Duration) *entry {
 	}
 	e := b.victim(id)
 	t.pushed.Add(uint64(len(e.waiting)))
+	t.tellLost(e, packet.DropFragmentFull)
 	t.forget(s, e)
 	*e = entry{id: *id}
 	return e
@@ -229,7 +234,17 @@ func (e *entry) age() time.Duration {
 // expire counts what waited in vain. The shard is locked.
 func (t *Table) expire(s *shard, e *entry) {
 	t.timeouts.Add(uint64(len(e.waiting)))
+	t.tellLost(e, packet.DropFragmentTimeout)
 	t.forget(s, e)
+}
+
+func (t *Table) tellLost(e *entry, r packet.DropReason) {
+	if t.Lost == nil {
+		return
+	}
+	for _, b := range e.waiting {
+		t.Lost(b, r)
+	}
 }
 
 // Run drops fragments that have waited too long, until ctx ends. clock tells the time.

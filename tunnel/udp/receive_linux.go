@@ -78,6 +78,12 @@ func (r *Receiver) Receive() []Received {
 	return r.received[:n]
 }
 
+// Port returns the port from which message i of the last Receive came.
+func (r *Receiver) Port(i int) uint16 {
+	// It is at the same place in the addresses of both families.
+	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&r.names[i].Port))[:])
+}
+
 func (r *Receiver) message(i int) Received {
 	h := &r.headers[i]
 	m := Received{Data: r.slabs[i][:h.n], Segment: int(h.n)}

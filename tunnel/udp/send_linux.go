@@ -155,9 +155,9 @@ func (b *Batch) End(segment int, ecn packet.ECN) {
 	b.messages++
 }
 
-// Flush sends everything. failed is called for each message that the kernel refused, with the number of its datagrams and
-// the reason. A train that the route refuses is sent again datagram by datagram, and so are all later ones to this address.
-func (b *Batch) Flush(failed func(datagrams int, err error)) {
+// Flush sends everything. failed is called for each message that the kernel refused, with how many datagrams of the batch stand before
+// it, how many it has, and the reason. A train that the route refuses is sent again datagram by datagram, and so are all later ones to this address.
+func (b *Batch) Flush(failed func(before, datagrams int, err error)) {
 	for next := 0; next < b.messages; {
 		if b.refused(next) {
 			b.sendSingly(next, failed)
@@ -171,7 +171,7 @@ func (b *Batch) Flush(failed func(datagrams int, err error)) {
 		case b.segments[next] > 0 && (errno == unix.EIO || errno == unix.EINVAL):
 			b.to[next].Refuse(errno)
 		default:
-			failed(b.datagrams(next), errno)
+			failed(b.before(next), b.datagrams(next), errno)
 			next++
 		}
 	}
@@ -206,6 +206,14 @@ func (b *Batch) datagrams(i int) int {
 	return (b.length(i) + b.segments[i] - 1) / b.segments[i]
 }
 
+// before returns how many datagrams the messages before i have.
+func (b *Batch) before(i int) (n int) {
+	for m := range i {
+		n += b.datagrams(m)
+	}
+	return n
+}
+
 func (b *Batch) partsOf(i int) []unix.Iovec {
 	h := &b.headers[i].hdr
 	return unsafe.Slice(h.Iov, int(h.Iovlen))
@@ -219,7 +227,7 @@ func (b *Batch) length(i int) (n int) {
 }
 
 // sendSingly sends a train without UDP_SEGMENT. Precondition: every datagram's bytes are whole parts.
-func (b *Batch) sendSingly(i int, failed func(int, error)) {
+func (b *Batch) sendSingly(i int, failed func(int, int, error)) {
 	h := b.headers[i].hdr
 	if h.SetControllen(int(h.Controllen) - segmentSpace); h.Controllen > 0 {
 		h.Control = &b.controls[i*controlSpace+segmentSpace]
@@ -227,7 +235,7 @@ func (b *Batch) sendSingly(i int, failed func(int, error)) {
 		h.Control = nil
 	}
 	parts := b.partsOf(i)
-	for len(parts) > 0 {
+	for sent := 0; len(parts) > 0; sent++ {
 		n, size := 0, 0
 		for n < len(parts) && size < b.segments[i] {
 			size += int(parts[n].Len)
@@ -237,7 +245,7 @@ func (b *Batch) sendSingly(i int, failed func(int, error)) {
 		h.SetIovlen(n)
 		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(b.conn.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
 		if errno != 0 {
-			failed(1, errno)
+			failed(b.before(i)+sent, 1, errno)
 		}
 		parts = parts[n:]
 	}

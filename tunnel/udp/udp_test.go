@@ -88,8 +88,8 @@ func refuseTrains(t testing.TB, from, to *Conn) {
 	}
 }
 
-func noFailure(t testing.TB) func(int, error) {
-	return func(n int, err error) { t.Errorf("%d datagrams were not sent: %v", n, err) }
+func noFailure(t testing.TB) func(int, int, error) {
+	return func(_, n int, err error) { t.Errorf("%d datagrams were not sent: %v", n, err) }
 }
 
 // TestTrains: trains arrive datagram for datagram, whether the kernel segments them or, once the route has refused, we do.
@@ -151,9 +151,9 @@ func TestFailures(t *testing.T) {
 	makeMessage(2, 40000, 40000).add(b, to, 0) // 80,000 bytes in one datagram
 	makeMessage(1, 200, 200).add(b, to, 0)
 	var failures []string
-	b.Flush(func(n int, err error) { failures = append(failures, fmt.Sprint(n, IsTooBig(err))) })
-	if fmt.Sprint(failures) != "[1 true]" {
-		t.Errorf("failures: %v, want one datagram that is too big", failures)
+	b.Flush(func(before, n int, err error) { failures = append(failures, fmt.Sprint(before, n, IsTooBig(err))) })
+	if fmt.Sprint(failures) != "[1 1 true]" {
+		t.Errorf("failures: %v, want one datagram, the second, that is too big", failures)
 	}
 	got, _ := datagrams(t, r, 2, loopbacks[0])
 	if len(got[0]) != 100 || len(got[1]) != 200 {

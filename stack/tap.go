@@ -1,0 +1,173 @@
+package stack
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/middleway-net/middleway/stack/fib"
+	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
+)
+
+// taps are those in use, an immutable set behind one atomic pointer. Each has a writer for every worker, one for the local
+// worker, and one for fragments that are dropped while they wait.
+type taps struct {
+	all     []*tap.Tap
+	writers []tap.Writers // by number of the forwarder, then that for fragments
+}
+
+func (s *Stack) newTaps(all []*tap.Tap) *taps {
+	if len(all) == 0 {
+		return nil
+	}
+	t := &taps{all: all, writers: make([]tap.Writers, len(s.workers)+2)}
+	for i := range t.writers {
+		for _, one := range all {
+			t.writers[i] = append(t.writers[i], one.Writer(i))
+		}
+	}
+	return t
+}
+
+// Tap returns a tap that sees each packet from now on, until Untap. It sets how many writers the tap has.
+func (s *Stack) Tap(c tap.Config) *tap.Tap {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.Writers = len(s.workers) + 2
+	t := tap.New(c)
+	s.setTapsLocked(append(slices.Clone(s.tapsInUse()), t))
+	return t
+}
+
+// Untap ends what Tap began. All that the tap saw can be read when it returns.
+func (s *Stack) Untap(t *tap.Tap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setTapsLocked(slices.DeleteFunc(slices.Clone(s.tapsInUse()), func(other *tap.Tap) bool { return other == t }))
+}
+
+func (s *Stack) tapsInUse() []*tap.Tap {
+	if t := s.taps.Load(); t != nil {
+		return t.all
+	}
+	return nil
+}
+
+// setTapsLocked returns when all write to the taps, and nobody to others.
+func (s *Stack) setTapsLocked(all []*tap.Tap) {
+	s.taps.Store(s.newTaps(all))
+	for _, w := range s.workers {
+		_ = w.call(func() error { w.begin(); return nil })
+	}
+	s.local.mu.Lock()
+	s.local.begin()
+	s.local.mu.Unlock()
+	s.fragmentsMu.Lock() // whoever held it may have written to the old ones
+	defer s.fragmentsMu.Unlock()
+}
+
+// useTaps makes the forwarder write to taps. It is called between two batches, or two parts of one.
+func (f *forwarder) useTaps(t *taps) {
+	f.taps.Publish()
+	f.tapped, f.taps = t, nil
+	if t != nil {
+		f.taps = t.writers[f.id]
+	}
+	if f.port != nil {
+		f.port.Tap(f.taps)
+	}
+}
+
+// place is where an attachment's packets are seen.
+func (a *attachment) place() tap.Place {
+	if a.host {
+		return tap.Place{Layer: tap.Host}
+	}
+	return tap.Place{Layer: tap.Pod, Name: a.name}
+}
+
+// noteJudged notes what was judged about a packet of flow fl.
+func (f *forwarder) noteJudged(v flow.Verdict, to *packet.Flow, fl *packet.Flow) {
+	var j tap.Judgement
+	leaves := fl
+	if to != nil {
+		j.Translated, j.As = true, *to
+		leaves = to
+	}
+	j.Route = f.tables.fib.Route(leaves.Dst()).Prefix
+	switch v.Action {
+	case flow.ToAttachment:
+		j.To = f.tables.attachments[v.Attachment].place()
+	case flow.ToPeer:
+		j.To = tap.Place{Layer: tap.Tunnel, Peer: v.Peer}
+	case flow.ToNode:
+		j.To = tap.Place{Layer: tap.Gateway}
+	}
+	f.taps.Judge(j)
+}
+
+// noteTrain notes what became of the train, and what was written.
+func (f *forwarder) noteTrain(r packet.DropReason, frame []byte, more [][]byte) {
+	f.taps.EndTrain(r)
+	if r != packet.Kept {
+		return
+	}
+	_, p := f.train.First()
+	o, _ := packet.DecodeOffload(frame) // Finish wrote it
+	f.taps.LeaveTrain(f.to.place(), tap.Packet{P: p, Offload: o, Body: frame[packet.VnetLen:], More: more})
+}
+
+// noteUnreadable notes a frame in which there is no packet.
+func (f *forwarder) noteUnreadable(att *attachment) {
+	if f.taps != nil {
+		f.parsed = packet.Parsed{}
+		f.taps.Enter(att.place(), tap.Packet{P: &f.parsed})
+	}
+}
+
+// noteTooLong notes a packet of the node itself that no buffer holds.
+func (f *forwarder) noteTooLong(parts [][]byte) {
+	if f.taps != nil {
+		f.parsed = packet.Parsed{}
+		f.taps.Enter(tap.Place{Layer: tap.Gateway}, tap.Packet{P: &f.parsed, More: parts})
+	}
+}
+
+// noteLate notes a fragment that has waited.
+func (f *forwarder) noteLate(b []byte) {
+	enterLate(f.taps, f.tables, b, &f.piece)
+}
+
+// noteLostFragment notes a fragment that waited in vain. Any goroutine may call it.
+func (s *Stack) noteLostFragment(b []byte, r packet.DropReason) {
+	s.fragmentsMu.Lock()
+	defer s.fragmentsMu.Unlock()
+	t := s.taps.Load()
+	if t == nil {
+		return
+	}
+	ws := t.writers[len(t.writers)-1]
+	var p packet.Parsed
+	enterLate(ws, s.tables.Load(), b, &p)
+	ws.Dropped(r, 1)
+	ws.Publish()
+}
+
+// enterLate notes a fragment where it came in: by its source, for it waited as a copy. p is scratch.
+func enterLate(ws tap.Writers, t *tables, b []byte, p *packet.Parsed) {
+	_ = packet.Parse(b, p) // it was kept before
+	at := t.placeOf(p.Flow.Src())
+	ws.Enter(at, tap.Packet{P: p, Body: b, Late: true, Bare: at.Layer == tap.Tunnel})
+}
+
+// placeOf is where packets of a source come in.
+func (t *tables) placeOf(src netip.Addr) tap.Place {
+	switch d := t.fib.Lookup(src); d.Kind {
+	case fib.Attachment:
+		return t.attachments[d.Attachment].place()
+	case fib.Peer:
+		return tap.Place{Layer: tap.Tunnel, Peer: d.Peer}
+	}
+	return tap.Place{Layer: tap.Gateway}
+}
