@@ -28,12 +28,9 @@ if there is no such command, 128 and the signal's number if a signal ended it. A
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return errors.New("exec: want a pod and a command, as in `middleway exec pod-1-1 -- ip address`")
 			}
-			req.Pod, req.Command = args[0], args[1:]
-			if namespace, name, found := strings.Cut(args[0], "/"); found {
-				if cmd.Flags().Changed("namespace") && req.Namespace != namespace {
-					return fmt.Errorf("exec: the pod is %s, but --namespace is %s; give one of them", args[0], req.Namespace)
-				}
-				req.Namespace, req.Pod = namespace, name
+			req.Command = args[1:]
+			if err := namePod(cmd, args[0], &req.Namespace, &req.Pod); err != nil {
+				return err
 			}
 			code, err := playground.Exec(cmd.Context(), dir, req)
 			if err != nil || code != 0 {
@@ -48,6 +45,20 @@ if there is no such command, 128 and the signal's number if a signal ended it. A
 	cmd.Flags().BoolP("tty", "t", false, "for those who are used to kubectl: at a terminal the command always gets one")
 	addDirFlag(cmd, &dir)
 	return cmd
+}
+
+// namePod takes [NAMESPACE/]POD beside --namespace.
+func namePod(cmd *cobra.Command, arg string, namespace, pod *string) error {
+	before, after, found := strings.Cut(arg, "/")
+	if !found {
+		*pod = arg
+		return nil
+	}
+	if cmd.Flags().Changed("namespace") && *namespace != before {
+		return fmt.Errorf("%s: the pod is %s, but --namespace is %s; give one of them", cmd.Name(), arg, *namespace)
+	}
+	*namespace, *pod = before, after
+	return nil
 }
 
 // exitError ends the program with an exit code, silently if err is nil.

@@ -52,7 +52,7 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 	})

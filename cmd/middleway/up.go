@@ -25,7 +25,7 @@ Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.no
 else pods are spread. Fields and kinds that are not honoured are named in a warning. A pod has network, PID and mount namespaces of
 its own, but no UTS namespace and no files: hostname, /etc/hosts and /etc/resolv.conf are this machine's.
 
-What containers print is kept in the state directory, in output/NAMESPACE/POD/CONTAINER. middleway status says why a pod is not well.
+What containers print is kept in the state directory; middleway logs shows it, and middleway status says why a pod is not well.
 
 In the foreground the cluster runs until Ctrl-C or SIGTERM, then everything is taken down. With -d the command returns when
 all is up. The machine's own network is not touched. It runs as root or as an ordinary user who may open /dev/net/tun and make

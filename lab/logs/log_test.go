@@ -74,10 +74,8 @@ func TestRead(t *testing.T) {
 		t.Errorf("before the first run: got %v", err)
 	}
 	printed(t, l, "one\ntwo\nthree", "")
-	if _, err := read(l, Options{Previous: true, Tail: -1}); !errors.Is(err, ErrNoPrevious) {
-		t.Errorf("in the first run: got %v", err)
-	}
 	mustRead(t, l, all, "one\ntwo\nthree")
+	mustRead(t, l, Options{Previous: true, Tail: 1}, "three") // while the second run is waited for
 	for lines, want := range map[int]string{0: "", 1: "three", 2: "two\nthree", 3: "one\ntwo\nthree", 9: "one\ntwo\nthree"} {
 		mustRead(t, l, Options{Tail: lines}, want)
 	}
@@ -95,10 +93,17 @@ func TestRead(t *testing.T) {
 			t.Errorf("got %q", lines[i])
 		}
 	}
-	printed(t, l, "", "again\n")
+	second := begin(t, l)
+	if _, err := io.WriteString(second.Streams()[2], "again\n"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is kept", func() bool { return l.Tail() != "" })
 	mustRead(t, l, all, "again\n")
 	mustRead(t, l, Options{Previous: true, Tail: -1}, "one\ntwo\nthree")
 	mustRead(t, l, Options{Previous: true, Follow: true, Tail: 1}, "three")
+	second.Started()
+	second.End()
+	mustRead(t, l, Options{Previous: true, Tail: -1}, "again\n")
 	if got := l.Tail(); got != "again\n" {
 		t.Errorf("the tail: got %q", got)
 	}
@@ -107,6 +112,9 @@ func TestRead(t *testing.T) {
 		t.Errorf("the file: got %q, %v", b, err)
 	}
 	printed(t, l, "third\n", "")
+	l.Finish()
+	mustRead(t, l, all, "third\n")
+	mustRead(t, l, Options{Previous: true, Tail: -1}, "again\n")
 	if names := files(t, l); !slices.Equal(names, []string{"1.log", "2.log"}) {
 		t.Errorf("got %v, want the files of the last two runs", names)
 	}
@@ -236,6 +244,12 @@ func TestFollowEnds(t *testing.T) {
 	empty.Finish()
 	if _, err := read(empty, Options{Follow: true, Tail: -1}); !errors.Is(err, ErrNotStarted) {
 		t.Errorf("never started: got %v", err)
+	}
+	once := newLog(t)
+	printed(t, once, "one\n", "")
+	once.Finish()
+	if _, err := read(once, Options{Previous: true, Tail: -1}); !errors.Is(err, ErrNoPrevious) {
+		t.Errorf("never started again: got %v", err)
 	}
 }
 

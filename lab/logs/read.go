@@ -13,7 +13,7 @@ import (
 
 // Options choose what is read, in kubectl's words.
 type Options struct {
-	// Previous reads the run before the present one, without it the present or last one.
+	// Previous reads the last run that has ended and was, or will be, followed by another; without it the present or last one.
 	Previous bool
 	// Follow goes on with what is printed from now on, in this run and in those after it, until the log is finished.
 	Follow bool
@@ -95,7 +95,8 @@ func (r *reader) beginLocked() error {
 	if run < 0 {
 		return ErrNotStarted
 	}
-	if r.options.Previous {
+	waits := !l.finished && l.segments[len(l.segments)-1].full // for the next run
+	if r.options.Previous && !waits {
 		run--
 	}
 	files := l.ofRunLocked(run)

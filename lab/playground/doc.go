@@ -5,7 +5,7 @@
 //
 //	manifests ──► schedule ──► attach (libcni executes middleway-cni) ──► containers ──► status
 //	                             │                                            ▲
-//	                             └──► the daemon of the pod's node            └── exec, by the socket up.sock
+//	                             └──► the daemon of the pod's node            └── exec and logs, by the socket up.sock
 //
 // One process, the one that lab.Enter started, holds all of it: namespaces by open files, daemons and containers as children
 // that the kernel kills with it. A container is process 1 of a PID namespace, so what it started ends with it. What stays

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/middleway-net/middleway/unixsock"
 )
@@ -28,6 +29,7 @@ type verb string
 const (
 	verbStatus verb = "status" // one reply
 	verbDown   verb = "down"   // one reply, when everything has been taken down
+	verbLogs   verb = "logs"   // replies with Data, the last one with End
 	verbExec   verb = "exec"   // one reply when the command runs, one when it has ended; the client may send signals
 )
 
@@ -35,6 +37,7 @@ type request struct {
 	Version int          `json:"version"`
 	Verb    verb         `json:"verb"`
 	Exec    *ExecRequest `json:"exec,omitempty"`
+	Logs    *LogsRequest `json:"logs,omitempty"`
 }
 
 // ExecRequest is a command for a pod.
@@ -51,6 +54,9 @@ type reply struct {
 	Error   string  `json:"error,omitempty"`
 	Status  *Status `json:"status,omitempty"`
 	Exit    *int    `json:"exit,omitempty"` // exec: the command has ended with this code, or could not be run (126, 127)
+	Note    string  `json:"note,omitempty"` // logs: for standard error
+	Data    []byte  `json:"data,omitempty"` // logs: for standard output
+	End     bool    `json:"end,omitempty"`  // logs: there is no more
 }
 
 // signal is what a client sends while its command runs.
@@ -143,8 +149,8 @@ func (r *request) check(files int) error {
 	switch {
 	case r.Version != protocolVersion:
 		return fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, r.Version)
-	case !exec && r.Verb != verbStatus && r.Verb != verbDown,
-		exec != (r.Exec != nil), exec && len(r.Exec.Command) == 0,
+	case !exec && !slices.Contains([]verb{verbStatus, verbDown, verbLogs}, r.Verb),
+		exec != (r.Exec != nil), exec && len(r.Exec.Command) == 0, (r.Verb == verbLogs) != (r.Logs != nil),
 		exec && files != streams, !exec && files > 0:
 		return errProtocol
 	}

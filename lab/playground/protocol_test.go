@@ -68,6 +68,8 @@ func TestRequestErrors(t *testing.T) {
 		{"exec with two streams", request{Verb: verbExec, Exec: &ExecRequest{Command: []string{"x"}}}, []*os.File{os.Stdin, os.Stdout}, "another language"},
 		{"exec without a command", request{Verb: verbExec, Exec: &ExecRequest{}}, []*os.File{os.Stdin, os.Stdout, os.Stderr}, "another language"},
 		{"exec without a request", request{Verb: verbExec}, []*os.File{os.Stdin, os.Stdout, os.Stderr}, "another language"},
+		{"logs without a request", request{Verb: verbLogs}, nil, "another language"},
+		{"status with a request for logs", request{Verb: verbStatus, Logs: &LogsRequest{}}, nil, "another language"},
 		{"status with streams", request{Verb: verbStatus}, []*os.File{os.Stdin}, "another language"},
 		{"too many files", request{Verb: verbStatus}, []*os.File{os.Stdin, os.Stdin, os.Stdin, os.Stdin}, ""},
 	} {

@@ -74,6 +74,8 @@ func (s *server) serve(conn *net.UnixConn) {
 	case verbStatus:
 		st := s.cluster.Status()
 		s.answer(conn, reply{Status: &st})
+	case verbLogs:
+		s.logs(conn, *req.Logs)
 	case verbExec:
 		s.exec(conn, *req.Exec, [streams]*os.File(files))
 	}
