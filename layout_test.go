@@ -36,7 +36,7 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/manifest lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock", "node builds the parts from a Config and joins them"},
@@ -44,7 +44,8 @@ var arrows = []arrow{
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock", "lab surrounds whole nodes with namespaces, links and a control plane"},
-	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
+	{"lab/demo", "lab lab/doctor lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
+	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
 	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan capture/pcapng", "the demo drives a playground and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},

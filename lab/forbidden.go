@@ -24,6 +24,26 @@ func (e *forbiddenError) Error() string        { return fmt.Sprintf("%s: %s (%v)
 func (e *forbiddenError) Unwrap() error        { return e.err }
 func (e *forbiddenError) Is(target error) bool { return target == ErrForbidden }
 
+// Remedy returns the cause and the remedy of an ErrForbidden; ok is false for other errors.
+func Remedy(err error) (cause, remedy string, ok bool) {
+	var e *forbiddenError
+	if !errors.As(err, &e) {
+		return "", "", false
+	}
+	return e.cause, e.remedy, true
+}
+
+// Capable reports whether this process can have the lab's namespaces without a user namespace: it has CAP_SYS_ADMIN and
+// CAP_NET_ADMIN.
+func Capable() bool { return thisMachine().capable() }
+
+// CheckTUN opens the TUN device, and closes it. Where that fails the error is an ErrForbidden if it is known what to do.
+func CheckTUN() error { return thisMachine().checkTUN() }
+
+// ExplainNamespaces finds out why the kernel refused namespaces, or to use them, with err. The result is an ErrForbidden if it is
+// known what to do.
+func ExplainNamespaces(err error) error { return thisMachine().explainNamespaces(err) }
+
 // machine is what Enter asks of the machine, as fields so that tests can ask a different one.
 type machine struct {
 	tun     string                       // the TUN device file

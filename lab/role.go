@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -78,6 +80,15 @@ func RunRole() {
 		os.Exit(exitRole)
 	}
 	os.Exit(main(os.Args[1:]))
+}
+
+// RoleCommand returns a command that runs this program in a role, in the caller's namespaces or those that the command's SysProcAttr
+// asks for. It is for those who look after the process themselves; Command is for all others.
+func RoleCommand(ctx context.Context, role string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = append([]string{"lab-" + role}, args...)
+	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	return cmd
 }
 
 // tell reports why the first step failed, to the parent if that waits for it, and returns the exit code.

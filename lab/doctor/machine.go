@@ -1,0 +1,118 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/stack"
+)
+
+// newReport tells whose report it is.
+func newReport() *Report {
+	r := &Report{UID: os.Geteuid(), Capable: lab.Capable(), Confined: confined()}
+	if outer, ok := outerUID(); ok {
+		r.UID, r.entered = outer, true
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		r.Kernel = unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
+		r.Machine = unix.ByteSliceToString(name.Machine[:])
+	}
+	return r
+}
+
+// outerUID returns who root of this process's user namespace is outside of it, where it is the only user in it; false elsewhere.
+func outerUID() (uid int, ok bool) {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil || os.Geteuid() != 0 {
+		return 0, false
+	}
+	var first, size int
+	n, _ := fmt.Sscan(string(b), &first, &uid, &size)
+	return uid, n == 3 && first == 0 && size == 1 && uid != 0
+}
+
+// confined tells what may refuse this process something that its user is allowed.
+func confined() []string {
+	by := []string{}
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t"); name == "Seccomp" && value == "2" {
+			by = append(by, "a seccomp filter")
+		}
+	}
+	label, _ := os.ReadFile("/proc/self/attr/current")
+	switch text := strings.TrimRight(string(label), "\x00\n "); {
+	case text == "" || strings.HasPrefix(text, "unconfined") || text == "kernel":
+	case strings.Contains(text, ":"):
+		if enforce, _ := os.ReadFile("/sys/fs/selinux/enforce"); string(enforce) == "1" {
+			by = append(by, "SELinux, domain "+text)
+		}
+	default:
+		by = append(by, "the AppArmor profile "+text)
+	}
+	return by
+}
+
+// haveCapabilities asks for those of a node.
+func haveCapabilities() (string, error) {
+	if !lab.Capable() {
+		return "", fmt.Errorf("user %d has not both of them here", os.Geteuid())
+	}
+	return "", nil
+}
+
+// writeRunDir makes a file without a name in the run directory, or in the first directory above it that is there.
+func writeRunDir() (string, error) {
+	dir := node.DefaultRunDir()
+	if err := node.CheckRunDir(dir); err != nil {
+		return "", err
+	}
+	at := dir
+	for {
+		_, err := os.Stat(at)
+		if !errors.Is(err, fs.ErrNotExist) || at == "/" {
+			break
+		}
+		at = filepath.Dir(at)
+	}
+	fd, err := unix.Open(at, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) { // a file system without such files
+		fd, err = -1, unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: write in %s: %w", dir, at, err)
+	}
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+	return dir, nil
+}
+
+// podsOfNode is how many pods kubelet takes on a node by default, and spareFiles what a daemon has open beside their queues.
+const (
+	podsOfNode = 110
+	spareFiles = 200
+)
+
+// countFiles compares the limit of open files with what a full node has open.
+func countFiles() (string, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return "", err
+	}
+	need := uint64(podsOfNode*stack.Workers(0) + spareFiles)
+	if limit.Max < need {
+		return "", &problem{fmt.Errorf("%d, and %d pods need %d", limit.Max, podsOfNode, need),
+			fmt.Sprintf("raise the hard limit: `ulimit -Hn %d`, or LimitNOFILE=%d of the systemd unit", need, need)}
+	}
+	return fmt.Sprintf("%d, of which %d pods need %d", limit.Max, podsOfNode, need), nil
+}
