@@ -48,6 +48,8 @@ var arrows = []arrow{
 	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
 	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan capture/pcapng", "the demo drives a playground and draws a packet of it"},
+	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock lab/tool", "lab surrounds whole nodes with namespaces, links and a control plane, and asks whether they answer"},
+	{"lab/demo", "lab lab/playground lab/tool node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},

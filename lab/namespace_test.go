@@ -147,8 +147,8 @@ func TestPingErrors(t *testing.T) {
 	nodes[0].AddRoute(netip.MustParsePrefix("203.0.113.0/24"), NodeAddr4(2).Addr(), "eth0")
 	nodes[0].AddRoute(netip.MustParsePrefix("2001:db8::/64"), NodeAddr6(2).Addr(), "eth0")
 	for dst, want := range map[string]string{
-		"203.0.113.1": "ping 203.0.113.1: destination unreachable (code 0)",
-		"2001:db8::1": "ping 2001:db8::1: destination unreachable (code 0)",
+		"203.0.113.1": "ping 203.0.113.1: network unreachable, says 192.168.254.12",
+		"2001:db8::1": "ping 2001:db8::1: no route, says fd00:254::12",
 		"10.9.9.9":    "network is unreachable",
 	} {
 		start := time.Now()

@@ -23,12 +23,27 @@ const traceWait = time.Second
 // tracePort is the first of the UDP ports that a Trace sends to, as traceroute(8) does: nobody listens there.
 const tracePort = 33434
 
+// traceFamily is what differs between ICMP (RFC 792) and ICMPv6 (RFC 4443).
+type traceFamily struct {
+	network, any   string
+	proto          int // for icmp.ParseMessage
+	request, reply icmp.Type
+	header         func(quoted []byte) int // length of the IP header of a packet quoted in an error
+}
+
+var (
+	trace4 = traceFamily{"ip4:icmp", "0.0.0.0", 1, ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply,
+		func(quoted []byte) int { return int(quoted[0]&0xf) * 4 }}
+	trace6 = traceFamily{"ip6:ipv6-icmp", "::", 58, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply,
+		func([]byte) int { return 40 }}
+)
+
 // Trace returns who answers to packets toward dst whose time to live is 1, 2, …: the routers on the way, and at last dst
 // itself. Packets are UDP datagrams, or echo requests if network is "icmp".
 func (n *Namespace) Trace(ctx context.Context, network string, dst netip.Addr) (hops []netip.Addr, err error) {
-	t := tracer{n: n, dst: dst, family: ping4, udp: network == "udp", id: rand.IntN(1 << 16)}
+	t := tracer{n: n, dst: dst, family: trace4, udp: network == "udp", id: rand.IntN(1 << 16)}
 	if dst.Is6() {
-		t.family = ping6
+		t.family = trace6
 	}
 	err = n.Do(func() (err error) {
 		t.conn, err = icmp.ListenPacket(t.family.network, t.family.any)
@@ -54,7 +69,7 @@ func (n *Namespace) Trace(ctx context.Context, network string, dst netip.Addr) (
 type tracer struct {
 	n      *Namespace
 	dst    netip.Addr
-	family pingFamily
+	family traceFamily
 	conn   *icmp.PacketConn
 	udp    bool
 	id     int // of echo requests

@@ -2,74 +2,122 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/middleway-net/middleway/lab/tool"
 )
+
+// Exit codes of all tools.
+const (
+	toolNo    = 1 // asked, and the answer is no, or there is none
+	toolWrong = 2 // not asked: a wrong command line, or this machine could not
+)
+
+const toolHelp = `Small clients and servers that a bare machine lacks, for use in pods and outside of them. All know IPv4 and IPv6, all clients
+have -o json, and exit codes are those of the question: 0 it worked, 1 it did not (no reply, refused, an error as answer), 2 it was
+not asked, for the command line or this machine is not fit for it.`
 
 func toolCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tool",
 		Short: "Small clients and servers for pods on a bare machine",
+		Long:  toolHelp,
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(toolServeCommand(), toolGetCommand())
+	cmd.AddCommand(
+		toolPingCommand(),
+		toolGetCommand(),
+		toolServeCommand(),
+	)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{toolWrong, fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())}
+	})
 	return cmd
 }
 
-func toolServeCommand() *cobra.Command {
-	var addr string
-	cmd := &cobra.Command{
-		Use:     "serve",
-		Short:   "Answer HTTP with the address from which the request came, and /blob?size=BYTES&rate=BYTES/S with random bytes",
-		Example: `  middleway tool serve --listen :8080`,
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := net.Listen("tcp", addr)
-			if err != nil {
-				return fmt.Errorf("tool serve: %w", err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "serving on %v\n", l.Addr())
-			s := tool.Serve(l)
-			<-cmd.Context().Done()
-			return s.Close()
-		},
-	}
-	cmd.Flags().StringVar(&addr, "listen", ":8080", "address and port")
-	return cmd
+// wrong is the error of a question that could not be asked.
+func wrong(format string, args ...any) error {
+	return &exitError{toolWrong, fmt.Errorf(format, args...)}
 }
 
-func toolGetCommand() *cobra.Command {
-	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use:     "get [http://]ADDRESS:PORT",
-		Short:   "Ask a `middleway tool serve` whom it sees",
-		Example: `  middleway tool get 10.244.2.2:8080`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("tool get: want one ADDRESS:PORT, as in `%s 10.244.2.2:8080`", cmd.CommandPath())
-			}
-			server, err := netip.ParseAddrPort(strings.TrimSuffix(strings.TrimPrefix(args[0], "http://"), "/"))
-			if err != nil {
-				return fmt.Errorf("tool get: %q is no address and port like 10.244.2.2:8080 or [fd00:10:244:2::2]:8080", args[0])
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			v, err := tool.Get(ctx, (&net.Dialer{}).DialContext, server)
-			if err != nil {
-				return fmt.Errorf("tool get: %w", err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "asked from %v, %v saw %v, %v\n", v.Client, server, v.Seen, v.Took.Round(time.Microsecond))
-			return nil
-		},
+// familyFlags let a name be asked for addresses of one family.
+type familyFlags struct{ four, six bool }
+
+func (f *familyFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&f.four, "ipv4", "4", false, "IPv4 only")
+	cmd.Flags().BoolVarP(&f.six, "ipv6", "6", false, "IPv6 only")
+	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
+}
+
+// suffix makes "ip" or "tcp" the network of the family.
+func (f *familyFlags) suffix() string {
+	switch {
+	case f.four:
+		return "4"
+	case f.six:
+		return "6"
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
-	return cmd
+	return ""
+}
+
+// resolve returns the first address of a host, which may be an address itself.
+func (f *familyFlags) resolve(ctx context.Context, host string) (netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip"+f.suffix(), host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return addrs[0].Unmap(), nil
+}
+
+// outputFlag is -o.
+type outputFlag string
+
+func (f *outputFlag) register(cmd *cobra.Command) {
+	*f = "text"
+	cmd.Flags().VarP(f, "output", "o", "text or json")
+}
+
+func (f *outputFlag) json() bool     { return *f == "json" }
+func (f *outputFlag) String() string { return string(*f) }
+func (f *outputFlag) Type() string   { return "form" }
+
+func (f *outputFlag) Set(s string) error {
+	if s != "text" && s != "json" {
+		return errors.New("want text or json")
+	}
+	*f = outputFlag(s)
+	return nil
+}
+
+// secondsFlag is a time, also as a bare number of seconds, as ping(8) and dig(1) take it.
+type secondsFlag time.Duration
+
+func (f *secondsFlag) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if seconds, errNumber := strconv.ParseFloat(s, 64); errNumber == nil {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d <= 0 {
+		return errors.New("want a time like 0.5, 500ms or 10s")
+	}
+	*f = secondsFlag(d)
+	return nil
+}
+
+func (f *secondsFlag) String() string { return time.Duration(*f).String() }
+func (f *secondsFlag) Type() string   { return "time" }
+
+func toJSON(v any) string {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		panic(err) // only our own plain structs come here
+	}
+	return string(b)
 }

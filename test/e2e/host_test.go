@@ -28,11 +28,11 @@ type plan struct {
 var plans = []plan{
 	{
 		"IPv4", func(n int) netip.Addr { return lab.NodeAddr4(n).Addr() }, func(n int) netip.Addr { return host(lab.PodCIDR4(n), 0) },
-		func(p *lab.Pod) netip.Addr { return p.Addr4 }, 1450 - 28, "destination unreachable (code 1)",
+		func(p *lab.Pod) netip.Addr { return p.Addr4 }, 1450 - 28, "host unreachable",
 	},
 	{
 		"IPv6", func(n int) netip.Addr { return lab.NodeAddr6(n).Addr() }, func(n int) netip.Addr { return host(lab.PodCIDR6(n), 0) },
-		func(p *lab.Pod) netip.Addr { return p.Addr6 }, 1450 - 48, "destination unreachable (code 3)",
+		func(p *lab.Pod) netip.Addr { return p.Addr6 }, 1450 - 48, "address unreachable",
 	},
 }
 
