@@ -117,7 +117,16 @@ func New(c Config) (*Server, error) {
 // stay.
 func (s *Server) Run(ctx context.Context) error {
 	s.fresh = false
-	defer context.AfterFunc(ctx, s.stop)()
+	stopped := make(chan struct{})
+	withdraw := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.stop()
+	})
+	defer func() {
+		if !withdraw() {
+			<-stopped // the socket's directory is free for the next server
+		}
+	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.watch(ctx) })
