@@ -18,7 +18,7 @@ import (
 	"github.com/middleway-net/middleway/node"
 )
 
-// program is the real program, built when the first test asks for it.
+// program is the real program, built when the first test asks for it, but where MIDDLEWAY_PROGRAM names one.
 var program struct {
 	once sync.Once
 	dir  string
@@ -27,6 +27,9 @@ var program struct {
 
 func middleway(t *testing.T) string {
 	t.Helper()
+	if path := os.Getenv("MIDDLEWAY_PROGRAM"); path != "" {
+		return path
+	}
 	program.once.Do(func() {
 		if program.dir, program.err = os.MkdirTemp("", "mw-e2e-"); program.err != nil {
 			return
