@@ -30,7 +30,7 @@ build: ## static binaries into bin/
 	$(STATIC) -o bin/ $(PROGRAMS)
 
 demo: build ## a small cluster on this machine, and what it can do
-	bin/middleway demo
+	bin/middleway demo --write bin/demo.pcapng
 
 test: ## all tests, at most 10 minutes (PACKAGES=./stack/... TESTFLAGS='-run Name -v' for some)
 	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PACKAGES)

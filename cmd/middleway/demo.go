@@ -3,19 +3,18 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/demo"
 )
 
 const demoHelp = `Makes two nodes and four pods on this machine and shows what the network between them does: ping, HTTP without NAT,
-one packet drawn layer by layer, a daemon killed under a download, and throughput beside the kernel's own bridge and VXLAN.
+one packet drawn layer by layer and saved for Wireshark, a daemon killed under a download, and throughput beside the
+kernel's own bridge and VXLAN.
 
 Nodes and pods are network namespaces; the machine's own network is not touched, and nothing is left behind, however the
 demo ends. It runs as root or as an ordinary user who may open /dev/net/tun and make user namespaces. The exit code is not 0
@@ -42,7 +41,8 @@ func demoCommand() *cobra.Command {
 				return fmt.Errorf("demo: --duration %v: want 100ms to 1m", c.Duration)
 			}
 			c.Download, c.JSON = int64(size), output == "json"
-			c.Color = !c.JSON && wantsColor(cmd.OutOrStdout())
+			c.Color, c.Progress, c.ASCII = wantsColor(cmd.OutOrStdout()), movesCursor(cmd.OutOrStdout()), !utf8Locale()
+			c.Width, c.Program = textWidth(cmd.OutOrStdout()), os.Args[0]
 			if err := lab.Enter(); err != nil {
 				return err
 			}
@@ -57,16 +57,7 @@ func demoCommand() *cobra.Command {
 	cmd.Flags().Lookup("download").DefValue = "256MiB" // as one would type it
 	cmd.Flags().DurationVar(&c.Duration, "duration", time.Second, "how long the throughput of each is measured")
 	addUnderlayFlag(cmd, &c.Underlay)
+	cmd.Flags().StringVarP(&c.Write, "write", "w", "demo.pcapng", "file for the packet that is drawn, as pcapng; \"\" for none")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd
-}
-
-// wantsColor tells whether w is a terminal whose user takes colour (no-color.org).
-func wantsColor(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

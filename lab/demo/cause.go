@@ -42,7 +42,7 @@ func (r *run) explain(err error, before drops) string {
 		case n.Daemon() == nil:
 			words = append(words, "the daemon of "+n.Name()+" was not started")
 		default:
-			words = append(words, "the daemon of "+n.Name()+" does not answer: "+lastLine(n.Daemon().Tail()))
+			words = append(words, n.Name()+": "+n.Status().Message)
 		}
 	}
 	return strings.Join(words, "; ")
@@ -62,11 +62,6 @@ func dropped(before, after map[string]uint64) string {
 		}
 	}
 	return strings.Join(words, ", ")
-}
-
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
 }
 
 // late reports whether an error is a timeout.

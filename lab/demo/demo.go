@@ -7,11 +7,11 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/middleway-net/middleway/lab/playground"
@@ -28,8 +28,14 @@ type Config struct {
 	Underlay playground.Underlay
 	// JSON prints one JSON document at the end instead of lines as they come.
 	JSON bool
-	// Color colours the lines.
-	Color bool
+	// Color colours the lines, Progress shows on a terminal what is being done, and ASCII does without other characters.
+	Color, Progress, ASCII bool
+	// Width is how many columns a line may have. Default 100.
+	Width int
+	// Write is the file that gets the packet that is drawn, as pcapng. Default: none.
+	Write string
+	// Program is what this program is called in the commands to try next. Default: middleway.
+	Program string
 	// Change edits each node's configuration before it starts. It is for tests, which break a node by it.
 	Change func(number int, c *node.Config)
 }
@@ -37,6 +43,8 @@ type Config struct {
 const (
 	defaultDownload = 256 << 20
 	defaultDuration = time.Second
+	defaultWidth    = 100
+	defaultProgram  = "middleway"
 )
 
 // ErrFailed is the error of a run in which something failed; the report has said what and why.
@@ -45,15 +53,11 @@ var ErrFailed = errors.New("the demo failed")
 // Run shows the demo and writes its report to w. It needs the namespaces of lab.Enter. The error is ErrFailed if a check
 // failed, and the context's if ctx ended the run; everything is taken down when it returns.
 func Run(ctx context.Context, c Config, w io.Writer) error {
-	if c.Download == 0 {
-		c.Download = defaultDownload
-	}
-	if c.Duration == 0 {
-		c.Duration = defaultDuration
-	}
+	c.Download, c.Duration = cmp.Or(c.Download, defaultDownload), cmp.Or(c.Duration, defaultDuration)
+	c.Width, c.Program = cmp.Or(c.Width, defaultWidth), cmp.Or(c.Program, defaultProgram)
 	r := &run{config: c, started: time.Now()}
 	if !c.JSON {
-		r.text = &text{w: w, color: c.Color}
+		r.text = newText(w, c)
 	}
 	r.text.intro(c)
 	for _, s := range steps {
@@ -93,6 +97,7 @@ func (r *run) check(ctx context.Context, name string, f func(context.Context) (f
 		return
 	}
 	before := r.drops()
+	r.text.begin(name)
 	start := time.Now()
 	seen, err := f(ctx)
 	c := Check{Step: r.name, Name: name, OK: err == nil, Took: Millis(time.Since(start)), Facts: seen}
@@ -110,9 +115,9 @@ func (r *run) check(ctx context.Context, name string, f func(context.Context) (f
 func (r *run) finish(ctx context.Context, w io.Writer) error {
 	r.report.Took = Millis(time.Since(r.started))
 	r.report.Interrupted = ctx.Err() != nil
-	failed := slices.ContainsFunc(r.report.Checks, func(c Check) bool { return !c.OK })
+	failed := len(r.report.failed()) > 0
 	r.report.Passed = !failed && !r.report.Interrupted
-	r.text.end(r.report)
+	r.text.end(r.report, r.next())
 	if r.config.JSON {
 		if err := r.report.write(w); err != nil {
 			return fmt.Errorf("write report: %w", err)

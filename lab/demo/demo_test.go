@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,10 +54,11 @@ type report struct {
 }
 
 // runJSON runs a small demo and reads its JSON.
-func runJSON(ctx context.Context, t *testing.T, change func(int, *node.Config)) (report, error) {
+func runJSON(ctx context.Context, t *testing.T, c Config) (report, error) {
 	t.Helper()
 	var b bytes.Buffer
-	runErr := Run(ctx, Config{Download: 8 << 20, Duration: 300 * time.Millisecond, JSON: true, Change: change}, &b)
+	c.Download, c.Duration, c.JSON = 8<<20, 300*time.Millisecond, true
+	runErr := Run(ctx, c, &b)
 	var r report
 	if err := json.Unmarshal(b.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %s", err, b.String())
@@ -76,7 +78,8 @@ func (r *report) find(t *testing.T, step, name string) (ok bool, cause string, f
 }
 
 func TestRun(t *testing.T) {
-	r, err := runJSON(t.Context(), t, nil)
+	file := filepath.Join(t.TempDir(), "demo.pcapng")
+	r, err := runJSON(t.Context(), t, Config{Write: file})
 	if err != nil || !r.Passed || r.Interrupted || r.TookMs <= 0 {
 		t.Errorf("got %v, %+v", err, r)
 	}
@@ -85,6 +88,10 @@ func TestRun(t *testing.T) {
 		t.Errorf("steps: got %v, want %v", r.Steps, want)
 	}
 	_, _, packet := r.find(t, "packet", "GET, other node")
+	if got := hex.EncodeToString(onlyPacket(t, file)); got != packet["frame"] {
+		t.Errorf("the file has %s, the report %s", got, packet["frame"])
+	}
+	compareWithTshark(t, file)
 	if packet["overhead"] != 50.0 || len(packet["layers"].([]any)) != 8 {
 		t.Errorf("packet: got %v", packet)
 	}
@@ -96,27 +103,35 @@ func TestRun(t *testing.T) {
 
 func TestRunText(t *testing.T) {
 	var b bytes.Buffer
-	c := Config{Download: 4 << 20, Duration: 300 * time.Millisecond, Underlay: playground.Userspace, Color: true}
+	file := filepath.Join(t.TempDir(), "demo.pcapng")
+	c := Config{Download: 4 << 20, Duration: 300 * time.Millisecond, Underlay: playground.Userspace, Write: file, Width: 90}
 	if err := Run(t.Context(), c, &b); err != nil {
 		t.Error(err)
 	}
 	for _, want := range []string{
-		"\x1b[32mok  \x1b[0m", "pod-2-2  10.244.2.3  fd00:10:244:2::3", "a switch in userspace", "no NAT", "VNI 1", "GET / HTTP/1.1",
-		"hashes equal", "Gbit/s", "All 14 checks passed", "make bench",
+		"pod-2-2  10.244.2.3", "a switch in userspace", "no NAT", "pod network", "GET / HTTP/1.1", "hashes equal", "Gbit/s", "checks passed", "make bench",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, b.String())
 		}
 	}
+	for line := range strings.Lines(b.String()) {
+		if n := columns(line) - 1; n > c.Width && !strings.Contains(line, file) { // a path is not broken
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	if drawing := Draw(onlyPacket(t, file)); !strings.Contains(b.String(), drawing) {
+		t.Errorf("the file's packet is not the one drawn, but\n%s in\n%s", drawing, b.String())
+	}
 }
 
 // A node that does not know the other one: what needs it fails with the cause, the rest goes on.
 func TestRunBroken(t *testing.T) {
-	r, err := runJSON(t.Context(), t, func(number int, c *node.Config) {
+	r, err := runJSON(t.Context(), t, Config{Change: func(number int, c *node.Config) {
 		if number == 2 {
 			c.Peers[0].Address = netip.MustParseAddr("192.168.254.99")
 		}
-	})
+	}})
 	if !errors.Is(err, ErrFailed) || r.Passed {
 		t.Errorf("got %v, passed %v, want %v", err, r.Passed, ErrFailed)
 	}
@@ -135,7 +150,7 @@ func TestRunBroken(t *testing.T) {
 
 // A daemon that does not start ends the demo, with its own words.
 func TestRunNoDaemon(t *testing.T) {
-	r, err := runJSON(t.Context(), t, func(number int, c *node.Config) { c.VXLAN.MAC = "nonsense" })
+	r, err := runJSON(t.Context(), t, Config{Change: func(number int, c *node.Config) { c.VXLAN.MAC = "nonsense" }})
 	if ok, cause, _ := r.find(t, "cluster", "2 nodes, 4 pods"); ok || !errors.Is(err, ErrFailed) || !strings.Contains(cause, "vxlan.mac") || len(r.Checks) != 1 {
 		t.Errorf("got %v, %q, %d checks, want one that names vxlan.mac", err, cause, len(r.Checks))
 	}
@@ -144,7 +159,7 @@ func TestRunNoDaemon(t *testing.T) {
 func TestRunInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	r, err := runJSON(ctx, t, nil)
+	r, err := runJSON(ctx, t, Config{})
 	if !errors.Is(err, context.DeadlineExceeded) || r.Passed || !r.Interrupted {
 		t.Errorf("got %v, %+v, want an interrupted run", err, r)
 	}

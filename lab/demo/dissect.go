@@ -69,9 +69,7 @@ func (d *dissection) outer(b []byte) error {
 		words += ", inner checksum left to the receiver"
 	}
 	d.add(Layer{Name: "VXLAN", Bytes: vxlan.HeaderLen, Words: words, By: byDaemon})
-	inner := ethernet(b[vxlan.HeaderLen:], byDaemon)
-	inner.Words += ", VTEPs"
-	d.add(inner)
+	d.add(ethernet(b[vxlan.HeaderLen:], byDaemon))
 	return d.inner(b[vxlan.Overhead:])
 }
 

@@ -2,23 +2,28 @@ package demo
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// Draw shows a frame of the underlay as boxes, a layer in each, and at the right who made it:
+// Draw shows a frame of the underlay as boxes, each layer's around what it carries. The upper edges tell what stands in the
+// headers and which network they belong to, the lower edges who made them:
 //
-//	┌───────────────────────────────────────────────────────┐
-//	│ Ethernet    14 B  02:6d:77:00:00:01 → 02:6d:77:00:00… │ ─ the network between the nodes
-//	╞═══════════════════════════════════════════════════════╡
-//	│ IPv4        20 B  192.168.254.11 → 192.168.254.12     │ ┐ 28 bytes added by the daemon's UDP socket
-//	├───────────────────────────────────────────────────────┤ │
-//	│ UDP          8 B  port 39778 → 8472                   │ ┘
-//	╞═══════════════════════════════════════════════════════╡
-//	…
+//	┌ Ethernet 14 B  02:6d:77:00:00:01 → 02:6d:77:00:00:02 ─ node network ┐
+//	│ ┌ IPv4 20 B  192.168.254.11 → 192.168.254.12, TTL 64 ─────────────┐ │
+//	│ │ ┌ UDP 8 B  port 43823 → 8472 ─────────────────────────────────┐ │ │
+//	  …
+//	│ └ 28 bytes added by the daemon's UDP socket ──────────────────────┘ │
+//	└ 14 bytes of the link between the nodes ─────────────────────────────┘
 //
-// What it cannot read it says in the last box.
+// What it cannot read it says in the innermost box.
 func Draw(frame []byte) string {
+	return draw(frame, func(_, s string) string { return s })
+}
+
+// draw paints each maker's boxes in a style of their own.
+func draw(frame []byte, paint func(style, s string) string) string {
 	layers, err := dissect(frame)
 	if err != nil {
 		rest := len(frame)
@@ -27,100 +32,127 @@ func Draw(frame []byte) string {
 		}
 		layers = append(layers, Layer{Name: "?", Bytes: rest, Words: err.Error()})
 	}
-	return box(rows(layers))
+	return render(boxes(layers), paint)
 }
 
-// row is one line of the drawing inside its box.
-type row struct {
-	words string
-	note  string // right of the box
-	group int    // rows of one group have one maker
-	layer int
+// box is a layer as it is drawn.
+type box struct {
+	title string   // in the upper edge, at the left
+	label string   // and at the right
+	note  string   // in the lower edge
+	body  []string // lines inside; only the innermost box has some
+	edges edges
+	style string
 }
 
-func rows(layers []Layer) (all []row) {
-	group := -1
+// edges are the characters of a box: corners, horizontal and vertical lines.
+type edges struct{ topLeft, topRight, bottomLeft, bottomRight, line, side string }
+
+var (
+	single = edges{"┌", "┐", "└", "┘", "─", "│"}
+	double = edges{"╔", "╗", "╚", "╝", "═", "║"}
+)
+
+// maker is how the layers of one maker are drawn.
+type maker struct {
+	label string // of its outermost layer
+	note  string // takes the sum of its bytes
+	outer edges  // of its outermost layer
+	style string
+}
+
+var makers = map[string]maker{
+	byLink:   {"node network", "%d bytes of the link between the nodes", single, cyan},
+	byKernel: {"", "%d bytes added by the daemon's UDP socket", single, cyan},
+	byDaemon: {"tunnel", "%d bytes added by the daemon", single, yellow},
+	byPod:    {"pod network", "%d bytes: the pod's own packet", double, green},
+}
+
+func boxes(layers []Layer) []box {
+	all := make([]box, len(layers))
 	for i, l := range layers {
-		if i == 0 || l.By != layers[i-1].By {
-			group++
+		m := makers[l.By]
+		b := box{title: fmt.Sprintf("%s %d B", l.Name, l.Bytes), edges: single, style: m.style}
+		if words := strings.Split(l.Words, "\n"); len(words) == 1 {
+			b.title += "  " + l.Words
+		} else {
+			b.body = words
 		}
-		for j, line := range strings.Split(l.Words, "\n") {
-			words := fmt.Sprintf("%8s  %6s  %s", "", "", line)
-			if j == 0 {
-				words = fmt.Sprintf("%-8s  %4d B  %s", l.Name, l.Bytes, line)
-			}
-			all = append(all, row{words: words, group: group, layer: i})
+		if first := i == 0 || layers[i-1].By != l.By; first && l.By != "" {
+			b.label, b.edges, b.note = m.label, m.outer, fmt.Sprintf(m.note, bytesOf(layers[i:]))
 		}
-		if i == 0 || l.By != layers[i-1].By {
-			all[len(all)-1-strings.Count(l.Words, "\n")].note = note(layers[i:])
-		}
+		all[i] = b
 	}
 	return all
 }
 
-// note tells who made the layers up to the next maker's.
-func note(layers []Layer) string {
-	size := 0
+// bytesOf sums the layers of the first one's maker.
+func bytesOf(layers []Layer) (n int) {
 	for _, l := range layers {
-		if l.By != layers[0].By {
-			break
+		if l.By == layers[0].By {
+			n += l.Bytes
 		}
-		size += l.Bytes
 	}
-	switch layers[0].By {
-	case byLink:
-		return "the network between the nodes"
-	case byKernel:
-		return fmt.Sprintf("%d bytes added by the daemon's UDP socket", size)
-	case byDaemon:
-		return fmt.Sprintf("%d bytes added by the daemon", size)
-	case byPod:
-		return fmt.Sprintf("%d bytes: the pod's own packet", size)
-	}
-	return ""
+	return n
 }
 
-// box draws the frame around the rows.
-func box(all []row) string {
+// width returns the columns that the box needs, edges included.
+func (b *box) width() int {
+	width := max(columns(b.top(0)), columns(b.bottom(0)))
+	for _, s := range b.body {
+		width = max(width, columns(s)+4)
+	}
+	return width
+}
+
+func (b *box) top(width int) string {
+	label := ""
+	if b.label != "" {
+		label = " " + b.label + " "
+	}
+	return fill(b.edges.topLeft+" "+b.title+" ", b.edges.line, label+b.edges.topRight, width)
+}
+
+func (b *box) bottom(width int) string {
+	note := ""
+	if b.note != "" {
+		note = " " + b.note + " "
+	}
+	return fill(b.edges.bottomLeft+note, b.edges.line, b.edges.bottomRight, width)
+}
+
+// fill puts pieces of a line, at least one, between left and right.
+func fill(left, piece, right string, width int) string {
+	return left + strings.Repeat(piece, max(1, width-columns(left)-columns(right))) + right
+}
+
+func columns(s string) int { return utf8.RuneCountInString(s) }
+
+// render draws the boxes, each within the one before.
+func render(all []box, paint func(style, s string) string) string {
 	width := 0
-	for _, r := range all {
-		width = max(width, utf8.RuneCountInString(r.words))
+	for depth, b := range all {
+		width = max(width, b.width()+4*depth)
 	}
-	var b strings.Builder
-	line := func(left, middle, right, margin string) {
-		s := left + strings.Repeat(middle, width+2) + right + " " + margin
-		b.WriteString(strings.TrimRight(s, " ") + "\n")
-	}
-	line("┌", "─", "┐", "")
-	for i, r := range all {
-		if i > 0 {
-			switch before := all[i-1]; {
-			case before.group != r.group:
-				line("╞", "═", "╡", "")
-			case before.layer != r.layer:
-				line("├", "─", "┤", "│")
-			}
+	var out strings.Builder
+	line := func(depth int, middle string) {
+		for _, b := range all[:depth] {
+			out.WriteString(paint(b.style, b.edges.side) + " ")
 		}
-		pad := strings.Repeat(" ", width-utf8.RuneCountInString(r.words))
-		b.WriteString(strings.TrimRight("│ "+r.words+pad+" │ "+brace(all, i)+" "+r.note, " ") + "\n")
+		out.WriteString(middle)
+		for _, b := range slices.Backward(all[:depth]) {
+			out.WriteString(" " + paint(b.style, b.edges.side))
+		}
+		out.WriteByte('\n')
 	}
-	line("└", "─", "┘", "")
-	return b.String()
-}
-
-// brace returns the piece beside row i of the brace around its group.
-func brace(all []row, i int) string {
-	same := func(j int) bool { return j >= 0 && j < len(all) && all[j].group == all[i].group }
-	switch above, below := same(i-1), same(i+1); {
-	case above && below:
-		return "│"
-	case above:
-		return "┘"
-	case below:
-		return "┐"
+	for depth, b := range all {
+		line(depth, paint(b.style, b.top(width-4*depth)))
+		for _, s := range b.body {
+			line(depth+1, fmt.Sprintf("%-*s", width-4*(depth+1), s)) // counts runes
+		}
 	}
-	if all[i].note == "" {
-		return ""
+	for depth, b := range slices.Backward(all) {
+		line(depth, paint(b.style, b.bottom(width-4*depth)))
 	}
-	return "─"
+	return out.String()
 }

@@ -24,7 +24,7 @@ type visitFact struct {
 }
 
 func (f *visitFact) text() string {
-	return fmt.Sprintf("%s → %s  the server saw %v, the client's own: no NAT", f.From, f.To, f.Seen)
+	return fmt.Sprintf("%s saw %v, %s's own: no NAT", f.To, f.Seen, f.From)
 }
 
 func (r *run) http(ctx context.Context) {

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/middleway-net/middleway/capture/pcapng"
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/playground"
 )
@@ -30,10 +32,13 @@ type packetFact struct {
 	Note     string  `json:"note,omitempty"`
 
 	frame []byte
+	seen  time.Time
+	names []pcapng.Name // of the addresses in it
 }
 
 func (f *packetFact) text() string {
-	s := fmt.Sprintf("%d bytes, as they left by %s; %d of the pod, and the tunnel added %d", f.Bytes, f.On, f.Packet, f.Overhead)
+	s := fmt.Sprintf("%d bytes, as they left by %s:\n%d of the pod, %d added by the tunnel, %d of the link",
+		f.Bytes, f.On, f.Packet, f.Overhead, f.Bytes-f.Packet-f.Overhead)
 	if f.Note != "" {
 		s += "\n" + f.Note
 	}
@@ -41,9 +46,10 @@ func (f *packetFact) text() string {
 }
 
 // drawing is printed below the line.
-func (f *packetFact) drawing() string { return Draw(f.frame) }
+func (f *packetFact) drawing(paint func(style, s string) string) string { return draw(f.frame, paint) }
 
 func (r *run) packet(ctx context.Context) {
+	var seen *packetFact
 	r.check(ctx, "GET, other node", func(ctx context.Context) (fact, error) {
 		cluster, note := r.cluster, ""
 		if cluster.Outside() {
@@ -61,9 +67,13 @@ func (r *run) packet(ctx context.Context) {
 			return nil, err
 		}
 		layers, err := dissect(frame)
-		f := &packetFact{On: device + " of " + from.Name(), Note: note, Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame}
+		f := &packetFact{On: device + " of " + from.Name(), Note: note, Frame: hex.EncodeToString(frame), Bytes: len(frame), Layers: layers, frame: frame, seen: time.Now()}
 		if err != nil {
 			return f, err
+		}
+		f.names = []pcapng.Name{
+			{Addr: from.Config.Address, Name: from.Name()}, {Addr: to.Config.Address, Name: to.Name()},
+			{Addr: p.client.Addrs()[0], Name: p.client.Name()}, {Addr: p.server.Addrs()[0], Name: p.server.Name()},
 		}
 		for _, l := range layers {
 			switch l.By {
@@ -73,8 +83,12 @@ func (r *run) packet(ctx context.Context) {
 				f.Packet += l.Bytes
 			}
 		}
-		return f, f.check([]netip.Addr{from.Config.Address, to.Config.Address, p.client.Addrs()[0], p.server.Addrs()[0]})
+		seen = f
+		return f, f.check()
 	})
+	if seen != nil && r.config.Write != "" {
+		r.write(ctx, seen)
+	}
 }
 
 // second makes a cluster whose nodes have a network of their own, on which an ordinary user may listen too.
@@ -90,15 +104,16 @@ func (r *run) second(ctx context.Context) (*playground.Cluster, error) {
 }
 
 // check compares the frame with the cluster: source and destination outside, then inside.
-func (f *packetFact) check(want []netip.Addr) error {
-	var got []netip.Addr
+func (f *packetFact) check() error {
+	var got, want []netip.Addr
 	for _, l := range f.Layers {
 		got = append(got, l.addrs...)
 	}
-	for i, a := range want {
-		if i >= len(got) || got[i] != a {
-			return fmt.Errorf("the packet's addresses are %v, want %v", got, want)
-		}
+	for _, n := range f.names {
+		want = append(want, n.Addr)
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("the packet's addresses are %v, want %v", got, want)
 	}
 	if f.Overhead != overhead {
 		return fmt.Errorf("the tunnel added %d bytes, want %d", f.Overhead, overhead)

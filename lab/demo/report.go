@@ -3,6 +3,7 @@ package demo
 import (
 	"encoding/json"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -51,6 +52,10 @@ func (m *Millis) UnmarshalJSON(b []byte) error {
 
 // String returns the duration like "0.12 ms", "12 ms" or "1.23 s".
 func (m Millis) String() string { return short(time.Duration(m)) }
+
+func (r *Report) failed() []Check {
+	return slices.DeleteFunc(slices.Clone(r.Checks), func(c Check) bool { return c.OK })
+}
 
 func (r *Report) write(w io.Writer) error {
 	e := json.NewEncoder(w)

@@ -41,9 +41,10 @@ type restartFact struct {
 }
 
 func (f *restartFact) text() string {
-	return fmt.Sprintf("%v from %s to %s in %v, hashes equal; longest stall %v\npid %d of %s killed at %v; pid %d up %v later, flows found: %d",
-		Bytes(f.Bytes), f.From, f.To, f.Took, f.Stall,
-		f.OldPID, f.Node, Bytes(f.KilledAt), f.NewPID, f.Ready, (f.Flows+1)/2)
+	return fmt.Sprintf("%s → %s  %v in %v, hashes equal, stalled %v\nthe daemon of %s killed at %v: pid %d\nthe next one up %v later: pid %d, flows found: %d",
+		f.From, f.To, Bytes(f.Bytes), f.Took, f.Stall,
+		f.Node, Bytes(f.KilledAt), f.OldPID,
+		f.Ready, f.NewPID, (f.Flows+1)/2)
 }
 
 // restart kills each daemon once: the client's node's under a download from another node, then the other's under one within

@@ -20,12 +20,12 @@ type step struct {
 const buildStep = "cluster"
 
 var steps = []step{
-	{buildStep, "every node a daemon process in a network namespace, every pod a TUN device", (*run).build},
+	{buildStep, "each node a daemon in a network namespace, each pod a TUN device", (*run).build},
 	{"ping", "ICMP from pod to pod and to the node's own gateway address, median of 10", (*run).ping},
 	{"http", "a request from pod to pod; the server tells the source address it saw", (*run).http},
 	{"packet", "one of these requests, captured between the nodes", (*run).packet},
 	{"restart", "kill -9 of a node's daemon under a download, and a new one at once", (*run).restart},
-	{"throughput", "one TCP stream; the kernel's own bridge and VXLAN in turn with middleway", (*run).throughput},
+	{"throughput", "one TCP stream, in turn with the kernel's own bridge and VXLAN", (*run).throughput},
 }
 
 // place is two pods between which something is shown.
@@ -71,18 +71,16 @@ type podFact struct {
 
 func (f *clusterFact) text() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "joined by %s; MTU of the pods %d bytes", f.Underlay, f.Nodes[0].MTU)
 	for _, n := range f.Nodes {
-		head := fmt.Sprintf("%s  %v  pid %d", n.Name, n.Address, n.PID)
+		fmt.Fprintf(&b, "\n%s  %v  pid %d", n.Name, n.Address, n.PID)
 		for _, p := range n.Pods {
-			fmt.Fprintf(&b, "%-36s  %s", head, p.Name)
+			fmt.Fprintf(&b, "\n  %s", p.Name)
 			for _, a := range p.Addresses {
 				fmt.Fprintf(&b, "  %v", a)
 			}
-			b.WriteByte('\n')
-			head = ""
 		}
 	}
-	fmt.Fprintf(&b, "joined by %s; MTU of the pods %d bytes", f.Underlay, f.Nodes[0].MTU)
 	return b.String()
 }
 

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,5 +52,67 @@ func TestDropped(t *testing.T) {
 	after := map[string]uint64{"vni": 9, "scope": 5, "no-route": 3, "ttl": 2} // fewer ttl: a new daemon
 	if got, want := dropped(before, after), "3 (no-route), 2 (ttl), 2 (vni)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"one two", "one two"},
+		{"one two three", "one two\nthree"},
+		{"one two\n  three four five", "one two\n  three\n  four\n  five"},
+		{"a-long-word-stays a-long-word-stays", "a-long-word-stays a-long-word-stays"},
+		{"→→→ →→→→→→ →→→", "→→→ →→→→→→\n→→→"}, // columns, not bytes
+		{"", ""},
+	} {
+		if got := wrap(tt.in, 12, 2); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// Colour, and a line that tells what is under way and gives way to the check's own.
+func TestTerminal(t *testing.T) {
+	var b strings.Builder
+	tx := newText(&b, Config{Color: true, Progress: true, Width: 80})
+	tx.begin("same node")
+	tx.check(Check{Name: "same node", OK: true, Took: Millis(time.Millisecond)})
+	tx.check(Check{Name: "other node", Error: "no reply", Took: Millis(time.Second)})
+	got := b.String()
+	if !strings.HasPrefix(got, "\r  ..      0.0 s  same node") {
+		t.Errorf("the line of what is under way: %q", got)
+	}
+	if _, after, wiped := strings.Cut(got, "\r\x1b[K"); !wiped || !strings.Contains(after, "  \x1b[32mok  \x1b[0m") || !strings.Contains(after, "\x1b[1;31mFAIL\x1b[0m") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Without a terminal there is nothing but text, and without UTF-8 nothing but ASCII, in the same columns.
+func TestPlain(t *testing.T) {
+	frame := request(t)
+	print := func(c Config) string {
+		var b strings.Builder
+		c.Width = 80
+		tx := newText(&b, c)
+		tx.intro(c)
+		for _, s := range steps {
+			tx.heading(s)
+		}
+		tx.begin("x")
+		tx.check(Check{Name: "x", OK: true, Facts: &packetFact{frame: frame}})
+		tx.check(Check{Name: "y", Error: "took 5µs → ✓"})
+		tx.end(Report{}, []hint{{"middleway up", "a cluster"}})
+		return b.String()
+	}
+	utf8Text, asciiText := print(Config{}), print(Config{ASCII: true})
+	if strings.ContainsAny(utf8Text+asciiText, "\x1b\r") {
+		t.Errorf("escape sequences in %q", utf8Text)
+	}
+	if strings.ContainsFunc(asciiText, func(r rune) bool { return r >= 0x80 }) || !strings.Contains(asciiText, "took 5us > ?") {
+		t.Errorf("not ASCII:\n%s", asciiText)
+	}
+	for i, line := range strings.Split(asciiText, "\n") {
+		if want := columns(strings.Split(utf8Text, "\n")[i]); len(line) != want || want > 80 {
+			t.Errorf("line %d has %d columns, want %d, of 80: %s", i+1, len(line), want, line)
+		}
 	}
 }
