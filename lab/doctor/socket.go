@@ -54,7 +54,7 @@ func sendTrain() (string, error) {
 	batch.Part(make([]byte, size))
 	batch.Part(make([]byte, size))
 	batch.End(size, packet.NotECT)
-	batch.Flush(func(_ int, e error) { err = e })
+	batch.Flush(func(_, _ int, e error) { err = e })
 	buf := make([]byte, 2*size)
 	for range 2 {
 		wait := []unix.PollFd{{Fd: int32(to.FD()), Events: unix.POLLIN}}
