@@ -128,6 +128,8 @@ var subscript = regexp.MustCompile(`^metadata\.(labels|annotations)\['([^']+)'\]
 // FieldValue returns a field of the pod as the downward API gives it to a variable; false for one that it does not give.
 func (p *Pod) FieldValue(path string, f Facts) (string, bool) {
 	if m := subscript.FindStringSubmatch(path); m != nil {
+		p.mu.RLock()
+		defer p.mu.RUnlock()
 		if m[1] == "labels" {
 			return p.Labels[m[2]], true
 		}

@@ -144,11 +144,16 @@ func (s *Set) add(p *Pod) error {
 		s.named = map[string]*Pod{}
 	}
 	if other := s.named[p.Key()]; other != nil {
-		return p.Errorf("metadata.name", "%s is the pod of %s, line %d, already; give this one another name", p.Key(), other.File, other.line)
+		return p.doubled(other)
 	}
 	s.named[p.Key()] = p
 	s.Pods = append(s.Pods, p)
 	return nil
+}
+
+// doubled returns the error of a pod that another file, or another part of the file, has already.
+func (p *Pod) doubled(other *Pod) error {
+	return p.Errorf("metadata.name", "%s is the pod of %s, line %d, already; give this one another name", p.Key(), other.File, other.line)
 }
 
 func setDefaults(p *Pod) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -34,6 +35,7 @@ type Pod struct {
 	corev1.Pod
 	File string
 
+	mu    sync.RWMutex // over labels and annotations, which may change while the pod runs
 	line  int
 	lines map[string]int // of each field, by its path
 }
@@ -137,18 +139,28 @@ func filesOf(path string) ([]string, error) {
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
-	entries, err := os.ReadDir(path)
+	files, err := manifestsIn(path)
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)
 	}
-	var files []string
-	for _, e := range entries {
-		if !e.IsDir() && slices.Contains(suffixes, filepath.Ext(e.Name())) {
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
 	if len(files) == 0 {
 		return nil, &Error{File: path, Problem: "no manifest lies in this directory; their names end in .yaml, .yml or .json"}
+	}
+	return files, nil
+}
+
+// manifestsIn returns the manifests in a directory. Names that begin with a dot are those of editors and other programs.
+func manifestsIn(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		name, kind := e.Name(), e.Type()
+		if (kind.IsRegular() || kind == fs.ModeSymlink) && name[0] != '.' && slices.Contains(suffixes, filepath.Ext(name)) {
+			files = append(files, filepath.Join(dir, name))
+		}
 	}
 	return files, nil
 }
