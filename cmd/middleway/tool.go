@@ -35,6 +35,7 @@ func toolCommand() *cobra.Command {
 		toolPingCommand(),
 		toolGetCommand(),
 		toolServeCommand(),
+		toolDigCommand(),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{toolWrong, fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/middleway-net/middleway/lab/tool"
+)
+
+func TestDigArguments(t *testing.T) {
+	for _, tt := range []struct {
+		args    string
+		reverse bool
+		want    string // name, type, server, TCP; or the error
+	}{
+		{"web", false, "web TypeA  false"},
+		{"@10.96.0.10 web aaaa +tcp", false, "web TypeAAAA 10.96.0.10 true"},
+		{"web TYPE99", false, "web 99  false"},
+		{"mx mx", false, "mx TypeMX  false"},
+		{"10.96.0.1", true, "1.0.96.10.in-addr.arpa. TypePTR  false"},
+		{"", false, "want a name"},
+		{"web nonsense", false, `"nonsense" is no type of record, and one name is asked for at a time`},
+		{"web A AAAA", false, `"AAAA" is no type of record, and one name is asked for at a time`},
+		{"web +short", false, `"+short" is not known here, only +tcp`},
+		{"web", true, `-x wants an address, not "web"`},
+	} {
+		f := digFlags{reverse: tt.reverse}
+		got := fmt.Sprint(f.parse(strings.Fields(tt.args)))
+		if got == "<nil>" {
+			got = fmt.Sprint(f.name, " ", strings.TrimPrefix(f.kind.GoString(), "dnsmessage."), " ", f.server, " ", f.TCP)
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.args, got, tt.want)
+		}
+	}
+}
+
+func TestDigServer(t *testing.T) {
+	for s, want := range map[string]string{
+		"10.96.0.10": "10.96.0.10:53", "10.96.0.10:5353": "10.96.0.10:5353", "fd00:10:96::a": "[fd00:10:96::a]:53",
+		"[fd00:10:96::a]": "[fd00:10:96::a]:53", "[fd00:10:96::a]:5353": "[fd00:10:96::a]:5353",
+	} {
+		if got, err := serverAddr(toolDigCommand(), s); err != nil || got != netip.MustParseAddrPort(want) {
+			t.Errorf("%s: got %v, %v, want %s", s, got, err, want)
+		}
+	}
+	if _, err := serverAddr(toolDigCommand(), "dns.test:x"); err == nil || !strings.Contains(err.Error(), "want a server like") {
+		t.Errorf("a port that is none: got %v", err)
+	}
+}
+
+// runTool runs a tool in this process and returns what it prints and its exit code.
+func runTool(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := command()
+	cmd.SetArgs(append([]string{"tool"}, args...))
+	cmd.SetOut(&out)
+	err := cmd.ExecuteContext(t.Context())
+	if err == nil {
+		return out.String(), 0
+	}
+	exit := &exitError{1, err}
+	errors.As(err, &exit)
+	if exit.err != nil {
+		out.WriteString(exit.err.Error())
+	}
+	return out.String(), exit.code
+}
+
+// dnsOnce answers one query with one record.
+func dnsOnce(t *testing.T, rcode dnsmessage.RCode) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1500)
+		n, from, err := c.ReadFrom(b)
+		var m dnsmessage.Message
+		if err != nil || m.Unpack(b[:n]) != nil {
+			return
+		}
+		m.Response, m.RCode = true, rcode
+		m.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 30},
+			Body:   &dnsmessage.AResource{A: [4]byte{10, 96, 0, 1}},
+		}}
+		answer, _ := m.Pack()
+		_, _ = c.WriteTo(answer, from)
+	}()
+	return "@" + c.LocalAddr().String()
+}
+
+func TestToolDig(t *testing.T) {
+	if out, code := runTool(t, "dig", "web.test", dnsOnce(t, 0), "-W", "20"); code != 0 || !strings.Contains(out, "\nweb.test.\t30\tIN\tA\t10.96.0.1\n") {
+		t.Errorf("got %d %q", code, out)
+	}
+	if out, code := runTool(t, "dig", "--short", "web.test", dnsOnce(t, 0), "-W", "20"); code != 0 || out != "10.96.0.1\n" {
+		t.Errorf("short: got %d %q", code, out)
+	}
+	out, code := runTool(t, "dig", "-o", "json", "web.test", dnsOnce(t, dnsmessage.RCodeNameError), "-W", "20")
+	var a tool.DNSAnswer
+	if err := json.Unmarshal([]byte(out), &struct{ RCode *string }{&a.RCode}); err != nil || code != toolNo || a.RCode != "NXDOMAIN" {
+		t.Errorf("json: got %d %q, %v", code, out, err)
+	}
+	if out, code := runTool(t, "dig"); code != toolWrong || !strings.Contains(out, "want a name") {
+		t.Errorf("nothing: got %d %q", code, out)
+	}
+	if out, code := runTool(t, "dig", "--tries", "x", "web"); code != toolWrong || !strings.Contains(out, "want a whole number") {
+		t.Errorf("a wrong flag: got %d %q", code, out)
+	}
+}
