@@ -36,6 +36,7 @@ func toolCommand() *cobra.Command {
 		toolGetCommand(),
 		toolServeCommand(),
 		toolDigCommand(),
+		toolPerfCommand(),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{toolWrong, fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())}

@@ -1,0 +1,175 @@
+package perf
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serve starts a server and returns its address.
+func serve(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	s := &Server{}
+	go func() { served <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+func TestKinds(t *testing.T) {
+	server := serve(t)
+	for _, tt := range []struct {
+		name string
+		test Test
+		want func(r Result) bool
+	}{
+		{"tcp", Test{}, func(r Result) bool { return r.Bytes > 0 && r.Gbits() > 0 }},
+		{"tcp by select", Test{Kind: TCP, Select: true}, func(r Result) bool { return r.Bytes > 0 }},
+		{"tcp streams", Test{Kind: TCP, Streams: 8, Size: 1000, Congestion: "reno"}, func(r Result) bool { return r.Bytes > 0 }},
+		{"udp", Test{Kind: UDP, Size: 64}, func(r Result) bool {
+			return r.Packets > 0 && r.Bytes == 64*r.Packets && r.Sent > 0 && r.Loss() < 1 && r.PacketRate() > 0 && r.SendRate() > 0
+		}},
+		{"udp streams", Test{Kind: UDP, Streams: 3}, func(r Result) bool { return r.Packets > 0 && r.Bytes == 1400*r.Packets }},
+		{"udp trains", Test{Kind: UDP, Segments: 16}, func(r Result) bool { return r.Packets > 0 && r.Bytes == 1400*r.Packets }},
+		{"tcp latency", Test{Kind: TCPLatency}, hasTimes},
+		{"udp latency", Test{Kind: UDPLatency, Streams: 2, Size: 24}, hasTimes},
+		{"connections", Test{Kind: Connections, Streams: 2}, hasTimes},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.test.WarmUp, tt.test.Time = 10*time.Millisecond, 100*time.Millisecond
+			begun, ended := 0, 0
+			r, err := Client{Begin: func() { begun++ }, End: func() { ended++ }}.Run(t.Context(), server, tt.test)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Elapsed < 50*time.Millisecond || r.ClientCPU <= 0 || r.ServerCPU <= 0 || begun != 1 || ended != 1 || !tt.want(r) {
+				t.Errorf("got %+v, begun %d times, ended %d times", r, begun, ended)
+			}
+		})
+	}
+}
+
+func hasTimes(r Result) bool {
+	return r.Requests > 0 && r.RequestRate() > 0 && 0 < r.P50 && r.P50 <= r.P90 && r.P90 <= r.P99 && r.P99 <= r.Max && r.Loss() < 1
+}
+
+// Intervals come in order and add up to the whole.
+func TestIntervals(t *testing.T) {
+	for _, kind := range []Kind{TCP, Connections} {
+		var got Result
+		next := 0
+		c := Client{Interval: func(n int, r Result) {
+			if n != next {
+				t.Errorf("got interval %d, want %d", n, next)
+			}
+			next++
+			got.Elapsed += r.Elapsed
+			got.Bytes += r.Bytes
+			got.Requests += r.Requests
+		}}
+		r, err := c.Run(t.Context(), serve(t), Test{Kind: kind, Time: 105 * time.Millisecond, Interval: 20 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next != 6 || got.Elapsed != r.Elapsed || got.Bytes != r.Bytes || got.Requests != r.Requests {
+			t.Errorf("%s: got %d intervals of %+v in all, want 6 that add up to %+v", kind, next, got, r)
+		}
+	}
+}
+
+func TestBusy(t *testing.T) {
+	server := serve(t)
+	began := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := Client{Begin: func() { close(began) }}.Run(ctx, server, Test{Time: MaxTime})
+		first <- err
+	}()
+	<-began
+	if _, err := (Client{}).Run(t.Context(), server, Test{}); err == nil || !strings.Contains(err.Error(), errBusy.Error()) {
+		t.Errorf("a second test: got %v, want %v", err, errBusy)
+	}
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first test: got %v, want it cancelled", err)
+	}
+	// The server learns of it soon, and is free again.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := Client{}.Run(t.Context(), server, Test{Time: 10 * time.Millisecond})
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after the first test was cancelled: %v", err)
+		}
+	}
+}
+
+// A server that ends takes its test with it.
+func TestServerEnds(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- (&Server{}).Serve(ctx, l) }()
+	_, err = Client{Begin: cancel}.Run(t.Context(), netip.MustParseAddrPort(l.Addr().String()), Test{Time: MaxTime})
+	if err == nil {
+		t.Error("a test whose server ended: got no error")
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	if _, err := (Client{}).Run(t.Context(), serve(t), Test{Congestion: "none-such"}); err == nil || !strings.Contains(err.Error(), "tcp_available_congestion_control") {
+		t.Errorf("a congestion control that there is not: got %v", err)
+	}
+	if _, err := (Client{}).Run(t.Context(), serve(t), Test{Streams: MaxStreams + 1}); err == nil {
+		t.Error("too many streams: got no error")
+	}
+	if _, err := (Client{}).Run(t.Context(), netip.MustParseAddrPort("[fe80::1%lo]:1"), Test{}); err == nil {
+		t.Error("an address with a zone: got no error")
+	}
+}
+
+// What is no client hears why, and streams without the token are not taken for the test's.
+func TestStrangers(t *testing.T) {
+	for line, want := range map[string]string{
+		"GET / HTTP/1.1\r\n":  "message",
+		`{"start":{}}` + "\n": "want what to open",
+		`{"open":{"kind":"tcp","size":0,"streams":65,"segments":0,"select":false,"congestion":"","warmUpNs":0,"timeNs":0,"intervalNs":0}}` + "\n": "65 streams",
+		strings.Repeat("x", maxMessage+1): "longer",
+	} {
+		conn, err := net.Dial("tcp", serve(t).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.WriteString(conn, line); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(conn); !strings.Contains(string(got), want) {
+			t.Errorf("%.40q: got %q, %v, want %q", line, got, err, want)
+		}
+		conn.Close()
+	}
+}
