@@ -37,7 +37,6 @@ var arrows = []arrow{
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
 	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/manifest lab/perf lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock", "node builds the parts from a Config and joins them"},
