@@ -44,7 +44,7 @@ func TestQueueRead(t *testing.T) {
 					setUDP(t, c, unix.UDP_SEGMENT, tt.segment)
 					want := pattern(tt.size)
 					_, err := c.Write(want)
-					must(t, err)
+					mustSegment(t, b, err)
 					segs, frames := nextPackets(t, p.queue, tt.packets)
 					var got []byte
 					for _, s := range segs {
@@ -53,7 +53,7 @@ func TestQueueRead(t *testing.T) {
 					if !bytes.Equal(got, want) || len(segs) != tt.packets {
 						t.Errorf("%s: got %d bytes in %d packets, want %d in %d", tt.name, len(got), len(segs), tt.size, tt.packets)
 					}
-					if wantFrames := 1; b.name == "device" && frames != wantFrames {
+					if p.queue.Takes(packet.GSOUDP) && frames != 1 {
 						t.Errorf("%s: got %d frames, want it whole", tt.name, frames)
 					}
 				}
@@ -156,14 +156,16 @@ func TestQueueWriteRefuses(t *testing.T) {
 					t.Errorf("%s: taken", name)
 				}
 			}
-			must(t, p.queue.Write(frame(packet.Offload{}, one), nil))
-			for {
+			for end := time.Now().Add(10 * time.Second); ; { // the first one finds no room beside a thousand segments
+				must(t, p.queue.Write(frame(packet.Offload{}, one), nil))
 				var data [2000]byte
-				must(t, l.SetReadDeadline(time.Now().Add(2*time.Second)))
+				must(t, l.SetReadDeadline(time.Now().Add(time.Second)))
 				n, _, err := l.ReadFrom(data[:])
-				must(t, err)
 				if string(data[:n]) == "good" {
 					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("the good packet does not come: %v", err)
 				}
 			}
 		})
@@ -262,8 +264,11 @@ func TestWritesOfSuperPackets(t *testing.T) {
 		must(t, p.queue.Write(super(tcpPacket(src, dst, packet.ACK, pattern(60_000), true), 1398), nil))
 		must(t, p.queue.Write(super(udpPacket(src, dst, pattern(60_000), true), 1400), nil))
 		want := uint64(2)
-		if strings.HasPrefix(b.name, "device without") {
+		switch {
+		case strings.HasPrefix(b.name, "device without"):
 			want = 2 * 43
+		case !kernelTakesUDP(t):
+			want = 1 + 43
 		}
 		if got := count() - before; got != want {
 			t.Errorf("%s: two super-packets took %d writes, want %d", b.name, got, want)

@@ -120,7 +120,7 @@ func TestRelay(t *testing.T) {
 					}
 					relayTCP(t, one, two, addr)
 					for _, gro := range []int{0, 1} {
-						relayUDP(t, one, two, addr, 5000+uint16(gro), gro)
+						relayUDP(t, b, one, two, addr, 5000+uint16(gro), gro)
 					}
 				}
 				t.Logf("%d segments of super-packets, %d merged super-packets written", r.segments.Load(), r.trains.Load())
@@ -185,7 +185,7 @@ func relayTCP(t *testing.T, client, server *pod, addr netip.Addr) {
 }
 
 // relayUDP sends super-packets, each answered, to a receiver with or without UDP_GRO.
-func relayUDP(t *testing.T, client, server *pod, addr netip.Addr, port uint16, gro int) {
+func relayUDP(t *testing.T, b backend, client, server *pod, addr netip.Addr, port uint16, gro int) {
 	t.Helper()
 	l := listenUDP(t, server, addr, port)
 	setUDP(t, l, unix.UDP_GRO, gro)
@@ -195,17 +195,17 @@ func relayUDP(t *testing.T, client, server *pod, addr netip.Addr, port uint16, g
 	for round := range 40 {
 		want := pattern(1200*(round+2) - round)
 		_, err := c.Write(want)
-		must(t, err)
+		mustSegment(t, b, err)
 		var got []byte
-		b := make([]byte, 70_000)
+		data := make([]byte, 70_000)
 		for len(got) < len(want) {
 			must(t, l.SetReadDeadline(time.Now().Add(3*time.Second)))
-			n, err := l.Read(b)
+			n, err := l.Read(data)
 			if err != nil {
 				t.Fatalf("UDP to %v, GRO %d: got %d of %d bytes: %v", addr, gro, len(got), len(want), err)
 			}
 			joined = joined || n > 1200
-			got = append(got, b[:n]...)
+			got = append(got, data[:n]...)
 		}
 		if sha256.Sum256(got) != sha256.Sum256(want) {
 			t.Fatalf("UDP to %v, GRO %d, round %d: got other bytes", addr, gro, round)
@@ -240,11 +240,11 @@ func TestSplitAgainstKernelReal(t *testing.T) {
 	rel.start(t)
 	for _, addr := range []netip.Addr{two.v4, two.v6} {
 		relayTCP(t, one, two, addr)
-		relayUDP(t, one, two, addr, 5000, 0)
+		relayUDP(t, backends[0], one, two, addr, 5000, 0)
 	}
 	rel.end()
 	for _, kind := range []packet.GSO{packet.GSOTCP4, packet.GSOTCP6, packet.GSOUDP} {
-		if count[kind] < 10 {
+		if count[kind] < 10 && one.queue.Takes(kind) {
 			t.Errorf("only %d super-packets of kind %d", count[kind], kind)
 		}
 	}
