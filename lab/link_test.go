@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/tun"
 )
 
 func newUnderlay(t testing.TB, cfg UnderlayConfig, nodes ...*Namespace) *Underlay {
@@ -45,7 +47,7 @@ func TestUnderlayPing(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			nodes := newNamespaces(t, tt.nodes)
 			u := newUnderlay(t, tt.cfg, nodes...)
-			if (u.Link() != nil) != tt.cfg.Userspace {
+			if (u.Link() != nil) != tt.cfg.Userspace && kernelJoins(t, tt.nodes) {
 				t.Errorf("link: got %v", u.Link())
 			}
 			mtu := tt.cfg.MTU
@@ -81,6 +83,22 @@ func deviceMAC(t *testing.T, n *Namespace, device string) string {
 	return link.Attrs().HardwareAddr.String()
 }
 
+// kernelJoins reports whether this kernel has what it takes to join nodes.
+func kernelJoins(t *testing.T, nodes int) bool {
+	t.Helper()
+	u, err := Bridge(defaultMTU, newNamespaces(t, nodes)...)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Close(); err != nil {
+		t.Error(err)
+	}
+	return true
+}
+
 // A kernel without veth: the lab joins the nodes by itself, and what the kernel had made until then is gone.
 func TestUnderlayWithoutVeth(t *testing.T) {
 	asked, real := 0, addVeth
@@ -100,8 +118,12 @@ func TestUnderlayWithoutVeth(t *testing.T) {
 		}
 		mustPing(t, nodes[0], NodeAddr4(n).Addr(), defaultMTU-28)
 	}
-	if asked != 4 {
-		t.Errorf("the kernel was asked for veth %d times", asked)
+	want := 4
+	if err := addBridge(newNamespaces(t, 1)[0], "br0", defaultMTU); errors.Is(err, unix.EOPNOTSUPP) {
+		want = 2 // three nodes want a bridge first
+	}
+	if asked != want {
+		t.Errorf("the kernel was asked for veth %d times, want %d", asked, want)
 	}
 }
 
@@ -109,7 +131,13 @@ func TestUnderlayWithoutVeth(t *testing.T) {
 func TestUnderlayInTheWay(t *testing.T) {
 	for _, userspace := range []bool{false, true} {
 		nodes := newNamespaces(t, 2)
-		if err := addBridge(nodes[1], "eth0", 1500); err != nil {
+		if err := nodes[1].Do(func() error {
+			d, err := tun.Open(tun.Config{Name: "eth0", MTU: 1500})
+			if err == nil {
+				t.Cleanup(func() { d.Close() })
+			}
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := NewUnderlay(UnderlayConfig{Userspace: userspace}, nodes...); err == nil {
@@ -211,8 +239,12 @@ func TestLinkDelay(t *testing.T) {
 	nodes := newNamespaces(t, 2)
 	link := newUnderlay(t, UnderlayConfig{Faults: Faults{Delay: 30 * time.Millisecond}}, nodes...).Link()
 	mustPing(t, nodes[0], NodeAddr4(2).Addr(), 56)
-	if rtt := mustPing(t, nodes[0], NodeAddr4(2).Addr(), 56); rtt < 60*time.Millisecond || rtt > 90*time.Millisecond {
-		t.Errorf("round trip with 30 ms each way: %s", rtt)
+	shortest := time.Hour
+	for range 10 {
+		shortest = min(shortest, mustPing(t, nodes[0], NodeAddr4(2).Addr(), 56))
+	}
+	if shortest < 60*time.Millisecond || shortest > 90*time.Millisecond {
+		t.Errorf("round trip with 30 ms each way: %s", shortest)
 	}
 	link.SetFaults(Faults{})
 	eventually(t, "fast again", func() bool { return mustPing(t, nodes[0], NodeAddr4(2).Addr(), 56) < 30*time.Millisecond })

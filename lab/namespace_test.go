@@ -137,11 +137,7 @@ func congestion(t *testing.T, c net.Conn) (name string) {
 
 func TestPingErrors(t *testing.T) {
 	nodes := newNamespaces(t, 2)
-	u, err := Bridge(1500, nodes...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.Close()
+	newUnderlay(t, UnderlayConfig{}, nodes...)
 	nodes[1].Sysctl("net.ipv4.ip_forward", "1")
 	nodes[1].Sysctl("net.ipv6.conf.all.forwarding", "1")
 	nodes[0].AddRoute(netip.MustParsePrefix("203.0.113.0/24"), NodeAddr4(2).Addr(), "eth0")

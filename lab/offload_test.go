@@ -10,9 +10,7 @@ import (
 
 func TestOffloadsReadBack(t *testing.T) {
 	nodes := newNamespaces(t, 2)
-	if err := Veth(VethEnd{Namespace: nodes[0], Device: "eth0"}, VethEnd{Namespace: nodes[1], Device: "eth0"}, 1500); err != nil {
-		t.Fatal(err)
-	}
+	mustHave(t, Veth(VethEnd{Namespace: nodes[0], Device: "eth0"}, VethEnd{Namespace: nodes[1], Device: "eth0"}, 1500))
 	for _, on := range []bool{false, true} {
 		if err := SetOffloads(nodes[0], "eth0", on); err != nil {
 			t.Fatal(err)
@@ -38,9 +36,7 @@ func TestOffloadsReadBack(t *testing.T) {
 func TestOffloadsDecideFrameSize(t *testing.T) {
 	nodes := newNamespaces(t, 2)
 	u, err := Bridge(1500, nodes...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustHave(t, err)
 	defer u.Close()
 	const wire = 1514
 	for _, on := range []bool{true, false} {
