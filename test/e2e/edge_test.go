@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -297,7 +298,7 @@ func echoed(c net.Conn, seed uint64, size int) error {
 	sum := crc32.New(castagnoli)
 	n, err := io.Copy(sum, c)
 	if werr := <-sent; err != nil || werr != nil {
-		return fmt.Errorf("%w, %w", werr, err)
+		return errors.Join(werr, err)
 	}
 	if want := crc32.Checksum(b, castagnoli); n != int64(size) || sum.Sum32() != want {
 		return fmt.Errorf("%d bytes with sum %08x came back, want %d with %08x", n, sum.Sum32(), size, want)

@@ -27,7 +27,7 @@ func (m *machine) addDummy(name string) {
 	m.must(err)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	m.must(nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	mustHave(m.t, nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 	m.must(m.node.SetUp(name))
 }
 

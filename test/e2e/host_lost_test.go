@@ -121,7 +121,7 @@ func TestHostDeviceTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(nl.LinkAdd(bridge))
+	mustHave(t, nl.LinkAdd(bridge))
 	must(nl.LinkSetUp(bridge))
 	_, dst, err := net.ParseCIDR(lab.PodCIDR4(2).String())
 	must(err)

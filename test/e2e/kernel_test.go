@@ -71,9 +71,7 @@ func (k *kernelPeers) addPeers(t *testing.T, v *lab.KernelVXLAN, peers ...lab.VT
 func newKernelNode(t *testing.T, ns *lab.Namespace, number int, v6 bool) (*lab.KernelVXLAN, *lab.KernelPod) {
 	t.Helper()
 	v, err := lab.NewKernelVXLAN(ns, lab.KernelVXLANConfig{Own: []lab.VTEP{vtep(number, v6)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustHave(t, err)
 	t.Cleanup(func() { v.Close() })
 	pod, err := v.AddPod()
 	if err != nil {

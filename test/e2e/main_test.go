@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
@@ -79,6 +82,17 @@ func mustStatus(t testing.TB, n *lab.Node) node.Status {
 		t.Fatal(err)
 	}
 	return st
+}
+
+// mustHave fails a test that got an error from the kernel, and skips it if the error is that the kernel lacks what the test needs.
+func mustHave(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel cannot: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // eventually fails the test if ok does not become true within 20 seconds.

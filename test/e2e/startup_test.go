@@ -180,7 +180,7 @@ func TestStartPortInUse(t *testing.T) {
 		{"by a socket of all addresses", func(m *machine) { m.listen("0.0.0.0:8472") }},
 		{"by a VXLAN device of the kernel", func(m *machine) {
 			_, err := lab.NewKernelVXLAN(m.node, lab.KernelVXLANConfig{Own: lab.PlanVTEPs(1)[:1]})
-			m.must(err)
+			mustHave(m.t, err)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestStartDeviceTaken(t *testing.T) {
 	m.must(err)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "eth0"
-	m.must(nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	mustHave(m.t, nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 	m.mustFail("default/pod-2", `"eth0"`, "remove it or choose another name")
 	if left := m.left(); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
