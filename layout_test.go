@@ -49,7 +49,6 @@ var arrows = []arrow{
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
-	{"lab/playground", "lab lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
