@@ -55,12 +55,12 @@ func TestPerf(t *testing.T) {
 		"--select --congestion reno":       "Gbit/s",
 		"--udp --segments 4 --interval 1s": "packets/s",
 	} {
-		out, err := runPerf(t, append(strings.Fields(flags), "--time", "100ms", server)...)
+		out, err := runPerf(t, append(strings.Fields(flags), "--time", "500ms", server)...)
 		if err != nil || !strings.Contains(out, want) || !strings.Contains(out, "processor time: client") {
 			t.Errorf("%q: got %q, %v, want %q", flags, out, err, want)
 		}
 	}
-	out, err := runPerf(t, "--time", "50ms", "-o", "json", "--connections", server)
+	out, err := runPerf(t, "--time", "500ms", "-o", "json", "--connections", server)
 	var report map[string]any
 	if jsonErr := json.Unmarshal([]byte(out), &report); err != nil || jsonErr != nil {
 		t.Fatalf("got %q, %v, %v", out, err, jsonErr)
