@@ -38,6 +38,9 @@ func PodCIDR6(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
+// ClusterDNS4 returns the IPv4 address of the cluster's DNS.
+func ClusterDNS4() netip.Addr { return netip.AddrFrom4([4]byte{10, 96, 0, 10}) }
+
 // NodeMAC returns the Ethernet address of node n's eth0: locally administered, and legible in a capture.
 func NodeMAC(n int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x6d, 0x77, 0, byte(n >> 8), byte(n)} // 6d 77: "mw"

@@ -88,9 +88,11 @@ func printCluster(w io.Writer, st playground.Status) error {
 		nodes = append(nodes, []string{n.Name, yes(n.Ready), joined(n.Addresses), joined(n.PodCIDRs), fmt.Sprint(n.MTU), fmt.Sprint(n.PID),
 			fmt.Sprint(n.Restarts), age(n.Started), n.Message})
 	}
-	pods := [][]string{{"POD", "PHASE", "NODE", "IPS", "RESTARTS", "AGE", "MESSAGE"}}
+	pods := [][]string{{"POD", "READY", "STATUS", "NODE", "IPS", "RESTARTS", "AGE", "MESSAGE"}}
 	for _, p := range st.Pods {
-		pods = append(pods, []string{p.Namespace + "/" + p.Name, string(p.Phase), p.Node, joined(p.IPs), fmt.Sprint(p.Restarts()), age(p.Started), p.Reason()})
+		ready, of := p.ReadyContainers()
+		pods = append(pods, []string{p.Namespace + "/" + p.Name, fmt.Sprintf("%d/%d", ready, of), p.Status, p.Node, joined(p.IPs),
+			fmt.Sprint(p.Restarts()), age(p.Started), p.Reason()})
 	}
 	for _, table := range [][][]string{nodes, pods} {
 		if err := printTable(w, table); err != nil {

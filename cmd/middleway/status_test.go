@@ -73,14 +73,17 @@ node-2  no                                    1450  9    0         -    the daem
 	}
 	check()
 	st.Pods = []playground.PodStatus{
-		{Namespace: "default", Name: "web", Phase: "Running", Node: "node-1", Started: now.Add(-5 * time.Minute)},
-		{Namespace: "default", Name: "c", Phase: "Failed", Node: "node-2", Started: now.Add(-50 * time.Hour),
-			Containers: []playground.ContainerStatus{{Name: "main", State: playground.ContainerTerminated, Restarts: 2, Message: "exit code 3: why"}}},
+		{Namespace: "default", Name: "web", Phase: "Running", Status: "Running", Node: "node-1", Started: now.Add(-5 * time.Minute)},
+		{Namespace: "default", Name: "c", Phase: "Failed", Status: "Error", Node: "node-2", Started: now.Add(-50 * time.Hour),
+			Containers: []playground.ContainerStatus{
+				{Name: "main", State: playground.ContainerTerminated, Restarts: 2, Message: "exit code 3: why"},
+				{Name: "other", State: playground.ContainerRunning, Ready: true},
+			}},
 	}
 	want += `
-POD          PHASE    NODE    IPS  RESTARTS  AGE  MESSAGE
-default/web  Running  node-1       0         5m
-default/c    Failed   node-2       2         2d   main: exit code 3: why
+POD          READY  STATUS   NODE    IPS  RESTARTS  AGE  MESSAGE
+default/web  0/0    Running  node-1       0         5m
+default/c    1/2    Error    node-2       2         2d   main: exit code 3: why
 `
 	check()
 }

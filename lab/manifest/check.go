@@ -34,22 +34,58 @@ func (p *Pod) check() error {
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
 		return p.Errorf("spec.terminationGracePeriodSeconds", "%d is less than 0", *s)
 	}
-	if len(p.Spec.InitContainers) > 0 {
-		return p.Errorf("spec.initContainers", "init containers are not run here, and the others would start without what these prepare; do it in the container's own command, for example [sh, -c, prepare && exec serve]")
-	}
 	if len(p.Spec.Containers) == 0 {
 		return p.Errorf("spec.containers", "a pod needs at least one container")
 	}
-	names := map[string]int{}
-	for i := range p.Spec.Containers {
-		c := &p.Spec.Containers[i]
-		if err := p.checkContainer(fmt.Sprintf("spec.containers[%d]", i), c); err != nil {
+	for _, check := range []func() error{p.checkNames, p.checkDNS, p.checkVolumes} {
+		if err := check(); err != nil {
 			return err
 		}
-		if other, taken := names[c.Name]; taken {
-			return p.Errorf(fmt.Sprintf("spec.containers[%d].name", i), "%q is the name of containers[%d] already; choose another one", c.Name, other)
+	}
+	return p.checkContainers()
+}
+
+// checkContainers checks the containers and init containers, whose names must differ.
+func (p *Pod) checkContainers() error {
+	names := map[string]string{}
+	for _, list := range []struct {
+		field      string
+		containers []corev1.Container
+	}{{"initContainers", p.Spec.InitContainers}, {"containers", p.Spec.Containers}} {
+		for i := range list.containers {
+			c := &list.containers[i]
+			at := fmt.Sprintf("%s[%d]", list.field, i)
+			if err := p.checkContainer("spec."+at, c); err != nil {
+				return err
+			}
+			if other, taken := names[c.Name]; taken {
+				return p.Errorf("spec."+at+".name", "%q is the name of %s already; choose another one", c.Name, other)
+			}
+			names[c.Name] = at
+			if list.field == "initContainers" && !IsSidecar(c) {
+				if err := p.checkInit("spec."+at, c); err != nil {
+					return err
+				}
+			}
 		}
-		names[c.Name] = i
+	}
+	return nil
+}
+
+// IsSidecar reports whether an init container goes on beside the containers (KEP-753).
+func IsSidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// checkInit refuses what makes no sense for a container that ends before the others begin.
+func (p *Pod) checkInit(at string, c *corev1.Container) error {
+	for name, set := range map[string]bool{
+		"lifecycle": c.Lifecycle != nil, "livenessProbe": c.LivenessProbe != nil,
+		"readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil,
+	} {
+		if set {
+			return p.Errorf(at+"."+name, "an init container has none; only one with restartPolicy: Always, which goes on beside the others, may")
+		}
 	}
 	return nil
 }
@@ -79,6 +115,16 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 				return p.Errorf(fmt.Sprintf("%s.%s[%d]", at, list.name, i), "a NUL byte cannot be passed to a program")
 			}
 		}
+	}
+	policies := []corev1.ContainerRestartPolicy{corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyOnFailure, corev1.ContainerRestartPolicyNever}
+	if c.RestartPolicy != nil && !slices.Contains(policies, *c.RestartPolicy) {
+		return p.Errorf(at+".restartPolicy", "%q is none; want Always, OnFailure or Never", *c.RestartPolicy)
+	}
+	if err := p.checkProbes(at, c); err != nil {
+		return err
+	}
+	if err := p.checkMounts(at, c); err != nil {
+		return err
 	}
 	for i, e := range c.Env {
 		if err := p.checkEnv(fmt.Sprintf("%s.env[%d]", at, i), e); err != nil {

@@ -67,6 +67,9 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 	if n.Kind != yaml.MappingNode {
 		return nil, d.errorf(n, path, "want fields, as in name: value, not %s", describe(n))
 	}
+	if isToken(pattern, n) {
+		pattern = "-"
+	}
 	known := fieldsOf(t)
 	m := map[string]any{}
 	err := d.pairs(n, path, func(key string, v *yaml.Node, line int) error {
@@ -92,9 +95,9 @@ func (d *decoder) treat(pattern string, v *yaml.Node) string {
 	switch {
 	case ok && t.honoured:
 		return pattern
-	case ok && t.warning != "" && !wishless(pattern, v):
+	case ok && t.warning != "" && !wishless(v):
 		d.set.warn(pattern, "%s, line %d: %s is not honoured here: %s", d.pod.File, v.Line, pattern, t.warning)
-	case !ok && !wishless(pattern, v):
+	case !ok && !wishless(v):
 		d.set.warn(pattern, "%s, line %d: %s is not honoured here", d.pod.File, v.Line, pattern)
 	}
 	return "-"

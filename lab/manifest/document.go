@@ -163,4 +163,12 @@ func setDefaults(p *Pod) {
 	if p.Spec.RestartPolicy == "" {
 		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	}
+	if p.Spec.DNSPolicy == "" {
+		p.Spec.DNSPolicy = corev1.DNSClusterFirst
+	}
+	for _, containers := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range containers {
+			setContainerDefaults(&containers[i])
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -28,7 +27,8 @@ const (
 	byServer    = "a server wrote it"
 	forOthers   = "it is for people and other programs"
 	noResources = "nothing is measured or bounded here"
-	noVolumes   = "a container finds this machine's files"
+	noVolumes   = "a container finds this machine's files; emptyDir is honoured"
+	oneProtocol = "HTTP/1.1 and gRPC without TLS are spoken"
 	noSecurity  = "a container has the rights of the user who called up"
 	noPlacement = "spec.nodeName chooses a node"
 	noStdin     = "a container's standard input is empty; middleway exec hands one over"
@@ -50,8 +50,11 @@ var fields = map[string]treatment{
 	"metadata.finalizers":                 warned("a pod is deleted at once"),
 
 	"spec.nodeName": honoured, "spec.hostNetwork": honoured, "spec.restartPolicy": honoured, "spec.terminationGracePeriodSeconds": honoured,
-	"spec.containers": honoured, "spec.serviceAccountName": honoured,
-	"spec.initContainers":     ignored("it is an error"),
+	"spec.containers": honoured, "spec.initContainers": honoured, "spec.serviceAccountName": honoured,
+	"spec.hostname": honoured, "spec.hostnameOverride": honoured, "spec.subdomain": honoured, "spec.setHostnameAsFQDN": honoured,
+	"spec.hostAliases": honoured, "spec.hostAliases.ip": honoured, "spec.hostAliases.hostnames": honoured,
+	"spec.dnsPolicy": honoured, "spec.dnsConfig": honoured, "spec.dnsConfig.nameservers": honoured, "spec.dnsConfig.searches": honoured,
+	"spec.dnsConfig.options": honoured, "spec.dnsConfig.options.name": honoured, "spec.dnsConfig.options.value": honoured,
 	"spec.schedulerName":      ignored("there is one scheduler"),
 	"spec.enableServiceLinks": ignored("there are no services whose variables could be there"),
 	"spec.serviceAccount":     ignored(byServer), "spec.preemptionPolicy": ignored("nothing is preempted"),
@@ -59,16 +62,11 @@ var fields = map[string]treatment{
 	"spec.activeDeadlineSeconds":        warned("a pod has no deadline; `timeout` in a container's command sets one"),
 	"spec.affinity":                     warned(noPlacement),
 	"spec.automountServiceAccountToken": warned("there is no API server to which a token would open the door"),
-	"spec.dnsConfig":                    warned("/etc/resolv.conf is this machine's"),
-	"spec.dnsPolicy":                    warned("/etc/resolv.conf is this machine's"),
 	"spec.ephemeralContainers":          warned("middleway exec runs what is to be looked with"),
 	"spec.evictionResponders":           warned("nothing is evicted"),
-	"spec.hostAliases":                  warned("/etc/hosts is this machine's"),
 	"spec.hostIPC":                      warned("System V IPC is this machine's for every pod"),
 	"spec.hostPID":                      warned("every container has a PID namespace of its own"),
 	"spec.hostUsers":                    warned("all pods are in the user namespace of the cluster"),
-	"spec.hostname":                     warned("hostname is this machine's"),
-	"spec.hostnameOverride":             warned("hostname is this machine's"),
 	"spec.imagePullSecrets":             warned("no image is pulled"),
 	"spec.nodeSelector":                 warned(noPlacement),
 	"spec.os":                           warned("a pod runs on this machine's Linux"),
@@ -81,11 +79,8 @@ var fields = map[string]treatment{
 	"spec.schedulingGates":              warned("nobody would open them"),
 	"spec.schedulingGroup":              warned("pods are started one by one"),
 	"spec.securityContext":              warned(noSecurity),
-	"spec.setHostnameAsFQDN":            warned("hostname is this machine's"),
 	"spec.shareProcessNamespace":        warned("every container has a PID namespace of its own"),
-	"spec.subdomain":                    warned("pods have no names in DNS"),
 	"spec.topologySpreadConstraints":    warned(noPlacement),
-	"spec.volumes":                      warned(noVolumes),
 
 	"spec.containers.name": honoured, "spec.containers.command": honoured, "spec.containers.args": honoured, "spec.containers.workingDir": honoured,
 	"spec.containers.env": honoured, "spec.containers.env.name": honoured, "spec.containers.env.value": honoured,
@@ -98,23 +93,57 @@ var fields = map[string]treatment{
 	"spec.containers.envFrom":                        warned("there are neither ConfigMaps nor Secrets; name the variables in env"),
 	"spec.containers.image":                          ignored("this machine's files stand in for every image"),
 	"spec.containers.imagePullPolicy":                ignored("no image is pulled"),
-	"spec.containers.lifecycle":                      warned("a container begins and ends without hooks"),
-	"spec.containers.livenessProbe":                  warned("a container is well as long as it runs"),
 	"spec.containers.ports":                          ignored("every port is open, named or not"),
-	"spec.containers.readinessProbe":                 warned("a container is well as long as it runs"),
 	"spec.containers.resizePolicy":                   warned(noResources),
 	"spec.containers.resources":                      warned(noResources),
-	"spec.containers.restartPolicy":                  warned("spec.restartPolicy is that of all containers"),
-	"spec.containers.restartPolicyRules":             warned("spec.restartPolicy is that of all containers"),
 	"spec.containers.securityContext":                warned(noSecurity),
-	"spec.containers.startupProbe":                   warned("a container is well as long as it runs"),
 	"spec.containers.stdin":                          warned(noStdin),
 	"spec.containers.stdinOnce":                      warned(noStdin),
 	"spec.containers.terminationMessagePath":         ignored("the end of a container's output is its message"),
 	"spec.containers.terminationMessagePolicy":       ignored("the end of a container's output is its message"),
 	"spec.containers.tty":                            warned("a container writes to a pipe; middleway exec at a terminal has one"),
-	"spec.containers.volumeDevices":                  warned(noVolumes),
-	"spec.containers.volumeMounts":                   warned(noVolumes),
+	"spec.volumes":                                   honoured, "spec.volumes.name": honoured, "spec.volumes.emptyDir": honoured,
+	"spec.volumes.emptyDir.medium":    warned("the volume lies in the cluster's state directory"),
+	"spec.volumes.emptyDir.sizeLimit": warned(noResources),
+	"spec.volumes.emptyDir.mode":      warned("everybody may write there"),
+
+	"spec.containers.volumeMounts": honoured, "spec.containers.volumeMounts.name": honoured, "spec.containers.volumeMounts.mountPath": honoured,
+	"spec.containers.volumeMounts.readOnly": honoured, "spec.containers.volumeMounts.subPath": honoured,
+	"spec.containers.volumeMounts.subPathExpr":       warned("the whole volume is mounted; subPath takes a name without variables"),
+	"spec.containers.volumeMounts.mountPropagation":  warned("mounts stay in their container"),
+	"spec.containers.volumeMounts.recursiveReadOnly": warned("readOnly is about the volume itself"),
+	"spec.containers.volumeMounts.bindMountOptions":  warned("a mount has no options but readOnly"),
+
+	// Those of livenessProbe and readinessProbe are the same.
+	"spec.containers.startupProbe": honoured, "spec.containers.startupProbe.exec": honoured, "spec.containers.startupProbe.exec.command": honoured,
+	"spec.containers.startupProbe.httpGet": honoured, "spec.containers.startupProbe.httpGet.path": honoured,
+	"spec.containers.startupProbe.httpGet.port": honoured, "spec.containers.startupProbe.httpGet.host": honoured,
+	"spec.containers.startupProbe.httpGet.scheme": honoured, "spec.containers.startupProbe.httpGet.httpHeaders": honoured,
+	"spec.containers.startupProbe.httpGet.httpHeaders.name": honoured, "spec.containers.startupProbe.httpGet.httpHeaders.value": honoured,
+	"spec.containers.startupProbe.httpGet.protocol": warned(oneProtocol),
+	"spec.containers.startupProbe.tcpSocket":        honoured, "spec.containers.startupProbe.tcpSocket.port": honoured,
+	"spec.containers.startupProbe.tcpSocket.host": honoured,
+	"spec.containers.startupProbe.grpc":           honoured, "spec.containers.startupProbe.grpc.port": honoured, "spec.containers.startupProbe.grpc.service": honoured,
+	"spec.containers.startupProbe.grpc.mode":           warned(oneProtocol),
+	"spec.containers.startupProbe.initialDelaySeconds": honoured, "spec.containers.startupProbe.timeoutSeconds": honoured,
+	"spec.containers.startupProbe.periodSeconds": honoured, "spec.containers.startupProbe.successThreshold": honoured,
+	"spec.containers.startupProbe.failureThreshold": honoured, "spec.containers.startupProbe.terminationGracePeriodSeconds": honoured,
+
+	// Those of postStart are the same.
+	"spec.containers.lifecycle": honoured, "spec.containers.lifecycle.preStop": honoured,
+	"spec.containers.lifecycle.preStop.exec": honoured, "spec.containers.lifecycle.preStop.exec.command": honoured,
+	"spec.containers.lifecycle.preStop.httpGet": honoured, "spec.containers.lifecycle.preStop.httpGet.path": honoured,
+	"spec.containers.lifecycle.preStop.httpGet.port": honoured, "spec.containers.lifecycle.preStop.httpGet.host": honoured,
+	"spec.containers.lifecycle.preStop.httpGet.scheme": honoured, "spec.containers.lifecycle.preStop.httpGet.httpHeaders": honoured,
+	"spec.containers.lifecycle.preStop.httpGet.httpHeaders.name": honoured, "spec.containers.lifecycle.preStop.httpGet.httpHeaders.value": honoured,
+	"spec.containers.lifecycle.preStop.httpGet.protocol": warned(oneProtocol),
+	"spec.containers.lifecycle.preStop.tcpSocket":        warned("Kubernetes has no such hook either"),
+	"spec.containers.lifecycle.preStop.sleep":            honoured, "spec.containers.lifecycle.preStop.sleep.seconds": honoured,
+	"spec.containers.lifecycle.stopSignal": warned("a container is asked to end by SIGTERM"),
+
+	"spec.containers.restartPolicy":      honoured,
+	"spec.containers.restartPolicyRules": warned("restartPolicy decides"),
+	"spec.containers.volumeDevices":      warned(noVolumes),
 }
 
 // treatmentOf returns what becomes of a field.
@@ -122,28 +151,37 @@ func treatmentOf(pattern string) (treatment, bool) {
 	if rest, ok := strings.CutPrefix(pattern, "spec.initContainers."); ok {
 		pattern = "spec.containers." + rest
 	}
+	for _, same := range []struct{ name, as string }{
+		{"livenessProbe", "startupProbe"}, {"readinessProbe", "startupProbe"}, {"lifecycle.postStart", "lifecycle.preStop"},
+	} {
+		if rest, ok := strings.CutPrefix(pattern, "spec.containers."+same.name); ok {
+			pattern = "spec.containers." + same.as + rest
+		}
+	}
 	t, ok := fields[pattern]
+	if !ok && strings.HasPrefix(pattern, "spec.volumes.") {
+		return warned(noVolumes), true
+	}
 	return t, ok
 }
-
-// serverValues are what an API server writes into fields that nobody has set. They wish for nothing either.
-var serverValues = map[string]string{"spec.dnsPolicy": "ClusterFirst"}
 
 // tokenPrefix begins the name of the volume that an API server adds to every pod, and of its mounts.
 const tokenPrefix = "kube-api-access-"
 
-// wishless reports whether a value asks for nothing: it is empty, or an API server's own.
-func wishless(pattern string, n *yaml.Node) bool {
+// isToken reports whether a volume, or a mount, is the one that an API server adds.
+func isToken(pattern string, n *yaml.Node) bool {
+	return (pattern == "spec.volumes" || strings.HasSuffix(pattern, ".volumeMounts")) && strings.HasPrefix(scalar(field(n, "name")), tokenPrefix)
+}
+
+// wishless reports whether a value asks for nothing: it is empty.
+func wishless(n *yaml.Node) bool {
 	switch n = target(n); n.Kind {
 	case yaml.ScalarNode:
-		return isNull(n) || n.Value == serverValues[pattern] && n.Value != ""
+		return isNull(n)
 	case yaml.MappingNode:
 		return len(n.Content) == 0
 	case yaml.SequenceNode:
-		return !slices.ContainsFunc(n.Content, func(item *yaml.Node) bool {
-			item = target(item)
-			return item.Kind != yaml.MappingNode || !strings.HasPrefix(scalar(field(item, "name")), tokenPrefix)
-		})
+		return len(n.Content) == 0
 	}
 	return false
 }

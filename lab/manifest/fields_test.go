@@ -48,12 +48,12 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("%s is honoured, and warned of", at)
 		}
 	}
-	s, err := Parse("x.yaml", []byte(edited("spec:", "spec:\n  hostAliases: [{ip: 10.0.0.1}]")+"    tty: true\n"))
+	s, err := Parse("x.yaml", []byte(edited("spec:", "spec:\n  hostPID: true")+"    tty: true\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"x.yaml, line 6: spec.hostAliases is not honoured here: /etc/hosts is this machine's",
+		"x.yaml, line 6: spec.hostPID is not honoured here: every container has a PID namespace of its own",
 		"x.yaml, line 11: spec.containers.tty is not honoured here: a container writes to a pipe; middleway exec at a terminal has one",
 	}
 	if got := strings.Join(s.Warnings, "\n"); got != strings.Join(want, "\n") {

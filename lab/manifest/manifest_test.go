@@ -47,9 +47,9 @@ func TestParse(t *testing.T) {
 		{"empty list", "apiVersion: v1\nkind: List\n", nil, nil},
 		{"other kinds, once each", strings.Repeat("---\napiVersion: v1\nkind: Service\n", 2) + "---\napiVersion: apps/v1\nkind: Deployment\n", nil,
 			[]string{"x.yaml, line 2: kind Service is left out", "x.yaml, line 8: kind Deployment is left out"}},
-		{"fields that are not honoured, once each", edited("spec:", "spec:\n  affinity: {nodeAffinity: {}}\n  volumes: [{name: v, emptyDir: {}}]") +
+		{"fields that are not honoured, once each", edited("spec:", "spec:\n  affinity: {nodeAffinity: {}}\n  volumes: [{name: v, emptyDir: {}}, {name: w, configMap: {}}, {name: x, configMap: {name: c}}]") +
 			"---\n" + edited("name: web", "name: db") + "    resources: {limits: {cpu: 500m}}\n  affinity: {podAffinity: {}}\n",
-			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.affinity is not honoured", "line 7: spec.volumes is not", "line 22: spec.containers.resources is not"}},
+			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.affinity is not honoured", "line 7: spec.volumes.configMap is not", "line 22: spec.containers.resources is not"}},
 		{"what a server wrote", edited("name: web", "name: web\n  uid: x\n  creationTimestamp: 2026-01-02T03:04:05Z\n  managedFields: [{manager: m}]") +
 			"status: {phase: Running}\n", []string{"default/web"}, nil},
 		{"what a server filled in", edited("name: web", "name: web\n  generateName: web-\n  ownerReferences: [{kind: ReplicaSet, name: web}]") +
@@ -59,8 +59,8 @@ func TestParse(t *testing.T) {
 			"  preemptionPolicy: PreemptLowerPriority\n  schedulerName: default-scheduler\n  enableServiceLinks: true\n" +
 			"  tolerations: [{key: node.kubernetes.io/not-ready}]\n  volumes: [{name: kube-api-access-x, projected: {sources: []}}]\n" +
 			"  terminationGracePeriodSeconds: 30\n", []string{"default/web"}, nil},
-		{"what somebody wished for", web + "  dnsPolicy: None\n  volumes: [{name: kube-api-access-x}, {name: data}]\n  terminationGracePeriodSeconds: 61\n", []string{"default/web"},
-			[]string{"spec.dnsPolicy is not", "spec.volumes is not", "line 12: spec.terminationGracePeriodSeconds of 61 is cut to 60"}},
+		{"what somebody wished for", web + "  hostPID: true\n  volumes: [{name: kube-api-access-x, projected: {sources: []}}, {name: data, hostPath: {path: /x}}]\n  terminationGracePeriodSeconds: 61\n", []string{"default/web"},
+			[]string{"spec.hostPID is not", "spec.volumes.hostPath is not", "line 12: spec.terminationGracePeriodSeconds of 61 is cut to 60"}},
 		{"empty field", edited("spec:", "spec:\n  tolerations:\n  nodeName: ~"), []string{"default/web"}, nil},
 		{"anchors and merges", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n" +
 			"  - &a\n    name: a\n    command: &c [serve]\n  - <<: *a\n    name: b\n    args: *c\n", []string{"default/web"}, nil},
@@ -119,11 +119,43 @@ func TestParseErrors(t *testing.T) {
 		{"number as a field", edited("spec:", "spec:\n  1: a"), "x.yaml, line 6, spec: a field's name is a string"},
 		{"restart policy", edited("spec:", "spec:\n  restartPolicy: Sometimes"), `x.yaml, line 6, spec.restartPolicy: "Sometimes" is none; want Always, OnFailure or Never`},
 		{"no command", edited("    command: [serve]\n", "    args: [x]\n"), "x.yaml, line 7, spec.containers[0].command: container main has no command, and images are not run here"},
-		{"init containers", web + "  initContainers: [{name: i, command: [x]}]\n", "x.yaml, line 10, spec.initContainers: init containers are not run here"},
 		{"empty command", edited("[serve]", `[""]`), "x.yaml, line 9, spec.containers[0].command[0]: the command is empty"},
 		{"NUL", edited("[serve]", `["a\0b"]`), "x.yaml, line 9, spec.containers[0].command[0]: a NUL byte"},
 		{"no container name", edited("name: main", "stdin: true"), "x.yaml, line 7, spec.containers[0].name: a container needs a name"},
 		{"container name", edited("name: main", "name: a.b"), `x.yaml, line 7, spec.containers[0].name: "a.b" is no name`},
+		{"init container of the same name", web + "  initContainers: [{name: main, command: [x]}]\n", `x.yaml, line 7, spec.containers[0].name: "main" is the name of initContainers[0] already`},
+		{"init container without a name", web + "  initContainers: [{command: [x]}]\n", "x.yaml, line 10, spec.initContainers[0].name: a container needs a name"},
+		{"probe of an init container", web + "  initContainers: [{name: i, command: [x], livenessProbe: {exec: {command: [x]}}}]\n", "x.yaml, line 10, spec.initContainers[0].livenessProbe: an init container has none"},
+		{"container's restart policy", web + "    restartPolicy: Maybe\n", `x.yaml, line 10, spec.containers[0].restartPolicy: "Maybe" is none`},
+		{"probe without a way", web + "    livenessProbe: {periodSeconds: 1}\n", "x.yaml, line 10, spec.containers[0].livenessProbe: want one of exec, httpGet, tcpSocket and grpc; there are 0"},
+		{"probe with two ways", web + "    livenessProbe: {tcpSocket: {port: 1}, exec: {command: [x]}}\n", "x.yaml, line 10, spec.containers[0].livenessProbe: want one of exec, httpGet, tcpSocket and grpc; there are 2"},
+		{"probe's threshold", web + "    startupProbe: {tcpSocket: {port: 1}, successThreshold: 2}\n", "x.yaml, line 10, spec.containers[0].startupProbe.successThreshold: 2: want 1"},
+		{"probe's period", web + "    readinessProbe: {tcpSocket: {port: 1}, periodSeconds: -2}\n", "x.yaml, line 10, spec.containers[0].readinessProbe.periodSeconds: -2 is less than 0"},
+		{"probe's grace", web + "    livenessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 0}\n", "x.yaml, line 10, spec.containers[0].livenessProbe.terminationGracePeriodSeconds: 0: want more than 0"},
+		{"readiness ends nothing", web + "    readinessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 3}\n", "x.yaml, line 10, spec.containers[0].readinessProbe.terminationGracePeriodSeconds: a readinessProbe ends nothing"},
+		{"probe's port", web + "    livenessProbe: {tcpSocket: {port: 70000}}\n", "x.yaml, line 10, spec.containers[0].livenessProbe.tcpSocket.port: 70000 is no port"},
+		{"probe's named port", web + "    livenessProbe: {httpGet: {port: http}}\n", `x.yaml, line 10, spec.containers[0].livenessProbe.httpGet.port: the container has no port named "http"`},
+		{"probe's scheme", web + "    livenessProbe: {httpGet: {port: 80, scheme: http}}\n", `x.yaml, line 10, spec.containers[0].livenessProbe.httpGet.scheme: "http" is none`},
+		{"probe's header", web + "    livenessProbe: {httpGet: {port: 80, httpHeaders: [{name: \"a b\", value: c}]}}\n", `x.yaml, line 10, spec.containers[0].livenessProbe.httpGet.httpHeaders[0].name: "a b" is no name`},
+		{"probe's command", web + "    livenessProbe: {exec: {command: []}}\n", "x.yaml, line 10, spec.containers[0].livenessProbe.exec.command: say what to run"},
+		{"hook's sleep", web + "    lifecycle: {preStop: {sleep: {seconds: -1}}}\n", "x.yaml, line 10, spec.containers[0].lifecycle.preStop.sleep.seconds: -1 is less than 0"},
+		{"empty hook", web + "    lifecycle: {postStart: {}}\n", "x.yaml, line 10, spec.containers[0].lifecycle.postStart: want one of exec, httpGet and sleep"},
+		{"host name", web + "  hostname: Web\n", `x.yaml, line 10, spec.hostname: "Web" is no name for a host`},
+		{"two host names", web + "  hostnameOverride: a\n  setHostnameAsFQDN: true\n", "x.yaml, line 10, spec.hostnameOverride: setHostnameAsFQDN says another name"},
+		{"alias' address", web + "  hostAliases: [{ip: 10.0.0, hostnames: [a]}]\n", `x.yaml, line 10, spec.hostAliases[0].ip: "10.0.0" is no IP address`},
+		{"alias' name", web + "  hostAliases: [{ip: 10.0.0.1, hostnames: [a_b]}]\n", `x.yaml, line 10, spec.hostAliases[0].hostnames[0]: "a_b" is no name`},
+		{"DNS policy", web + "  dnsPolicy: Cluster\n", `x.yaml, line 10, spec.dnsPolicy: "Cluster" is none`},
+		{"no name server", web + "  dnsPolicy: None\n", "x.yaml, line 6, spec.dnsConfig.nameservers: dnsPolicy None wants at least one name server"},
+		{"name server", web + "  dnsConfig: {nameservers: [dns]}\n", `x.yaml, line 10, spec.dnsConfig.nameservers[0]: "dns" is no IP address`},
+		{"name servers", web + "  dnsConfig: {nameservers: [1.1.1.1, 1.1.1.1, 1.1.1.1, 1.1.1.1]}\n", "x.yaml, line 10, spec.dnsConfig.nameservers: 4 are more than 3"},
+		{"search domain", web + "  dnsConfig: {searches: [\"a b\"]}\n", `x.yaml, line 10, spec.dnsConfig.searches[0]: "a b" is no domain`},
+		{"resolver's option", web + "  dnsConfig: {options: [{name: \"\", value: \"1\"}]}\n", "x.yaml, line 10, spec.dnsConfig.options[0].name: an option needs a name"},
+		{"volume twice", web + "  volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]\n", `x.yaml, line 10, spec.volumes[1].name: "a" is the name of volumes[0] already`},
+		{"no such volume", web + "    volumeMounts: [{name: a, mountPath: /a}]\n", `x.yaml, line 10, spec.containers[0].volumeMounts[0].name: the pod has no volume "a"`},
+		{"mount's path", web + "    volumeMounts: [{name: a, mountPath: a}]\n  volumes: [{name: a, emptyDir: {}}]\n", `x.yaml, line 10, spec.containers[0].volumeMounts[0].mountPath: "a" is no absolute path`},
+		{"mount on the root", web + "    volumeMounts: [{name: a, mountPath: /}]\n  volumes: [{name: a, emptyDir: {}}]\n", `x.yaml, line 10, spec.containers[0].volumeMounts[0].mountPath: nothing can be mounted at "/"`},
+		{"mount twice", web + "    volumeMounts: [{name: a, mountPath: /a}, {name: a, mountPath: /a}]\n  volumes: [{name: a, emptyDir: {}}]\n", "x.yaml, line 10, spec.containers[0].volumeMounts[1].mountPath: /a is that of volumeMounts[0] already"},
+		{"mount's sub-path", web + "    volumeMounts: [{name: a, mountPath: /a, subPath: ../b}]\n  volumes: [{name: a, emptyDir: {}}]\n", `x.yaml, line 10, spec.containers[0].volumeMounts[0].subPath: "../b" is no path within the volume`},
 		{"container twice", web + "  - name: main\n    command: [x]\n", `x.yaml, line 10, spec.containers[1].name: "main" is the name of containers[0] already`},
 		{"relative directory", web + "    workingDir: tmp\n", `x.yaml, line 10, spec.containers[0].workingDir: "tmp" is no absolute path`},
 		{"variable's name", web + "    env: [{name: a=b}]\n", `x.yaml, line 10, spec.containers[0].env[0].name: "a=b" is no name for a variable`},
@@ -302,4 +334,30 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Defaults are those of Kubernetes.
+func TestDefaults(t *testing.T) {
+	s, err := Parse("x.yaml", []byte(web+`    ports: [{name: http, containerPort: 8080}]
+    livenessProbe: {httpGet: {port: http}}
+    lifecycle: {preStop: {httpGet: {port: 80}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.Pods[0]
+	if len(s.Warnings) > 0 || p.Spec.DNSPolicy != corev1.DNSClusterFirst || p.Spec.RestartPolicy != corev1.RestartPolicyAlways {
+		t.Errorf("got %q, %s, %s", s.Warnings, p.Spec.DNSPolicy, p.Spec.RestartPolicy)
+	}
+	c := p.Spec.Containers[0]
+	probe := c.LivenessProbe
+	if probe.TimeoutSeconds != 1 || probe.PeriodSeconds != 10 || probe.SuccessThreshold != 1 || probe.FailureThreshold != 3 || probe.HTTPGet.Path != "/" || probe.HTTPGet.Scheme != "HTTP" {
+		t.Errorf("got %+v, %+v", probe, probe.HTTPGet)
+	}
+	if number, ok := PortNumber(&c, probe.HTTPGet.Port); number != 8080 || !ok {
+		t.Errorf("got %d, %v", number, ok)
+	}
+	if c.Lifecycle.PreStop.HTTPGet.Path != "/" {
+		t.Errorf("got %+v", c.Lifecycle.PreStop.HTTPGet)
+	}
 }

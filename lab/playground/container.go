@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,70 +22,87 @@ const (
 	maxGrace     = manifest.MaxGrace * time.Second
 )
 
-// container runs a container's command, again and again as the pod's restartPolicy says.
+// role is what a container is in its pod.
+type role int
+
+const (
+	regular role = iota
+	initial      // an init container, which ends before the next one begins
+	sidecar      // an init container that goes on beside the others
+)
+
+// container runs a container's command, again and again as restartPolicy says.
 type container struct {
 	pod  *Pod
 	spec *corev1.Container
+	role role
 	out  *logs.Log
 	stop chan struct{} // closed by end
-	done chan struct{} // closed when run has ended; nil before begin
-	once sync.Once
+	done chan struct{} // closed when it will not run again; never without begin
+	up   chan struct{} // closed when it has started up for the first time
 
 	mu       sync.Mutex
+	begun    bool
+	ending   bool
+	deadline time.Time    // of its end, once that has begun; zero for none
 	process  *lab.Process // the present run, or the last
-	output   *logs.Run    // of process
 	state    ContainerState
-	reason   string    // why it does not run
+	since    time.Time // when the present run began
+	started  bool      // the present run has started up: its postStart hook and its startupProbe are done
+	ready    bool
+	trouble  string    // what the probe that failed last has said, while it fails
 	next     time.Time // of the next run, while it waits for that
-	exitCode *int      // of the last run
+	latest   *Termination
+	previous *Termination
 	restarts int
 }
 
-func newContainer(p *Pod, spec *corev1.Container) *container {
-	out := logs.New(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name, spec.Name))
-	return &container{pod: p, spec: spec, out: out, stop: make(chan struct{}), state: ContainerWaiting}
+func newContainer(p *Pod, spec *corev1.Container, r role) *container {
+	return &container{
+		pod: p, spec: spec, role: r, state: ContainerWaiting,
+		out:  logs.New(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name, spec.Name)),
+		stop: make(chan struct{}), done: make(chan struct{}), up: make(chan struct{}),
+	}
 }
 
-// begin starts the container; it returns when the first start was tried.
+// begin starts the container, unless its end has come before; it returns when the first start was tried.
 func (c *container) begin() {
-	c.done = make(chan struct{})
-	started := make(chan struct{})
+	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		return
+	}
+	c.begun = true
+	c.mu.Unlock()
+	tried := make(chan struct{})
 	go func() {
 		defer close(c.done)
 		defer c.out.Finish()
-		c.run(started)
+		c.run(sync.OnceFunc(func() { close(tried) }))
 	}()
-	<-started
+	<-tried
 }
 
-func (c *container) run(started chan struct{}) {
+func (c *container) run(tried func()) {
 	wait := backoff{first: time.Second, most: time.Minute, calm: time.Minute}
 	for {
-		since := time.Now()
-		code, reason := c.start()
-		if started != nil {
-			close(started)
-			started = nil
-		}
-		if reason == "" {
-			code, reason = c.wait()
-		}
-		if !c.again(code) {
-			c.ended(code, reason, time.Time{})
+		end := c.once(tried)
+		if !c.again(end.ExitCode) {
+			c.ended(end)
 			return
 		}
-		delay := wait.after(time.Since(since))
-		c.ended(code, reason, time.Now().Add(delay))
+		delay := wait.after(end.Finished.Sub(end.Started))
+		c.pause(end, delay)
 		select {
 		case <-c.stop:
-			c.ended(code, reason, time.Time{})
+			c.giveUp()
 			return
 		case <-time.After(delay):
 		}
 		c.mu.Lock()
 		c.restarts++
 		c.mu.Unlock()
-		c.pod.event(fmt.Sprintf("container %s starts again (%s)", c.spec.Name, reason))
+		c.pod.event(fmt.Sprintf("container %s starts again (%s)", c.spec.Name, end.Message))
 	}
 }
 
@@ -98,30 +113,47 @@ func (c *container) again(code int) bool {
 		return false
 	default:
 	}
-	switch c.pod.manifest.Spec.RestartPolicy {
+	policy := c.pod.manifest.Spec.RestartPolicy
+	if own := c.spec.RestartPolicy; own != nil {
+		policy = corev1.RestartPolicy(*own)
+	}
+	switch policy {
 	case corev1.RestartPolicyAlways:
-		return true
+		return code != 0 || c.role != initial
 	case corev1.RestartPolicyOnFailure:
 		return code != 0
 	}
 	return false
 }
 
-// start starts the command; reason says why it could not be.
-func (c *container) start() (code int, reason string) {
+// once runs the command once, and calls tried when that has begun or could not.
+func (c *container) once(tried func()) Termination {
+	end := Termination{Started: time.Now(), Reason: reasonStartError, ExitCode: exitCannotStart}
 	p, out, err := c.launch()
 	if err != nil {
-		var missing *commandError
-		if errors.As(err, &missing) {
-			return missing.code, err.Error()
-		}
-		return exitCannotStart, err.Error()
+		tried()
+		end.Message, end.Finished = err.Error(), time.Now()
+		return end
 	}
 	c.mu.Lock()
-	c.process, c.output, c.state, c.reason, c.next = p, out, ContainerRunning, "", time.Time{}
+	c.process, c.state, c.since, c.next = p, ContainerRunning, end.Started, time.Time{}
 	c.mu.Unlock()
 	c.pod.changed()
-	return 0, ""
+	tried()
+	why := c.attend(p, end.Started)
+	end.Finished, end.ExitCode, end.Reason = time.Now(), exitCode(p.Wait()), reasonCompleted
+	out.End()
+	end.Message = fmt.Sprintf("exit code %d", end.ExitCode)
+	if end.ExitCode != 0 {
+		end.Reason = reasonError
+		if why == "" {
+			why = lastLine(c.out.Tail())
+		}
+	}
+	if why != "" {
+		end.Message += ": " + why
+	}
+	return end
 }
 
 // launch starts the command, with its output kept.
@@ -143,23 +175,46 @@ func (c *container) launch() (*lab.Process, *logs.Run, error) {
 	return p, out, nil
 }
 
+// Reasons are those of Kubernetes.
+const (
+	reasonCompleted    = "Completed"
+	reasonError        = "Error"
+	reasonStartError   = "StartError"
+	reasonBackOff      = "CrashLoopBackOff"
+	reasonCreating     = "ContainerCreating"
+	reasonInitializing = "PodInitializing"
+)
+
 // exitCannotStart is the code that Kubernetes gives a container which could not be started.
 const exitCannotStart = 128
 
 func (c *container) command() (*lab.Process, error) {
-	argv, env := c.pod.manifest.Command(c.spec, c.pod.facts())
-	env = c.environment(env)
-	dir := c.dir()
-	path, err := c.pod.cluster.program(argv[0], dir, env)
+	mounts, err := c.pod.mounts(c.spec)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("workingDir: there is no directory %s on this machine", dir)
-	}
-	p := lab.Exec(c.pod.ns, argv...)
-	p.Path, p.Env, p.Bare, p.Dir, p.Isolated = path, env, true, dir, true
+	argv, env := c.pod.manifest.Command(c.spec, c.pod.facts())
+	p := c.inside(argv, env)
+	p.Isolated, p.Mounts, p.Hostname = true, mounts, c.pod.hostname
 	return p, nil
+}
+
+// inside returns a command of the container, with its variables and in its working directory. The name middleway is this program.
+func (c *container) inside(argv, env []string) *lab.Process {
+	p := lab.Exec(c.pod.ns, argv...)
+	p.Env, p.Bare, p.Dir = c.environment(env), true, c.dir()
+	if argv[0] == "middleway" {
+		p.Path = selfPath
+	}
+	return p
+}
+
+// beside returns a command that is to run beside the container's own, with further variables.
+func (c *container) beside(own *lab.Process, argv []string, further ...string) *lab.Process {
+	_, env := c.pod.manifest.Command(c.spec, c.pod.facts())
+	p := c.inside(argv, append(env, further...))
+	p.Beside = own
+	return p
 }
 
 func (c *container) dir() string {
@@ -171,10 +226,6 @@ func (c *container) dir() string {
 
 // environment adds what a container has besides its own variables.
 func (c *container) environment(own []string) []string {
-	host := c.pod.manifest.Name
-	if c.pod.manifest.Spec.HostNetwork {
-		host = c.pod.node.Name()
-	}
 	home := os.Getenv("HOME")
 	if home == "" {
 		home = "/"
@@ -183,64 +234,59 @@ func (c *container) environment(own []string) []string {
 	if path == "" {
 		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
-	return append([]string{"PATH=" + c.pod.cluster.dir.join(programDir) + ":" + path, "HOME=" + home, "HOSTNAME=" + host}, own...)
+	return append([]string{"PATH=" + c.pod.cluster.dir.join(programDir) + ":" + path, "HOME=" + home, "HOSTNAME=" + c.pod.names.host}, own...)
 }
 
-// wait waits for the end of the run and returns its exit code, 128 + signal if a signal ended it.
-func (c *container) wait() (code int, reason string) {
-	p := c.process // set by start, on this goroutine
-	select {
-	case <-p.Done():
-	case <-c.stop:
-		terminate(p, c.grace())
-	}
-	code = exitCode(p.Wait())
-	c.output.End()
-	reason = fmt.Sprintf("exit code %d", code)
-	if line := lastLine(c.out.Tail()); line != "" && code != 0 {
-		reason += ": " + line
-	}
-	return code, reason
+// pause notes the end of a run after which another one will follow.
+func (c *container) pause(end Termination, delay time.Duration) {
+	c.finish(end, ContainerWaiting, time.Now().Add(delay))
 }
 
-func (c *container) grace() time.Duration {
-	s := c.pod.manifest.Spec.TerminationGracePeriodSeconds
-	if s == nil {
-		return defaultGrace
-	}
-	return time.Duration(min(*s, manifest.MaxGrace)) * time.Second
-}
+// ended notes the end of the last run.
+func (c *container) ended(end Termination) { c.finish(end, ContainerTerminated, time.Time{}) }
 
-// terminate ends a process as Kubernetes does, but does not wait for what cannot happen: process 1 gets no signal for which it
-// has no handler.
-func terminate(p *lab.Process, grace time.Duration) {
-	if p.Catches(syscall.SIGTERM) && p.Signal(syscall.SIGTERM) == nil {
-		select {
-		case <-p.Done():
-			return
-		case <-time.After(grace):
-		}
-	}
-	_ = p.Kill() // it has ended otherwise
-}
-
-// ended notes the end of a run, and when the next one begins; never, if that is zero.
-func (c *container) ended(code int, reason string, next time.Time) {
+func (c *container) finish(end Termination, state ContainerState, next time.Time) {
 	c.mu.Lock()
-	c.exitCode, c.reason, c.next, c.state = &code, reason, next, ContainerWaiting
-	if next.IsZero() {
-		c.state = ContainerTerminated
-	}
+	c.previous, c.latest = c.latest, &end
+	c.state, c.next, c.started, c.ready, c.trouble = state, next, false, false, ""
 	c.mu.Unlock()
 	c.pod.changed()
 }
 
-// end ends the container for good.
-func (c *container) end() {
-	c.once.Do(func() { close(c.stop) })
-	if c.done != nil {
+// giveUp makes the latest run the last one.
+func (c *container) giveUp() {
+	c.mu.Lock()
+	c.state, c.next = ContainerTerminated, time.Time{}
+	c.mu.Unlock()
+	c.pod.changed()
+}
+
+// end ends the container for good, by a deadline unless that is zero.
+func (c *container) end(deadline time.Time) {
+	c.mu.Lock()
+	if !c.ending {
+		c.ending, c.deadline = true, deadline
+		close(c.stop)
+	}
+	begun := c.begun
+	c.mu.Unlock()
+	if begun {
 		<-c.done
 	}
+}
+
+// hasBegun reports whether begin was called in time.
+func (c *container) hasBegun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
+}
+
+// succeeded reports whether a container that will not run again has ended well.
+func (c *container) succeeded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.latest != nil && c.latest.ExitCode == 0
 }
 
 // running returns the process of a container that runs.
@@ -256,14 +302,26 @@ func (c *container) running() (*lab.Process, error) {
 func (c *container) status() ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ContainerStatus{Name: c.spec.Name, State: c.state, Message: c.reason, ExitCode: c.exitCode, Restarts: c.restarts, Output: c.out.Path()}
+	s := ContainerStatus{
+		Name: c.spec.Name, Sidecar: c.role == sidecar, State: c.state, StartedUp: c.started, Ready: c.ready, Restarts: c.restarts, Output: c.out.Path(),
+		LastState: c.latest,
+	}
+	if c.latest != nil {
+		s.ExitCode, s.Message = &c.latest.ExitCode, c.latest.Message
+	}
 	switch {
 	case c.state == ContainerRunning:
-		s.PID = c.process.PID()
-	case !c.next.IsZero():
+		s.PID, s.Started, s.Message = c.process.PID(), c.since, c.trouble
+	case c.state == ContainerTerminated:
+		s.Reason, s.Started, s.Finished, s.LastState = c.latest.Reason, c.latest.Started, c.latest.Finished, c.previous
+		if c.latest.ExitCode == 0 {
+			s.Message = "" // as it should be
+		}
+	case c.latest != nil:
+		s.Reason = reasonBackOff
 		s.Message += ", starts again " + in(time.Until(c.next))
-	case c.state == ContainerTerminated && *c.exitCode == 0:
-		s.Message = "" // as it should be
+	default:
+		s.Reason = reasonCreating
 	}
 	return s
 }
@@ -276,65 +334,9 @@ func in(d time.Duration) string {
 	return "in " + d.Round(time.Second).String()
 }
 
-// commandError is the error of a command that cannot be run, with the exit code that shells give it.
-type commandError struct {
-	code int
-	text string
-}
-
-func (e *commandError) Error() string { return e.text }
-
 // selfPath is this program for a process that is about to become another one: that is a middleway until then, even where the
 // file is gone.
 const selfPath = "/proc/self/exe"
-
-// program finds a container's program. The name middleway is this program.
-func (c *Cluster) program(name, dir string, env []string) (string, error) {
-	if name == "middleway" {
-		return selfPath, nil
-	}
-	return lookPath(name, dir, env)
-}
-
-// lookPath finds a program as execvp(3) does, with the PATH of a container.
-func lookPath(name, dir string, env []string) (string, error) {
-	var candidates []string
-	if strings.Contains(name, "/") {
-		candidates = []string{name}
-	} else {
-		for _, folder := range filepath.SplitList(lookup(env, "PATH")) {
-			candidates = append(candidates, filepath.Join(folder, name))
-		}
-	}
-	denied := ""
-	for _, path := range candidates {
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-		case info.IsDir() || info.Mode()&0o111 == 0:
-			denied = path
-		default:
-			return path, nil
-		}
-	}
-	if denied != "" {
-		return "", &commandError{126, fmt.Sprintf("%s is no program that may be executed", denied)}
-	}
-	return "", &commandError{127, fmt.Sprintf("there is no program %s on this machine, whose files stand in for the image", name)}
-}
-
-// lookup returns the last value of a variable.
-func lookup(env []string, name string) (value string) {
-	for _, pair := range env {
-		if v, ok := strings.CutPrefix(pair, name+"="); ok {
-			value = v
-		}
-	}
-	return value
-}
 
 // exitCode returns the code of a process that has ended, as shells do.
 func exitCode(err error) int {

@@ -25,6 +25,7 @@ import (
 //	up.sock           its control socket
 //	up.log            what it printed, if it is detached
 //	output/           what containers print, in NAMESPACE/POD/CONTAINER/RUN.log
+//	pods/             what pods find in place of the machine's files, in UID
 //	sockets           where the daemons of an ordinary user get their sockets
 //	bin/middleway     this program, for pods' commands
 //	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results
@@ -44,6 +45,7 @@ const (
 	// socketsName is the lab's, for sockets in the machine's namespace.
 	socketsName = "sockets"
 	outputDir   = "output"
+	podsDir     = "pods"
 	programDir  = "bin"
 	pluginDir   = "cni"
 	pluginName  = "middleway-cni"
@@ -157,7 +159,7 @@ func (d *directory) clear(keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("clear state directory: %w", err)
 	}
-	own := []string{ownerName, socketName, socketsName, logName, outputDir, programDir, pluginDir, lockName}
+	own := []string{ownerName, socketName, socketsName, logName, outputDir, podsDir, programDir, pluginDir, lockName}
 	var errs []error
 	for _, e := range entries {
 		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {

@@ -47,7 +47,7 @@ func (r *LogsRequest) options(c *container) logs.Options {
 // choose returns the containers that a client wants to read, and what to tell it about the choice.
 func (r *LogsRequest) choose(p *Pod) (chosen []*container, note string, err error) {
 	if r.AllContainers {
-		return p.containers, "", nil
+		return slices.Concat(p.inits, p.containers), "", nil
 	}
 	name := r.Container
 	if name == "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,32 +25,70 @@ type Pod struct {
 	node       *Node
 	manifest   *manifest.Pod
 	ns         *lab.Namespace // the node's with hostNetwork
+	names      names
+	hostname   *lab.Hostname
+	inits      []*container // in the order in which they run
 	containers []*container
+	stop       chan struct{} // closed by close
+	done       chan struct{} // closed when run has ended
 
 	mu       sync.Mutex
 	addrs    []netip.Addr
 	attached bool
+	running  bool // run was begun
+	stopping bool
 	started  time.Time // zero before start
 	problem  string    // why it does not run
 	shown    corev1.PodPhase
 }
 
-// newPod makes a pod's namespace. Nothing runs before start.
+// newPod makes a pod's namespaces. Nothing runs before start.
 func newPod(c *Cluster, n *Node, m *manifest.Pod) (*Pod, error) {
-	p := &Pod{cluster: c, node: n, manifest: m}
+	p := &Pod{cluster: c, node: n, manifest: m, stop: make(chan struct{}), done: make(chan struct{})}
 	m.UID = newUID()
-	if m.Spec.HostNetwork {
-		p.ns, p.addrs = n.Namespace, n.Addresses()
-	} else {
-		var err error
-		if p.ns, err = lab.NewNamespace(m.Key()); err != nil {
-			return nil, err
-		}
+	if err := p.makeNamespaces(); err != nil {
+		return nil, errors.Join(err, p.closeNamespaces())
 	}
-	for i := range m.Spec.Containers {
-		p.containers = append(p.containers, newContainer(p, &m.Spec.Containers[i]))
-	}
+	p.makeContainers()
 	return p, nil
+}
+
+func (p *Pod) makeNamespaces() (err error) {
+	if p.names, err = namesOf(p.manifest, p.node.Name()); err != nil {
+		return err
+	}
+	if p.manifest.Spec.HostNetwork {
+		p.ns, p.addrs = p.node.Namespace, p.node.Addresses()
+	} else if p.ns, err = lab.NewNamespace(p.manifest.Key()); err != nil {
+		return err
+	}
+	p.hostname, err = p.ns.NewHostname(p.names.host)
+	return err
+}
+
+func (p *Pod) closeNamespaces() error {
+	var errs []error
+	if p.hostname != nil {
+		errs = append(errs, p.hostname.Close())
+	}
+	if p.ns != nil && p.ns != p.node.Namespace {
+		errs = append(errs, p.ns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Pod) makeContainers() {
+	spec := &p.manifest.Spec
+	for i := range spec.InitContainers {
+		r := initial
+		if manifest.IsSidecar(&spec.InitContainers[i]) {
+			r = sidecar
+		}
+		p.inits = append(p.inits, newContainer(p, &spec.InitContainers[i], r))
+	}
+	for i := range spec.Containers {
+		p.containers = append(p.containers, newContainer(p, &spec.Containers[i], regular))
+	}
 }
 
 // newUID returns a random UUID (RFC 9562, section 5.4).
@@ -76,7 +115,8 @@ func (p *Pod) Addrs() []netip.Addr {
 	return p.addrs
 }
 
-// start attaches the pod and starts its containers.
+// start attaches the pod and starts its containers: it returns when each was started once, or the first one where others have to
+// wait for it.
 func (p *Pod) start(ctx context.Context) error {
 	if !p.manifest.Spec.HostNetwork {
 		addrs, err := p.node.network.add(ctx, p)
@@ -88,24 +128,101 @@ func (p *Pod) start(ctx context.Context) error {
 		p.addrs, p.attached = addrs, true
 		p.mu.Unlock()
 	}
-	p.mu.Lock()
-	p.started = time.Now()
-	p.mu.Unlock()
-	for _, c := range p.containers {
-		c.begin()
+	if err := p.makeFiles(); err != nil {
+		p.setProblem(err.Error())
+		return err
 	}
+	p.mu.Lock()
+	p.started, p.running = time.Now(), true
+	p.mu.Unlock()
+	begun := make(chan struct{})
+	go func() {
+		defer close(p.done)
+		p.run(sync.OnceFunc(func() { close(begun) }))
+	}()
+	<-begun
 	return nil
 }
 
-// close ends the containers and takes the pod off the network.
-func (p *Pod) close() error {
-	var wg sync.WaitGroup
+// run runs the init containers one after another, then the containers, and when all of these have ended for good, ends the sidecars.
+// It calls begun when start need not wait any more.
+func (p *Pod) run(begun func()) {
+	defer p.finishLogs()
+	defer begun()
+	for _, c := range p.inits {
+		c.begin()
+		begun()
+		done := c.done
+		if c.role == sidecar {
+			done = c.up
+		}
+		select {
+		case <-p.stop:
+			return
+		case <-done:
+		}
+		if c.role == initial && !c.succeeded() {
+			p.endSidecars(time.Time{})
+			return
+		}
+	}
 	for _, c := range p.containers {
-		wg.Go(c.end)
+		c.begin()
+	}
+	begun()
+	for _, c := range p.containers {
+		select {
+		case <-p.stop:
+			return
+		case <-c.done:
+		}
+	}
+	p.endSidecars(time.Time{})
+}
+
+// finishLogs tells those who follow the logs of containers that have not begun that they will not.
+func (p *Pod) finishLogs() {
+	for _, c := range p.all() {
+		if !c.hasBegun() {
+			c.out.Finish()
+		}
+	}
+}
+
+// endSidecars ends them in the order in which kubelet does it, the last one first.
+func (p *Pod) endSidecars(deadline time.Time) {
+	for _, c := range slices.Backward(p.inits) {
+		if c.role == sidecar {
+			c.end(deadline)
+		}
+	}
+}
+
+// close ends the containers and takes the pod off the network. It is called once, when start has returned or was not called.
+func (p *Pod) close() error {
+	p.mu.Lock()
+	p.stopping = true
+	running := p.running
+	p.mu.Unlock()
+	close(p.stop)
+	grace := defaultGrace
+	if s := p.manifest.Spec.TerminationGracePeriodSeconds; s != nil {
+		grace = seconds(*s)
+	}
+	deadline := time.Now().Add(grace)
+	var wg sync.WaitGroup
+	for _, c := range p.all() {
+		if c.role != sidecar {
+			wg.Go(func() { c.end(deadline) })
+		}
 	}
 	wg.Wait()
+	p.endSidecars(deadline)
+	if running {
+		<-p.done
+	}
 	var errs []error
-	for _, c := range p.containers {
+	for _, c := range p.all() {
 		errs = append(errs, c.out.Close())
 	}
 	_ = os.Remove(p.cluster.dir.join(outputDir, p.manifest.Namespace, p.manifest.Name)) // nothing is in it unless that was told
@@ -116,9 +233,7 @@ func (p *Pod) close() error {
 			errs = append(errs, fmt.Errorf("detach pod %s: %w", p.manifest.Key(), err))
 		}
 	}
-	if p.ns != p.node.Namespace {
-		errs = append(errs, p.ns.Close())
-	}
+	errs = append(errs, p.closeNamespaces(), os.RemoveAll(p.join()))
 	return errors.Join(errs...)
 }
 
@@ -140,10 +255,13 @@ func (p *Pod) facts() manifest.Facts {
 	return f
 }
 
+// all returns the containers and, after them, the init containers.
+func (p *Pod) all() []*container { return slices.Concat(p.containers, p.inits) }
+
 // container returns a container by its name, the first one for "".
 func (p *Pod) container(name string) (*container, error) {
 	var names []string
-	for _, c := range p.containers {
+	for _, c := range p.all() {
 		if name == "" || c.spec.Name == name {
 			return c, nil
 		}
@@ -152,21 +270,24 @@ func (p *Pod) container(name string) (*container, error) {
 	return nil, fmt.Errorf("pod %s has no container %s; it has %s", p.manifest.Key(), name, strings.Join(names, ", "))
 }
 
-// changed tells of a new phase, but for those that come with the cluster's end.
+// changed tells of a new phase, but for those that come with the pod's end.
 func (p *Pod) changed() {
 	s := p.Status()
 	p.mu.Lock()
-	told := p.shown
+	told, stopping := p.shown, p.stopping
 	p.shown = s.Phase
 	p.mu.Unlock()
-	if told != "" && told != s.Phase && p.cluster.present() != Stopping {
+	if told != "" && told != s.Phase && !stopping && p.cluster.present() != Stopping {
 		p.cluster.text.pod(s)
 	}
 }
 
-// event tells what happened to the pod, but for what comes with the cluster's end.
+// event tells what happened to the pod, but for what comes with its end.
 func (p *Pod) event(what string) {
-	if p.cluster.present() != Stopping {
+	p.mu.Lock()
+	stopping := p.stopping
+	p.mu.Unlock()
+	if !stopping && p.cluster.present() != Stopping {
 		p.cluster.text.event(p.manifest.Key(), what)
 	}
 }
@@ -180,10 +301,19 @@ func (p *Pod) Status() PodStatus {
 	p.mu.Lock()
 	s.Message, s.Started = p.problem, p.started
 	s.IPs = append(s.IPs, p.addrs...)
+	stopping := p.stopping
 	p.mu.Unlock()
+	for _, c := range p.inits {
+		s.InitContainers = append(s.InitContainers, c.status())
+	}
 	for _, c := range p.containers {
 		s.Containers = append(s.Containers, c.status())
 	}
-	s.Phase = phase(p.manifest.Spec.RestartPolicy, s.Containers)
+	s.markInitializing()
+	s.Phase = s.phase(p.manifest.Spec.RestartPolicy)
+	s.Status = s.word()
+	if stopping && s.Phase != corev1.PodSucceeded && s.Phase != corev1.PodFailed {
+		s.Status = "Terminating"
+	}
 	return s
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab/manifest"
 )
@@ -67,42 +66,6 @@ func TestDefaultPods(t *testing.T) {
 	}
 }
 
-func TestPhase(t *testing.T) {
-	ended := func(state ContainerState, code int) ContainerStatus {
-		return ContainerStatus{State: state, ExitCode: &code}
-	}
-	var (
-		fresh   = ContainerStatus{State: ContainerWaiting}
-		runs    = ContainerStatus{State: ContainerRunning}
-		done    = ended(ContainerTerminated, 0)
-		failed  = ended(ContainerTerminated, 1)
-		retries = ended(ContainerWaiting, 1)
-	)
-	for _, tt := range []struct {
-		name       string
-		policy     corev1.RestartPolicy
-		containers []ContainerStatus
-		want       corev1.PodPhase
-	}{
-		{"before the first start", corev1.RestartPolicyAlways, []ContainerStatus{fresh}, corev1.PodPending},
-		{"one of two started", corev1.RestartPolicyNever, []ContainerStatus{runs, fresh}, corev1.PodPending},
-		{"runs", corev1.RestartPolicyAlways, []ContainerStatus{runs, runs}, corev1.PodRunning},
-		{"one has ended, one runs", corev1.RestartPolicyNever, []ContainerStatus{failed, runs}, corev1.PodRunning},
-		{"waits for its next start", corev1.RestartPolicyAlways, []ContainerStatus{retries}, corev1.PodRunning},
-		{"waits for its next start, on failure", corev1.RestartPolicyOnFailure, []ContainerStatus{retries, done}, corev1.PodRunning},
-		{"all succeeded", corev1.RestartPolicyOnFailure, []ContainerStatus{done, done}, corev1.PodSucceeded},
-		{"all succeeded, never", corev1.RestartPolicyNever, []ContainerStatus{done}, corev1.PodSucceeded},
-		{"one failed", corev1.RestartPolicyNever, []ContainerStatus{done, failed}, corev1.PodFailed},
-		{"always goes on", corev1.RestartPolicyAlways, []ContainerStatus{done}, corev1.PodRunning},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := phase(tt.policy, tt.containers); got != tt.want {
-				t.Errorf("got %s, want %s", got, tt.want)
-			}
-		})
-	}
-}
-
 func TestBackoff(t *testing.T) {
 	b := backoff{first: time.Second, most: 5 * time.Second, calm: time.Minute}
 	for i, want := range []time.Duration{0, 1, 2, 4, 5, 5} {
@@ -116,22 +79,6 @@ func TestBackoff(t *testing.T) {
 	for range 100 {
 		if got := b.after(0); got < 0 || got > 5*time.Second {
 			t.Fatalf("got %v", got)
-		}
-	}
-}
-
-func TestLookPath(t *testing.T) {
-	env := []string{"PATH=/nowhere", "PATH=/no:/bin:/usr/bin"}
-	for name, want := range map[string]int{"sh": 0, "/bin/sh": 0, "./sh": 0, "no-such": 127, "/etc/passwd": 126, "/etc": 126, "../etc/passwd": 126, "/no/such": 127} {
-		_, err := lookPath(name, "/bin", env)
-		code := 0
-		if e, ok := err.(*commandError); ok {
-			code = e.code
-		} else if err != nil {
-			t.Error(err)
-		}
-		if code != want {
-			t.Errorf("%s: got %v, want code %d", name, err, want)
 		}
 	}
 }

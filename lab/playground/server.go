@@ -97,8 +97,8 @@ func (s *server) exec(conn *net.UnixConn, req ExecRequest, files [streams]*os.Fi
 	}
 	if err != nil {
 		r := reply{Error: err.Error()}
-		if missing := (*commandError)(nil); errors.As(err, &missing) {
-			r.Exit = &missing.code
+		if failed := (*lab.StartError)(nil); errors.As(err, &failed) {
+			r.Exit = &failed.Code
 		}
 		s.answer(conn, r)
 		return
@@ -147,21 +147,15 @@ func (c *Cluster) command(req ExecRequest, files [streams]*os.File) (*lab.Proces
 	if err != nil {
 		return nil, err
 	}
-	beside, err := container.running()
+	own, err := container.running()
 	if err != nil {
 		return nil, err
 	}
-	_, env := pod.manifest.Command(container.spec, pod.facts())
-	env = container.environment(env)
+	var term []string
 	if req.Terminal != "" {
-		env = append(env, "TERM="+req.Terminal)
+		term = []string{"TERM=" + req.Terminal}
 	}
-	path, err := c.program(req.Command[0], container.dir(), env)
-	if err != nil {
-		return nil, err
-	}
-	p := lab.Exec(pod.ns, req.Command...)
-	p.Path, p.Env, p.Bare, p.Dir, p.Beside = path, env, true, container.dir(), beside
+	p := container.beside(own, req.Command, term...)
 	p.Streams, p.Terminal = (*[streams]*os.File)(&files), req.Terminal != ""
 	return p, nil
 }

@@ -56,48 +56,46 @@ type NodeStatus struct {
 
 // PodStatus is a pod's.
 type PodStatus struct {
-	Namespace   string            `json:"namespace"`
-	Name        string            `json:"name"`
-	UID         string            `json:"uid"`
-	Node        string            `json:"node"`
-	HostNetwork bool              `json:"hostNetwork,omitempty"`
-	IPs         []netip.Addr      `json:"ips"`
-	Phase       corev1.PodPhase   `json:"phase"`
-	Started     time.Time         `json:"started,omitzero"` // when its containers were started first
-	Message     string            `json:"message,omitempty"`
-	Containers  []ContainerStatus `json:"containers"`
+	Namespace   string          `json:"namespace"`
+	Name        string          `json:"name"`
+	UID         string          `json:"uid"`
+	Node        string          `json:"node"`
+	HostNetwork bool            `json:"hostNetwork,omitempty"`
+	IPs         []netip.Addr    `json:"ips"`
+	Phase       corev1.PodPhase `json:"phase"`
+	Status      string          `json:"status"`           // in a word, as kubectl has it: Running, Init:0/2, CrashLoopBackOff, …
+	Started     time.Time       `json:"started,omitzero"` // when its containers were started first
+	Message     string          `json:"message,omitempty"`
+	// InitContainers are in the order in which they run.
+	InitContainers []ContainerStatus `json:"initContainers,omitempty"`
+	Containers     []ContainerStatus `json:"containers"`
 }
 
 // ContainerStatus is a container's.
 type ContainerStatus struct {
-	Name     string         `json:"name"`
-	State    ContainerState `json:"state"`
-	ExitCode *int           `json:"exitCode,omitempty"` // of the last run that has ended
-	Restarts int            `json:"restarts"`
-	PID      int            `json:"pid,omitempty"`
-	Output   string         `json:"output,omitempty"`  // the file of what it prints, or printed last
-	Message  string         `json:"message,omitempty"` // why it does not run
+	Name      string         `json:"name"`
+	Sidecar   bool           `json:"sidecar,omitempty"` // an init container that goes on beside the others
+	State     ContainerState `json:"state"`
+	Reason    string         `json:"reason,omitempty"`    // why it does not run, in Kubernetes' word: CrashLoopBackOff, Completed, Error, …
+	StartedUp bool           `json:"startedUp,omitempty"` // its postStart hook and its startupProbe are done
+	Ready     bool           `json:"ready"`
+	ExitCode  *int           `json:"exitCode,omitempty"` // of the last run that has ended
+	Restarts  int            `json:"restarts"`
+	PID       int            `json:"pid,omitempty"`
+	Started   time.Time      `json:"started,omitzero"`    // the present run, or the one that was the last
+	Finished  time.Time      `json:"finished,omitzero"`   // of a container that is terminated
+	LastState *Termination   `json:"lastState,omitempty"` // how the run before the present one ended, or the last one of a container that waits
+	Output    string         `json:"output"`              // the file of what it printed last
+	Message   string         `json:"message,omitempty"`   // why it does not run, or is not ready
 }
 
-// Restarts is how often the pod's containers were started again.
-func (s *PodStatus) Restarts() (n int) {
-	for _, c := range s.Containers {
-		n += c.Restarts
-	}
-	return n
-}
-
-// Reason says in a line why the pod does not run as it should; "" if it does.
-func (s *PodStatus) Reason() string {
-	if s.Message != "" {
-		return s.Message
-	}
-	for _, c := range s.Containers {
-		if c.State != ContainerRunning && c.Message != "" {
-			return c.Name + ": " + c.Message
-		}
-	}
-	return ""
+// Termination tells how a run of a container ended.
+type Termination struct {
+	ExitCode int       `json:"exitCode"`
+	Reason   string    `json:"reason"` // Completed, Error, or StartError with exit code 128
+	Message  string    `json:"message"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
 }
 
 // statusWait bounds the answer of a daemon.

@@ -60,7 +60,7 @@ func TestDefaults(t *testing.T) {
 			})
 		}
 	}
-	if out := p.must("status"); !strings.Contains(out, "default/pod-1-1  Running") {
+	if out := p.must("status"); !strings.Contains(out, "default/pod-1-1  1/1    Running") {
 		t.Errorf("status: got\n%s", out)
 	}
 	before := p.processes()
@@ -94,7 +94,7 @@ func TestManifests(t *testing.T) {
 		"b.yml": pods("{restartPolicy: Never} done: exit 0", "{restartPolicy: Never} failed: echo why it failed; exit 3",
 			"{restartPolicy: OnFailure} again: exit 1", "looping: exit 0", "{hostNetwork: true, nodeName: node-1} host: sleep 1000"),
 		"c.json": `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"env","namespace":"other"},
-			"spec":{"nodeName":"node-3","dnsPolicy":"Default","containers":[
+			"spec":{"nodeName":"node-3","hostPID":true,"containers":[
 			{"name":"a","command":["sleep","1000"],"workingDir":"/etc","env":[{"name":"IP","valueFrom":{"fieldRef":{"fieldPath":"status.podIP"}}},{"name":"URL","value":"http://$(IP)"}]},
 			{"name":"b","command":["sh","-c"],"args":["sleep $(LONG)"],"env":[{"name":"LONG","value":"1000"}]}]}}]}`,
 	} {
@@ -103,7 +103,7 @@ func TestManifests(t *testing.T) {
 		}
 	}
 	out := p.must("up", "-d", "--nodes", "3", "-f", dir)
-	for _, want := range []string{"kind Service is left out", "spec.dnsPolicy is not honoured"} {
+	for _, want := range []string{"kind Service is left out", "spec.hostPID is not honoured"} {
 		if strings.Count(out, want) != 1 {
 			t.Errorf("warning %q: got it %d times in\n%s", want, strings.Count(out, want), out)
 		}
