@@ -125,7 +125,7 @@ func TestEnterShellChild(t *testing.T) {
 
 func TestForbidden(t *testing.T) {
 	with := func(name, value string) machine {
-		m := machine{tun: "/dev/net/tun", sysctls: t.TempDir(), uid: 1000}
+		m := machine{tun: "/dev/net/tun", sysctls: t.TempDir(), uid: 1000, caps: func() (none [2]uint32) { return none }}
 		if name != "" {
 			path := filepath.Join(m.sysctls, strings.ReplaceAll(name, ".", "/"))
 			os.MkdirAll(filepath.Dir(path), 0o755)
@@ -136,6 +136,10 @@ func TestForbidden(t *testing.T) {
 	tun := func(err error) error {
 		return machine{tun: "/dev/net/tun", uid: 1000, openTUN: func(string) error { return err }}.checkTUN()
 	}
+	within := with("", "")
+	within.within = []string{"a seccomp filter", "the AppArmor profile docker-default (enforce)"}
+	root := with("kernel.apparmor_restrict_unprivileged_userns", "1")
+	root.caps = func() [2]uint32 { return [2]uint32{^uint32(0), 0} }
 	tests := []struct {
 		name string
 		err  error
@@ -154,6 +158,10 @@ func TestForbidden(t *testing.T) {
 		{"limit reached", with("user.max_user_namespaces", "9").explainNamespaces(unix.ENOSPC), "the limit of namespaces is reached"},
 		{"not built in", with("", "").explainNamespaces(unix.EINVAL), "CONFIG_USER_NS"},
 		{"seccomp", with("kernel.unprivileged_userns_clone", "1").explainNamespaces(unix.EPERM), "--security-opt seccomp=unconfined"},
+		{"confined", within.explainNamespaces(unix.EPERM),
+			"confined by a seccomp filter and the AppArmor profile docker-default (enforce): in a container start it with --privileged"},
+		{"confined by AppArmor", within.explainNamespaces(unix.EACCES), "--security-opt apparmor=unconfined"},
+		{"root", root.explainNamespaces(unix.EPERM), "namespaces are denied to this process: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,10 +52,11 @@ type machine struct {
 	sysctls string                       // root of the sysctl files
 	caps    func() (effective [2]uint32) // bit sets of this process's effective capabilities
 	uid     int
+	within  []string // what confines this process
 }
 
 func thisMachine() machine {
-	return machine{tun: "/dev/net/tun", openTUN: tryOpen, sysctls: "/proc/sys", caps: effectiveCaps, uid: os.Geteuid()}
+	return machine{tun: "/dev/net/tun", openTUN: tryOpen, sysctls: "/proc/sys", caps: effectiveCaps, uid: os.Geteuid(), within: Confined()}
 }
 
 func tryOpen(path string) error {
@@ -128,7 +130,7 @@ func (m machine) explainNamespaces(err error) error {
 		{"kernel.unprivileged_userns_clone", "0", "1", "the kernel gives user namespaces to root only"},
 		{"kernel.apparmor_restrict_unprivileged_userns", "1", "0", "AppArmor keeps ordinary programs from using user namespaces"},
 	} {
-		if m.sysctl(s.name) == s.bad {
+		if !m.capable() && m.sysctl(s.name) == s.bad { // root needs no user namespace
 			return &forbiddenError{
 				cause:  fmt.Sprintf("%s (%s=%s)", s.cause, s.name, s.bad),
 				remedy: fmt.Sprintf("as root run `sysctl -w %s=%s`, or run this as root", s.name, s.good),
@@ -144,8 +146,14 @@ func (m machine) explainNamespaces(err error) error {
 		return &forbiddenError{"the kernel has no user or network namespaces",
 			"use a kernel with CONFIG_USER_NS and CONFIG_NET_NS, or run this as root", err}
 	}
-	return &forbiddenError{"namespaces are denied to this process",
-		"in a container start it with --privileged (or with --security-opt seccomp=unconfined --security-opt systempaths=unconfined), else run this as root", err}
+	cause, options := "namespaces are denied to this process", "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+	if len(m.within) > 0 {
+		cause += ", which is confined by " + strings.Join(m.within, " and ")
+	}
+	if slices.ContainsFunc(m.within, func(s string) bool { return strings.Contains(s, appArmor) }) {
+		options += " --security-opt apparmor=unconfined"
+	}
+	return &forbiddenError{cause, "in a container start it with --privileged (or with " + options + "), else run this as root", err}
 }
 
 // sysctl returns the value of a sysctl, or "" where the kernel does not have it.

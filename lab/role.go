@@ -88,6 +88,9 @@ func RoleCommand(ctx context.Context, role string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = append([]string{"lab-" + role}, args...)
 	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	if !ranRole.Load() {
+		cmd.Err = errNoRunRole
+	}
 	return cmd
 }
 
