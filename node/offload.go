@@ -141,7 +141,7 @@ func deviceOffloads(c Offloads, portable bool) (map[string]Offload, error) {
 	}
 	has, err := tun.Probe(tun.Offloads{})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; `middleway doctor` tells what else this machine lacks", err)
 	}
 	state := func(s Switch, there bool) Offload {
 		if !there {

@@ -31,7 +31,7 @@ func main() {
 		exit := &exitError{1, err}
 		errors.As(err, &exit)
 		if exit.err != nil && !errors.Is(err, errSilent) {
-			fmt.Fprintln(os.Stderr, "middleway:", err)
+			fmt.Fprintln(os.Stderr, "middleway:", withDoctor(err))
 		}
 		os.Exit(exit.code)
 	}
@@ -52,7 +52,7 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand())
+	root.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand(), doctorCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 	})

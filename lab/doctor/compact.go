@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // compactWidth is the longest line of Compact, in columns.
@@ -23,12 +24,11 @@ var summary = []struct {
 	{"UDP_SEGMENT", ours, "udp-segment"},
 	{"UDP_GRO", ours, "udp-gro"},
 	{"user namespaces", ours, "user-namespace"},
-	{"IPv6", ours, "ipv6-address"},
+	{"IPv6", ours, "ipv6-socket"},
 	{"veth", kernels, "veth"},
 	{"bridge", kernels, "bridge"},
 	{"vxlan", kernels, "vxlan"},
 	{"nf_tables", kernels, "nf-tables"},
-	{"iptables", kernels, "iptables"},
 }
 
 const (
@@ -84,7 +84,7 @@ func wrap(label, text string, width int) []string {
 	var lines []string
 	line := label
 	for _, word := range strings.Fields(text) {
-		if len(line) > len(label) && len(line)+len(word) > width {
+		if len(line) > len(label) && utf8.RuneCountInString(line)+utf8.RuneCountInString(word) > width {
 			lines = append(lines, strings.TrimRight(line, " "))
 			line = strings.Repeat(" ", len(label))
 		}

@@ -54,7 +54,7 @@ func (x *examination) run(ctx context.Context) {
 	places.Go(func() {
 		assist(ctx, lab.RoleCommand(ctx, roleName, argHere), &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, say)
 	})
-	places.Go(func() { tryInside(ctx, !x.report.Capable, argInside, say) })
+	places.Go(func() { tryInside(ctx, !x.report.Capable, say) })
 	switch {
 	case x.report.entered:
 		places.Go(func() { say(outcome{Name: "user-namespace", State: Works, Detail: "this process is in one"}) })
@@ -107,26 +107,32 @@ func (x *examination) findings() []Finding {
 			o = outcome{Name: p.name, Detail: "no answer"}
 		}
 		if before := x.blocker(p); before != nil && o.State != Works {
-			o = outcome{Name: p.name, Detail: fmt.Sprintf("not tried: it needs %s", before.title)}
+			o = outcome{Name: p.name, Detail: "not tried, for lack of " + before.title}
 		}
 		all = append(all, p.finding(o))
 	}
 	return all
 }
 
-// blocker returns the first probe before p that does not work.
+// blocker returns the first probe before p that does not work; what is tried inside comes after the way in.
 func (x *examination) blocker(p *probe) *probe {
-	before := probeNamed(p.after)
-	if before == nil || before.name == "user-namespace" && !x.report.rootless() { // root's namespaces need none
-		return nil
+	earlier := []string{p.after}
+	if p.place == inside {
+		earlier = []string{"mount-namespace", p.after}
 	}
-	if first := x.blocker(before); first != nil {
-		return first
+	for _, name := range earlier {
+		before := probeNamed(name)
+		if before == nil || name == "user-namespace" && !x.report.rootless() { // root's namespaces need none
+			continue
+		}
+		if first := x.blocker(before); first != nil {
+			return first
+		}
+		if x.outcomes[name].State != Works {
+			return before
+		}
 	}
-	if x.outcomes[before.name].State == Works {
-		return nil
-	}
-	return before
+	return nil
 }
 
 // finding makes a finding of an outcome.
@@ -189,12 +195,10 @@ var kinds = []struct {
 }
 
 // tryInside runs the probes of the place inside. Where the kernel refuses its namespaces, it finds out which.
-func tryInside(ctx context.Context, user bool, arg string, say func(outcome)) {
+func tryInside(ctx context.Context, user bool, say func(outcome)) {
 	attr := lab.FreshNamespaces(user)
 	attr.Cloneflags |= unix.CLONE_NEWPID | unix.CLONE_NEWUTS
-	err := assist(ctx, lab.RoleCommand(ctx, roleName, arg), attr, func(o outcome) {
-		say(o)
-	})
+	err := assist(ctx, lab.RoleCommand(ctx, roleName, argInside), attr, say)
 	if err == nil {
 		sayKinds(attr.Cloneflags, say)
 		return
@@ -224,7 +228,7 @@ func tryInside(ctx context.Context, user bool, arg string, say func(outcome)) {
 	sayKinds(allowed.Cloneflags, say)
 	const need = unix.CLONE_NEWNET | unix.CLONE_NEWNS
 	if allowed.Cloneflags&need == need {
-		_ = assist(ctx, lab.RoleCommand(ctx, roleName, arg), allowed, say)
+		_ = assist(ctx, lab.RoleCommand(ctx, roleName, argInside), allowed, say)
 	}
 }
 
@@ -284,7 +288,7 @@ func attemptAll(where place, say func(outcome)) {
 	var all sync.WaitGroup
 	for i := range probes {
 		if p := &probes[i]; p.place == where {
-			all.Go(func() { say(p.attempt()) })
+			all.Go(func() { say(p.attempt(trialPatience)) })
 		}
 	}
 	all.Wait()

@@ -99,19 +99,3 @@ func acknowledged(fd int) error {
 	}
 	return nil
 }
-
-// readTable reads the filter table of iptables, upon which the kernel makes it (IPT_SO_GET_INFO of linux/netfilter_ipv4/ip_tables.h).
-func readTable() (string, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return "", fmt.Errorf("open raw socket: %w", err)
-	}
-	defer unix.Close(fd)
-	const (
-		getInfo  = 64 // IPT_BASE_CTL
-		sizeInfo = 84 // struct ipt_getinfo
-	)
-	info := make([]byte, sizeInfo)
-	copy(info, "filter")
-	return "its filter table is there", missingInKernel(getsockopt(fd, unix.IPPROTO_IP, getInfo, info), "iptables")
-}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +16,7 @@ import (
 
 // newReport tells whose report it is.
 func newReport() *Report {
-	r := &Report{UID: os.Geteuid(), Capable: lab.Capable(), Confined: confined()}
+	r := &Report{UID: os.Geteuid(), Capable: lab.Capable(), Confined: lab.Confined()}
 	if outer, ok := outerUID(); ok {
 		r.UID, r.entered = outer, true
 	}
@@ -40,34 +39,21 @@ func outerUID() (uid int, ok bool) {
 	return uid, n == 3 && first == 0 && size == 1 && uid != 0
 }
 
-// confined tells what may refuse this process something that its user is allowed.
-func confined() []string {
-	by := []string{}
-	status, _ := os.ReadFile("/proc/self/status")
-	for line := range strings.Lines(string(status)) {
-		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t"); name == "Seccomp" && value == "2" {
-			by = append(by, "a seccomp filter")
-		}
-	}
-	label, _ := os.ReadFile("/proc/self/attr/current")
-	switch text := strings.TrimRight(string(label), "\x00\n "); {
-	case text == "" || strings.HasPrefix(text, "unconfined") || text == "kernel":
-	case strings.Contains(text, ":"):
-		if enforce, _ := os.ReadFile("/sys/fs/selinux/enforce"); string(enforce) == "1" {
-			by = append(by, "SELinux, domain "+text)
-		}
-	default:
-		by = append(by, "the AppArmor profile "+text)
-	}
-	return by
-}
-
 // haveCapabilities asks for those of a node.
 func haveCapabilities() (string, error) {
 	if !lab.Capable() {
 		return "", fmt.Errorf("user %d has not both of them here", os.Geteuid())
 	}
 	return "", nil
+}
+
+// openHostSetting opens, and does not change, a setting that the daemon sets on the host's device.
+func openHostSetting() (string, error) {
+	f, err := os.OpenFile("/proc/sys/net/ipv4/conf/all/rp_filter", os.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	return "may be changed", f.Close()
 }
 
 // writeRunDir makes a file without a name in the run directory, or in the first directory above it that is there.
@@ -93,6 +79,10 @@ func writeRunDir() (string, error) {
 	}
 	if fd >= 0 {
 		_ = unix.Close(fd)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(at, &fs); err == nil && fs.Type != unix.TMPFS_MAGIC {
+		return dir + ", not in a tmpfs: the flow table is written to a disk", nil
 	}
 	return dir, nil
 }

@@ -50,9 +50,15 @@ func mountProc() (string, error) {
 	return "", err
 }
 
-// bindFile mounts a file over a file.
-func bindFile() (string, error) {
-	return "", unix.Mount("/dev/null", "/dev/null", "", unix.MS_BIND, "")
+// mountOver mounts a file over a file, and an empty directory over a directory.
+func mountOver() (string, error) {
+	if err := unix.Mount("/dev/null", "/dev/null", "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("mount a file: %w", err)
+	}
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return "", fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	return "", nil
 }
 
 // makeDirectory makes a directory that is mounted nowhere.
@@ -68,7 +74,7 @@ func makeDirectory() (string, error) {
 // them.
 func attemptAsUser(say func(outcome)) {
 	inside := map[string]outcome{}
-	tryInside(context.Background(), true, argInside, func(o outcome) {
+	tryInside(context.Background(), true, func(o outcome) {
 		if _, known := inside[o.Name]; !known {
 			inside[o.Name] = o
 		}

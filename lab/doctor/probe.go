@@ -28,7 +28,7 @@ type probe struct {
 	place              place
 	// try tries it and returns what was seen. An error of lab.ErrForbidden or problem brings its own remedy.
 	try func() (detail string, err error)
-	// after is the name of the probe that must work for this one to mean anything; "" for none.
+	// after is the name of the probe that must work for this one to mean anything; "" for none but, inside, the namespaces there.
 	after string
 	// without says what middleway does without it.
 	without string
@@ -80,8 +80,8 @@ func judge(name, detail string, err error) outcome {
 // plain is an error's text on one line.
 func plain(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// attempt tries one thing, for at most trialPatience. A trial that hangs keeps its thread until this process ends.
-func (p *probe) attempt() outcome {
+// attempt tries one thing, for no longer than patience. A trial that hangs keeps its thread until this process ends.
+func (p *probe) attempt(patience time.Duration) outcome {
 	done := make(chan outcome, 1)
 	go func() {
 		detail, err := p.try()
@@ -90,8 +90,8 @@ func (p *probe) attempt() outcome {
 	select {
 	case o := <-done:
 		return o
-	case <-time.After(trialPatience):
-		return outcome{Name: p.name, State: Unknown, Detail: fmt.Sprintf("no answer within %v", trialPatience)}
+	case <-time.After(patience):
+		return outcome{Name: p.name, State: Unknown, Detail: fmt.Sprintf("no answer within %v", patience)}
 	}
 }
 

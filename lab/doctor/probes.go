@@ -80,7 +80,7 @@ var probes = []probe{
 	},
 
 	{
-		name: "capabilities", group: groupNamespaces, title: "CAP_NET_ADMIN, CAP_SYS_ADMIN", place: here, try: haveCapabilities,
+		name: "capabilities", group: groupNamespaces, title: "CAP_NET_ADMIN and CAP_SYS_ADMIN", place: here, try: haveCapabilities,
 		without: "no middleway node, unless in a user namespace; clusters are rootless",
 		remedy:  "run it as root",
 	}, {
@@ -101,10 +101,10 @@ var probes = []probe{
 		remedy:  noNamespace,
 	}, {
 		name: "uts-namespace", group: groupNamespaces, title: "UTS namespaces", place: starting, after: "user-namespace",
-		without: "pods have no host name of their own",
+		without: "no clusters on this machine: pods have a host name of their own",
 		remedy:  noNamespace,
 	}, {
-		name: "pod-namespace", group: groupNamespaces, title: "namespaces in namespaces", place: inside, try: makeNamespace, after: "mount-namespace",
+		name: "pod-namespace", group: groupNamespaces, title: "namespaces in namespaces", place: inside, try: makeNamespace,
 		without: "no clusters on this machine: nodes and pods have one each",
 		remedy:  noNamespace,
 	}, {
@@ -112,15 +112,15 @@ var probes = []probe{
 		without: "falls back: containers see the machine's processes in /proc",
 		remedy:  "in a container start it with --security-opt systempaths=unconfined",
 	}, {
-		name: "bind-mount", group: groupNamespaces, title: "files mounted over files", place: inside, try: bindFile, after: "mount-namespace",
-		without: "containers see the machine's /etc/hosts and /etc/resolv.conf",
+		name: "mounts", group: groupNamespaces, title: "mounts in them", place: inside, try: mountOver,
+		without: "no clusters on this machine: pods have an /etc/hosts and volumes of their own",
 		remedy:  noNamespace,
 	}, {
-		name: "unmounted-tmpfs", group: groupNamespaces, title: "tmpfs without a place", place: inside, try: makeDirectory, after: "mount-namespace",
+		name: "unmounted-tmpfs", group: groupNamespaces, title: "tmpfs without a place", place: inside, try: makeDirectory,
 		without: "middleway demo and the tests do not start; middleway up does",
 		remedy:  "use a kernel of Linux 5.2 or later, with CONFIG_TMPFS",
 	}, {
-		name: "packet-socket", group: groupNamespaces, title: "packet sockets", place: inside, try: openPacketSocket, after: "mount-namespace",
+		name: "packet-socket", group: groupNamespaces, title: "packet sockets", place: inside, try: openPacketSocket,
 		without: "middleway demo draws no packet",
 		remedy:  "as root run `modprobe af_packet`",
 	},
@@ -134,7 +134,7 @@ var probes = []probe{
 		without: "falls back: a node in this network namespace is one of IPv4 only, and says so",
 		remedy:  "as root run `sysctl -w net.ipv6.conf.all.disable_ipv6=0`",
 	}, {
-		name: "ipv6-address", group: groupIPv6, title: "IPv6 addresses", place: inside, try: giveIPv6Address, after: "mount-namespace",
+		name: "ipv6-address", group: groupIPv6, title: "IPv6 addresses", place: inside, try: giveIPv6Address,
 		without: "falls back: pods have IPv4 only",
 		remedy:  "as root run `sysctl -w net.ipv6.conf.default.disable_ipv6=0`, or start the kernel without ipv6.disable=1",
 	},
@@ -151,6 +151,10 @@ var probes = []probe{
 		name: "http-port", group: groupMachine, title: "the port of health and metrics", place: here, try: bindHTTP,
 		without: "middleway node does not start with its default port",
 		remedy:  "start the node with --http none, or with another address",
+	}, {
+		name: "host-settings", group: groupMachine, title: "settings of the host's device", place: here, try: openHostSetting,
+		without: "where the reverse path filter is strict, packets from other nodes' hosts are lost",
+		remedy:  "run the node as root, in a container with /proc/sys writable",
 	}, {
 		name: "loopback-addresses", group: groupMachine, title: "addresses of 127.0.0.0/8", place: here, try: bindLoopback,
 		without: "cannot: no --underlay machine, which is an ordinary user's default",
@@ -170,27 +174,23 @@ var probes = []probe{
 	},
 
 	{
-		name: "veth", group: groupKernel, title: "veth", place: inside, try: makeLink("veth", newVeth), after: "mount-namespace",
+		name: "veth", group: groupKernel, title: "veth", place: inside, try: makeLink("veth", newVeth),
 		without: "falls back: a switch in userspace joins the nodes of a playground; no kernel to compare with",
 		remedy:  "as root run `modprobe veth`, or use a kernel with CONFIG_VETH",
 	}, {
-		name: "bridge", group: groupKernel, title: "bridge", place: inside, try: makeLink("bridge", newBridge), after: "mount-namespace",
+		name: "bridge", group: groupKernel, title: "bridge", place: inside, try: makeLink("bridge", newBridge),
 		without: "falls back: a switch in userspace joins more than two nodes; no kernel to compare with",
 		remedy:  "as root run `modprobe bridge`, or use a kernel with CONFIG_BRIDGE",
 	}, {
-		name: "vxlan", group: groupKernel, title: "vxlan", place: inside, try: makeLink("vxlan", newVXLAN), after: "mount-namespace",
+		name: "vxlan", group: groupKernel, title: "vxlan", place: inside, try: makeLink("vxlan", newVXLAN),
 		without: "middleway does not use it; no kernel to compare with, and tests with the kernel's VXLAN are skipped",
 		remedy:  "as root run `modprobe vxlan`, or use a kernel with CONFIG_VXLAN",
 	}, {
-		name: "nf-tables", group: groupKernel, title: "nf_tables", place: inside, try: makeTable, after: "mount-namespace",
+		name: "nf-tables", group: groupKernel, title: "nf_tables", place: inside, try: makeTable,
 		without: "middleway does not use it",
 		remedy:  "as root run `modprobe nf_tables`, or use a kernel with CONFIG_NF_TABLES",
 	}, {
-		name: "iptables", group: groupKernel, title: "iptables", place: inside, try: readTable, after: "mount-namespace",
-		without: "middleway does not use it",
-		remedy:  "as root run `modprobe iptable_filter`, or use a kernel with CONFIG_IP_NF_FILTER",
-	}, {
-		name: "tcp-cubic", group: groupKernel, title: "TCP congestion control cubic", place: here, try: setCongestion,
+		name: "tcp-cubic", group: groupKernel, title: "TCP congestion control cubic", place: inside, try: setCongestion,
 		without: "throughput is compared with reno",
 		remedy:  "as root run `modprobe tcp_cubic`",
 	},

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -201,15 +200,4 @@ func setCongestion() (string, error) {
 	}
 	defer unix.Close(fd)
 	return "", missingInKernel(unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic"), "cubic")
-}
-
-// getsockopt reads an option into value.
-func getsockopt(fd, level, option int, value []byte) error {
-	size := uint32(len(value))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
-		uintptr(unsafe.Pointer(&value[0])), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
