@@ -36,10 +36,10 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/tool", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/tool capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
-	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock", "node builds the parts from a Config and joins them"},
+	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
 	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
@@ -78,6 +78,7 @@ var arrows = []arrow{
 	{"stack/policy", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/netstack", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 
+	{"capture", "capture/pcapng", "what was captured is shown without knowing who captured it"},
 	{"capture/pcapng", "", "a pure encoder"},
 
 	{"proxy", "stack/netstack stack/service", "a proxy joins host sockets to pods through the netstack"},

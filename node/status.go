@@ -43,6 +43,7 @@ type Status struct {
 type statusServer struct {
 	listener net.Listener
 	server   http.Server
+	captures captures
 }
 
 // socketName is the status socket's name in the run directory.
@@ -63,6 +64,7 @@ func (n *Node) listenStatus() error {
 		_ = json.NewEncoder(w).Encode(n.Status())
 	})
 	n.status.listener = l
+	mux.HandleFunc("POST /capture", n.serveCapture)
 	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return nil
 }
@@ -80,6 +82,7 @@ func (n *Node) Status() Status {
 func (s *statusServer) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.server.Close() })
 	defer stop()
+	defer s.captures.wait() // they look at the stack
 	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve status: %w", err)
 	}
@@ -96,25 +99,34 @@ func (s *statusServer) close() error {
 	return nil
 }
 
-// ReadStatus asks the daemon of a run directory.
-func ReadStatus(ctx context.Context, runDir string) (Status, error) {
-	if err := CheckRunDir(runDir); err != nil {
-		return Status{}, err
-	}
-	path := filepath.Join(runDir, socketName)
+// ask sends a request to the daemon whose socket is at path.
+func ask(path string, req *http.Request) (*http.Response, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		},
 	}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no middleway node answers on %s; is it running, and is this its run directory?: %w", path, errors.Unwrap(err))
+	}
+	return resp, nil
+}
+
+// ReadStatus asks the daemon of a run directory.
+func ReadStatus(ctx context.Context, runDir string) (Status, error) {
+	if err := CheckRunDir(runDir); err != nil {
+		return Status{}, err
+	}
+	path := filepath.Join(runDir, socketName)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/status", nil)
 	if err != nil {
 		return Status{}, err
 	}
-	resp, err := client.Do(req)
+	resp, err := ask(path, req)
 	if err != nil {
-		return Status{}, fmt.Errorf("no middleway node answers on %s; is it running, and is this its run directory?: %w", path, errors.Unwrap(err))
+		return Status{}, err
 	}
 	defer resp.Body.Close()
 	var st Status

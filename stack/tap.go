@@ -67,6 +67,23 @@ func (s *Stack) setTapsLocked(all []*tap.Tap) {
 	defer s.fragmentsMu.Unlock()
 }
 
+// Attached is an attachment as others may know it.
+type Attached struct {
+	Name  string
+	Host  bool
+	Addrs []netip.Addr
+}
+
+// Attached returns the attachments that are not lost.
+func (s *Stack) Attached() (all []Attached) {
+	for _, a := range s.tables.Load().attachments {
+		if a != nil && !a.lost {
+			all = append(all, Attached{Name: a.name, Host: a.host, Addrs: a.addrs})
+		}
+	}
+	return all
+}
+
 // useTaps makes the forwarder write to taps. It is called between two batches, or two parts of one.
 func (f *forwarder) useTaps(t *taps) {
 	f.taps.Publish()

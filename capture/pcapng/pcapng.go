@@ -165,6 +165,9 @@ func (w *Writer) AddNames(names []Name) error {
 	w.begin(blockNames)
 	for _, n := range names {
 		a, kind := n.Addr.Unmap(), uint16(name4)
+		if !a.IsValid() {
+			continue
+		}
 		if !a.Is4() {
 			kind = name6
 		}

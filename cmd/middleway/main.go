@@ -52,7 +52,11 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), toolCommand(), nodeCommand(), socketsCommand(), demoCommand(), doctorCommand())
+	root.AddCommand(
+		demoCommand(), doctorCommand(),
+		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(),
+		toolCommand(), nodeCommand(), socketsCommand(),
+	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 	})

@@ -23,6 +23,18 @@ const (
 	TooBig                          // larger than the way takes
 )
 
+var kindNames = [...]string{
+	TimeExceeded: "time exceeded", NetUnreachable: "net unreachable", HostUnreachable: "host unreachable", Prohibited: "prohibited", TooBig: "too big",
+}
+
+// String returns what the error says.
+func (k Kind) String() string {
+	if k == 0 || int(k) >= len(kindNames) {
+		return "unknown"
+	}
+	return kindNames[k]
+}
+
 // Error is what a packet's source is told.
 type Error struct {
 	Kind Kind

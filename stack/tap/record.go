@@ -91,8 +91,9 @@ type Record struct {
 	// Error says that the packet is an ICMP error of this node, Late that it is a fragment that was Held, Bare that of an
 	// encapsulated packet only the inside is there.
 	Error, Late, Bare bool
-	// Flow is valid iff Version is not 0; its ports iff HasPorts.
+	// Flow is valid iff Version is not 0; its ports iff HasPorts. Flags are TCP's.
 	Version  uint8
+	Flags    uint8
 	HasPorts bool
 	Flow     packet.Flow
 	// GSO and Segment say that it is a super-packet, with Segment bytes of payload in each segment and Payload in all.

@@ -256,7 +256,7 @@ func (w *Writer) add(at *Place, d Direction, p *Packet) (number uint64, ok bool)
 	p.copyTo(room)
 	rec := w.slot(number)
 	rec.Time, rec.At, rec.Direction, rec.Length = time.Now(), *at, d, length
-	rec.Version, rec.HasPorts, rec.Flow = p.P.Version, hasPorts(p.P), p.P.Flow
+	rec.Version, rec.Flags, rec.HasPorts, rec.Flow = p.P.Version, p.P.Flags, hasPorts(p.P), p.P.Flow
 	rec.Error, rec.Late, rec.Bare = p.Error, p.Late, p.Bare
 	if p.Offload.GSO != packet.GSONone {
 		rec.GSO, rec.Segment, rec.Payload = p.Offload.GSO, int(p.Offload.Size), length-p.P.Payload

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/capture"
+	"github.com/middleway-net/middleway/lab/playground"
+	"github.com/middleway-net/middleway/node"
+)
+
+// captureFlags are what a person asks `middleway capture` for.
+type captureFlags struct {
+	dir, runDir, namespace, file, output string
+	hosts, protos                        []string
+	ports                                []uint
+	drops                                bool
+	snapLen, count                       int
+	duration                             time.Duration
+}
+
+func captureCommand() *cobra.Command {
+	var f captureFlags
+	cmd := &cobra.Command{
+		Use:   "capture [flags] [POD | NODE | tunnel]",
+		Short: "Show packets with what was decided about them, or write them for Wireshark",
+		Long: `Shows the packets of a pod, of a node, of the tunnel between the nodes, or of everything, in the cluster of middleway up or, with
+--run-dir, at one node daemon: each where the node took it, with what was decided and why, and again where it went out. With -w it
+writes them as pcapng instead, with an interface for each pod, the host (mw0), the gateway and the tunnel, and the decision as each
+packet's comment.
+
+A flag that is given several times takes any of its values; of different flags all have to match. Addresses and ports are those of
+the packets themselves; in the tunnel also the nodes' addresses count. Fragments but the first have no ports.
+
+What cannot be shown fast enough is left out and counted; packets never wait. Only the daemon's owner, and root, may capture.`,
+		Example: `  middleway capture                                  # everything, live
+  middleway capture web-0 --port 80
+  middleway capture node-1 --drops
+  middleway capture tunnel -w tunnel.pcapng -c 1000
+  middleway capture -w - | wireshark -k -i -
+  middleway capture -w all.pcapng --duration 10s && tshark -r all.pcapng -T fields -e frame.interface_name -e frame.comment
+  middleway capture --run-dir /run/middleway tunnel  # at a node daemon`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("capture: %q: want one pod or node, or tunnel", args)
+			}
+			if cmd.Flags().Changed("dir") && cmd.Flags().Changed("run-dir") {
+				return errors.New("capture: --dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
+			}
+			what := ""
+			if len(args) == 1 {
+				what = args[0]
+			}
+			return f.run(cmd, what)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.file, "write", "w", "", "write pcapng to this file, - for standard output")
+	flags.StringVarP(&f.output, "output", "o", "text", "without -w: text, or json for an object a line")
+	flags.StringArrayVar(&f.hosts, "host", nil, "only from or to this address or range, like 10.244.1.2 or 10.244.0.0/16")
+	flags.UintSliceVar(&f.ports, "port", nil, "only from or to this port of TCP, UDP or SCTP")
+	flags.StringSliceVar(&f.protos, "proto", nil, "only of this protocol: tcp, udp, icmp, icmpv6, sctp or a number")
+	flags.BoolVar(&f.drops, "drops", false, "only what is dropped")
+	flags.IntVarP(&f.count, "count", "c", 0, "end after so many packets; default 0: none")
+	flags.DurationVar(&f.duration, "duration", 0, "end after this time; default 0: at Ctrl-C")
+	flags.IntVarP(&f.snapLen, "snaplen", "s", 0, "keep so many bytes of each packet; default 0: all")
+	flags.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the pod")
+	flags.StringVar(&f.runDir, "run-dir", node.DefaultRunDir(), "run directory of a node daemon")
+	addDirFlag(cmd, &f.dir)
+	return cmd
+}
+
+func (f *captureFlags) run(cmd *cobra.Command, what string) error {
+	req, err := f.request()
+	if err != nil {
+		return err
+	}
+	targets, err := f.targets(cmd, what)
+	if err != nil {
+		return err
+	}
+	var streams []*capture.Stream
+	for _, t := range targets {
+		req.Interfaces = t.interfaces
+		s, err := node.Capture(cmd.Context(), t.runDir, req)
+		if err != nil {
+			for _, s := range streams {
+				err = errors.Join(err, s.Close())
+			}
+			return fmt.Errorf("capture: %w", err)
+		}
+		streams = append(streams, s)
+	}
+	sink, finish, err := f.sink(cmd, what)
+	if err != nil {
+		for _, s := range streams {
+			err = errors.Join(err, s.Close())
+		}
+		return err
+	}
+	ctx := cmd.Context()
+	if f.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), f.started(streams))
+	totals, err := capture.Merge(ctx, streams, sink, capture.Options{
+		Count: f.count, Problem: func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "middleway:", err) },
+	})
+	err = errors.Join(err, finish())
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	lost := "none was lost"
+	if totals.Lost > 0 {
+		lost = fmt.Sprintf("%d were lost, for they came faster than they could be taken: --host, --port, --drops and --snaplen make it less", totals.Lost)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%d packets, %s\n", totals.Records, lost)
+	return nil
+}
+
+// request returns what the flags ask for.
+func (f *captureFlags) request() (req capture.Request, err error) {
+	if f.count < 0 || f.snapLen < 0 || f.duration < 0 {
+		return req, errors.New("capture: --count, --snaplen and --duration want 0 or more")
+	}
+	req = capture.Request{Drops: f.drops, SnapLen: f.snapLen}
+	for _, s := range f.hosts {
+		p, err := parseHost(s)
+		if err != nil {
+			return req, err
+		}
+		req.Hosts = append(req.Hosts, p)
+	}
+	for _, p := range f.ports {
+		if p < 1 || p > 65535 {
+			return req, fmt.Errorf("capture: --port %d: want 1 to 65535", p)
+		}
+		req.Ports = append(req.Ports, uint16(p))
+	}
+	for _, s := range f.protos {
+		p, err := parseProto(s)
+		if err != nil {
+			return req, err
+		}
+		req.Protos = append(req.Protos, p)
+	}
+	return req, nil
+}
+
+// parseHost reads an address or a range.
+func parseHost(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return p, fmt.Errorf("capture: --host %q: want an address like 10.244.1.2, or a range like 10.244.0.0/16", s)
+	}
+	return p.Masked(), nil
+}
+
+var protoNumbers = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "icmp6": 58, "sctp": 132}
+
+func parseProto(s string) (uint8, error) {
+	if n, ok := protoNumbers[strings.ToLower(s)]; ok {
+		return n, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("capture: --proto %q: want tcp, udp, icmp, icmpv6, sctp or a number up to 255", s)
+	}
+	return uint8(n), nil
+}
+
+// target is a node, and what is wanted of it; all for none.
+type target struct {
+	runDir     string
+	interfaces []string
+}
+
+// targets returns where what a person named is.
+func (f *captureFlags) targets(cmd *cobra.Command, what string) ([]target, error) {
+	if cmd.Flags().Changed("run-dir") {
+		return f.daemon(what), nil
+	}
+	st, err := playground.ReadStatus(cmd.Context(), f.dir)
+	if errors.Is(err, playground.ErrNotRunning) && !cmd.Flags().Changed("dir") {
+		if _, asked := node.ReadStatus(cmd.Context(), f.runDir); asked == nil {
+			return f.daemon(what), nil
+		}
+		return nil, fmt.Errorf("%w; and no node daemon answers in %s, `middleway node` starts one, --run-dir names its directory", err, f.runDir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.inCluster(st, what)
+}
+
+// daemon is one node's daemon.
+func (f *captureFlags) daemon(what string) []target {
+	t := target{runDir: f.runDir}
+	if what != "" {
+		t.interfaces = []string{what}
+	}
+	return []target{t}
+}
+
+const tunnel = "tunnel"
+
+func (f *captureFlags) inCluster(st playground.Status, what string) ([]target, error) {
+	var all []target
+	var names []string
+	for _, n := range st.Nodes {
+		names = append(names, n.Name)
+		switch what {
+		case "":
+			all = append(all, target{runDir: n.RunDir})
+		case tunnel:
+			all = append(all, target{n.RunDir, []string{tunnel}})
+		case n.Name:
+			return []target{{runDir: n.RunDir}}, nil
+		}
+	}
+	if what == "" || what == tunnel {
+		return all, nil
+	}
+	namespace, name, found := strings.Cut(what, "/")
+	if !found {
+		namespace, name = f.namespace, what
+	}
+	for _, p := range st.Pods {
+		if p.Namespace != namespace || p.Name != name {
+			continue
+		}
+		if p.HostNetwork {
+			return nil, fmt.Errorf("capture: pod %s/%s has the network of %s and no interface of its own; `middleway capture %[3]s` shows the node's", namespace, name, p.Node)
+		}
+		i := slices.IndexFunc(st.Nodes, func(n playground.NodeStatus) bool { return n.Name == p.Node })
+		if i < 0 {
+			return nil, fmt.Errorf("capture: pod %s/%s is on no node: %s", namespace, name, p.Reason())
+		}
+		return []target{{st.Nodes[i].RunDir, []string{namespace + "/" + name}}}, nil
+	}
+	return nil, fmt.Errorf("capture: there is no node and no pod %s/%s; the nodes are %s, and `middleway status` lists the pods", namespace, name, strings.Join(names, ", "))
+}
+
+// sink returns where packets are written to, and what ends it.
+func (f *captureFlags) sink(cmd *cobra.Command, what string) (capture.Sink, func() error, error) {
+	stdout, nothing := cmd.OutOrStdout(), func() error { return nil }
+	switch {
+	case f.file == "" && f.output == "text":
+		return capture.NewText(stdout), nothing, nil
+	case f.file == "" && f.output == "json":
+		return capture.NewJSON(stdout), nothing, nil
+	case f.file == "":
+		return nil, nil, fmt.Errorf("capture: -o %q: want text or json", f.output)
+	case cmd.Flags().Changed("output"):
+		return nil, nil, errors.New("capture: -o is for lines, and -w writes pcapng; give one of them")
+	}
+	config := capture.FileConfig{
+		Application: "middleway " + version, Comment: strings.TrimSpace("middleway capture " + what), Filter: f.filter(), SnapLen: f.snapLen,
+	}
+	if f.file == "-" {
+		if o, ok := stdout.(*os.File); ok && isTerminal(o) {
+			return nil, nil, errors.New("capture: -w - writes pcapng, which is nothing for a terminal; put `| wireshark -k -i -` or `> FILE` behind it")
+		}
+		sink, err := capture.NewFile(stdout, config)
+		return sink, nothing, err
+	}
+	// What is in packets is nobody's business but the owner's.
+	file, err := os.OpenFile(f.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("capture: %w", err)
+	}
+	sink, err := capture.NewFile(io.Writer(file), config)
+	return sink, file.Close, err
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// filter returns the flags that choose packets, as a person would type them.
+func (f *captureFlags) filter() string {
+	var parts []string
+	for _, h := range f.hosts {
+		parts = append(parts, "--host "+h)
+	}
+	for _, p := range f.ports {
+		parts = append(parts, fmt.Sprint("--port ", p))
+	}
+	for _, p := range f.protos {
+		parts = append(parts, "--proto "+p)
+	}
+	if f.drops {
+		parts = append(parts, "--drops")
+	}
+	return strings.Join(parts, " ")
+}
+
+// started says what is captured.
+func (f *captureFlags) started(streams []*capture.Stream) string {
+	interfaces := 0
+	var nodes []string
+	for _, s := range streams {
+		interfaces += len(s.Start.Interfaces)
+		nodes = append(nodes, s.Start.Node)
+	}
+	s := fmt.Sprintf("capturing at %d interfaces of %s", interfaces, strings.Join(nodes, ", "))
+	if f.file != "" && f.file != "-" {
+		s += ", to " + f.file
+	}
+	return s + "; Ctrl-C ends it"
+}

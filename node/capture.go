@@ -1,0 +1,359 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/middleway-net/middleway/capture"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
+	"github.com/middleway-net/middleway/unixsock"
+)
+
+// Interfaces of a capture beside the pods and the host's.
+const (
+	gatewayInterface = "gateway"
+	tunnelInterface  = "tunnel"
+)
+
+// maxCaptures bounds the captures at one time: each has rings of some megabytes a worker, and copies packets.
+const maxCaptures = 8
+
+// captures are those under way.
+type captures struct {
+	mu     sync.Mutex // guards number and ended
+	number int
+	ended  bool
+	none   sync.WaitGroup
+}
+
+// begin counts a capture in, or says why not. end counts it out.
+func (c *captures) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ended:
+		return errors.New("the node ends")
+	case c.number == maxCaptures:
+		return fmt.Errorf("%d captures of this node are under way, more there cannot be; end one of them", maxCaptures)
+	}
+	c.number++
+	c.none.Add(1)
+	return nil
+}
+
+func (c *captures) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.number--
+	c.none.Done()
+}
+
+// wait lets none begin any more and returns when all have ended.
+func (c *captures) wait() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.none.Wait()
+}
+
+// Times of a capture.
+const (
+	// readEvery is how often the rings are read: at 10 Gbit/s that is 6 MB of packets, of which snaplen may be less.
+	readEvery = 5 * time.Millisecond
+	// markEvery is how often the client is told up to when it has all records.
+	markEvery = 25 * time.Millisecond
+	// namesEvery is how often pods are looked for that came later.
+	namesEvery = time.Second
+)
+
+// maxRequest bounds a capture's request, in bytes.
+const maxRequest = 1 << 16
+
+// serveCapture sends what is asked for by the first line of the request's body, a capture.Request, until the body ends, the client
+// is gone, or the node ends.
+func (n *Node) serveCapture(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	body := bufio.NewReaderSize(r.Body, maxRequest)
+	req, err := readCaptureRequest(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c, err := n.newCapture(w, req)
+	if err == nil {
+		err = n.status.captures.begin()
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	defer n.status.captures.end()
+	c.control = control
+	asked := make(chan struct{})
+	go func() { // ends with the request
+		defer close(asked)
+		_, _ = io.Copy(io.Discard, body)
+	}()
+	if err := c.run(r.Context(), asked); err != nil && r.Context().Err() == nil {
+		n.log.Info("a capture ended", "err", err)
+	}
+}
+
+func readCaptureRequest(body *bufio.Reader) (req capture.Request, err error) {
+	line, err := body.ReadSlice('\n')
+	if err != nil {
+		return req, fmt.Errorf("read the request: %w", err)
+	}
+	if err := unixsock.Decode(line, &req); err != nil {
+		return req, fmt.Errorf("read the request: %w", err)
+	}
+	if req.Version != capture.Version {
+		return req, fmt.Errorf("a request of version %d, of which this daemon knows nothing; use the middleway program that the daemon runs", req.Version)
+	}
+	return req, nil
+}
+
+// nodeCapture is one client's capture.
+type nodeCapture struct {
+	n       *Node
+	req     capture.Request
+	filter  tap.Filter
+	control *http.ResponseController
+	buffer  *bufio.Writer
+	sender  *capture.Sender
+	host    string                // the host's interface
+	peers   map[netip.Addr]string // their names
+	named   map[capture.Name]bool
+	record  capture.Record // under way
+	failed  error          // of sending
+}
+
+func (n *Node) newCapture(w io.Writer, req capture.Request) (*nodeCapture, error) {
+	buffer := bufio.NewWriterSize(w, 1<<16)
+	c := &nodeCapture{
+		n: n, req: req, buffer: buffer, sender: capture.NewSender(buffer), host: "mw0",
+		peers: map[netip.Addr]string{}, named: map[capture.Name]bool{},
+	}
+	for _, p := range n.config.Peers {
+		c.peers[p.Address] = p.Name
+	}
+	c.filter = tap.Filter{Hosts: req.Hosts, Ports: req.Ports, Drops: req.Drops}
+	for _, proto := range req.Protos {
+		c.filter.Protos = append(c.filter.Protos, packet.Proto(proto))
+	}
+	places := c.places()
+	for _, name := range req.Interfaces {
+		at, ok := places[name]
+		if !ok {
+			return nil, fmt.Errorf("%s has no interface %q; it has %s", n.config.Name, name, strings.Join(slices.Sorted(maps.Keys(places)), ", "))
+		}
+		c.filter.Places = append(c.filter.Places, at)
+	}
+	return c, nil
+}
+
+// places returns the interfaces that the node has now, by name.
+func (c *nodeCapture) places() map[string]tap.Place {
+	all := map[string]tap.Place{}
+	for _, a := range c.n.stack.Attached() {
+		if a.Host {
+			c.host = a.Name
+			all[a.Name] = tap.Place{Layer: tap.Host}
+		} else {
+			all[a.Name] = tap.Place{Layer: tap.Pod, Name: a.Name}
+		}
+	}
+	all[gatewayInterface], all[tunnelInterface] = tap.Place{Layer: tap.Gateway}, tap.Place{Layer: tap.Tunnel}
+	return all
+}
+
+// run sends what is seen until stop is closed, which is a capture's end in order, or ctx ends.
+func (c *nodeCapture) run(ctx context.Context, stop <-chan struct{}) error {
+	t := c.n.stack.Tap(tap.Config{Filter: c.filter, SnapLen: c.req.SnapLen})
+	watching := true
+	defer func() {
+		if watching {
+			c.n.stack.Untap(t)
+		}
+	}()
+	if err := c.send(&capture.Message{Start: c.start()}); err != nil {
+		return err
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(readEvery)
+	defer tick.Stop()
+	for marked, looked := time.Now(), time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stop:
+			c.n.stack.Untap(t)
+			watching = false
+			c.read(t)
+			_ = c.send(&capture.Message{End: &capture.End{Lost: c.lost(t)}})
+			return c.flush()
+		case <-tick.C:
+		}
+		now := time.Now()
+		c.read(t)
+		if now.Sub(looked) >= namesEvery {
+			looked = now
+			if names := c.names(); len(names) > 0 {
+				_ = c.send(&capture.Message{Names: names})
+			}
+		}
+		if now.Sub(marked) >= markEvery {
+			marked = now
+			_ = c.send(&capture.Message{Mark: now})
+			_ = c.flush()
+		}
+		if c.failed != nil {
+			return c.failed
+		}
+	}
+}
+
+// send sends a message; after an error it sends no more.
+func (c *nodeCapture) send(m *capture.Message) error {
+	if c.failed == nil {
+		c.failed = c.sender.Send(m)
+	}
+	return c.failed
+}
+
+func (c *nodeCapture) flush() error {
+	if c.failed == nil {
+		c.failed = errors.Join(c.buffer.Flush(), c.control.Flush())
+	}
+	return c.failed
+}
+
+// read sends the records that are there.
+func (c *nodeCapture) read(t *tap.Tap) {
+	t.Read(func(r *tap.Record, data []byte) {
+		c.describe(r, data)
+		_ = c.send(&capture.Message{Record: &c.record})
+	})
+}
+
+// start tells what the node is.
+func (c *nodeCapture) start() *capture.Start {
+	s := &capture.Start{Version: capture.Version, Node: c.n.config.Name, Names: c.names()}
+	places := c.places()
+	for _, name := range slices.SortedFunc(maps.Keys(places), func(a, b string) int {
+		return 2*int(places[a].Layer) - 2*int(places[b].Layer) + strings.Compare(a, b)
+	}) {
+		if at := places[name]; len(c.filter.Places) == 0 || slices.Contains(c.filter.Places, at) {
+			s.Interfaces = append(s.Interfaces, capture.Interface{Name: name, Description: descriptions[at.Layer]})
+		}
+	}
+	return s
+}
+
+var descriptions = map[tap.Layer]string{
+	tap.Pod:     "eth0 of a pod",
+	tap.Host:    "the way to the node's own kernel",
+	tap.Gateway: "the netstack behind the gateway addresses, and ICMP errors of the node",
+	tap.Tunnel:  "VXLAN to other nodes; of the outer headers the time to live, the ID and the UDP checksum are not known: 64, 0 and 0",
+}
+
+// names returns the names of addresses that were not told yet.
+func (c *nodeCapture) names() (fresh []capture.Name) {
+	all := []capture.Name{{Addr: c.n.config.Address, Name: c.n.config.Name}}
+	for addr, name := range c.peers {
+		if name != "" {
+			all = append(all, capture.Name{Addr: addr, Name: name})
+		}
+	}
+	for _, a := range c.n.gateways() {
+		all = append(all, capture.Name{Addr: a, Name: "gateway." + c.n.config.Name})
+	}
+	for _, a := range c.n.stack.Attached() {
+		name := a.Name
+		if a.Host {
+			name += "." + c.n.config.Name
+		}
+		for _, addr := range a.Addrs {
+			all = append(all, capture.Name{Addr: addr, Name: name})
+		}
+	}
+	for _, n := range all {
+		if !c.named[n] {
+			c.named[n] = true
+			fresh = append(fresh, n)
+		}
+	}
+	return fresh
+}
+
+func (c *nodeCapture) lost(t *tap.Tap) map[string]uint64 {
+	lost := map[string]uint64{}
+	for at, n := range t.Lost() {
+		lost[c.interfaceOf(at)] += n
+	}
+	return lost
+}
+
+// Capture asks the daemon of a run directory for what it sees from now on.
+func Capture(ctx context.Context, runDir string, req capture.Request) (*capture.Stream, error) {
+	if err := CheckRunDir(runDir); err != nil {
+		return nil, err
+	}
+	req.Version = capture.Version
+	line, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	// The body goes on until the capture is to end, and the answer until it has ended.
+	rest, end := io.Pipe()
+	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	connected := context.AfterFunc(ctx, cancel)
+	defer connected()
+	post, err := http.NewRequestWithContext(under, http.MethodPost, "http://node/capture", io.MultiReader(bytes.NewReader(append(line, '\n')), rest))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	resp, err := ask(filepath.Join(runDir, socketName), post)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	closeAll := func() error {
+		cancel()
+		return errors.Join(end.Close(), resp.Body.Close())
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
+		_ = closeAll()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("the daemon in %s knows nothing of captures; start it anew with this program", runDir)
+		}
+		return nil, errors.New(strings.TrimSpace(string(text)))
+	}
+	s, err := capture.NewStream(bufio.NewReaderSize(resp.Body, 1<<16), end.Close, closeAll)
+	if err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
+	return s, nil
+}
