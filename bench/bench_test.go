@@ -4,72 +4,130 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/perf"
 )
 
 var (
 	congestion = flag.String("congestion", "cubic", "congestion control of both ends, for every contestant")
-	rounds     = flag.Int("rounds", 3, "how often the contestants take turns")
-	roundTime  = flag.Duration("round-time", time.Second, "how long one contestant is measured in one round")
+	rounds     = flag.Int("rounds", 3, "how often each contestant is measured, between runs of the kernel")
+	roundTime  = flag.Duration("round-time", 250*time.Millisecond, "how long one run counts")
 )
+
+// warmUp is the time of a run that does not count.
+const warmUp = 100 * time.Millisecond
+
+// noisy is the noise of kernel against kernel from which on a comparison is marked.
+const noisy = 0.05
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// contestants are the paths of BenchmarkTCP. A new one is a line here.
-var contestants = []Contestant{Middleway{}, Kernel{}, Relay{}, Netstack{}}
+// measure says what a comparison reports.
+type measure struct {
+	unit    string // of the figure that is compared
+	figure  func(Result) float64
+	further []metric
+}
 
-// BenchmarkTCP measures every contestant in turn with the kernel. See README.md for what it prints.
+// metric is one more figure; one of daemons is left out where there are none.
+type metric struct {
+	unit    string
+	daemons bool
+	figure  func(Result) float64
+}
+
+var (
+	gbits   = measure{unit: "Gbit/s", figure: func(r Result) float64 { return r.Gbits() }, further: cpuPerGB}
+	packets = measure{unit: "pkt/s", figure: func(r Result) float64 { return r.PacketRate() }, further: append([]metric{
+		{"sent-pkt/s", false, func(r Result) float64 { return r.SendRate() }},
+		{"loss-%", false, func(r Result) float64 { return 100 * r.Loss() }},
+	}, cpuPerGB...)}
+	latency = measure{unit: "p50-ns", figure: func(r Result) float64 { return float64(r.P50) }, further: []metric{
+		{"p99-ns", false, func(r Result) float64 { return float64(r.P99) }},
+	}}
+	connections = measure{unit: "conn/s", figure: func(r Result) float64 { return r.RequestRate() }, further: []metric{
+		{"cpu-us/conn", true, func(r Result) float64 { return r.DaemonCPU.Seconds() * 1e6 / float64(r.Requests) }},
+		{"gen-cpu-us/conn", false, func(r Result) float64 { return r.GeneratorCPU().Seconds() * 1e6 / float64(r.Requests) }},
+	}}
+	cpuPerGB = []metric{
+		{"cpu-s/GB", true, func(r Result) float64 { return r.DaemonCPU.Seconds() * 1e9 / float64(r.Bytes) }},
+		{"gen-cpu-s/GB", false, func(r Result) float64 { return r.GeneratorCPU().Seconds() * 1e9 / float64(r.Bytes) }},
+	}
+)
+
 func BenchmarkTCP(b *testing.B) {
 	for _, place := range Places {
 		for _, streams := range []int{1, 8} {
-			for _, c := range contestants {
-				b.Run(fmt.Sprintf("place=%s/streams=%d/path=%s", place, streams, c.Name()), func(b *testing.B) {
-					compare(b, c, place, Load{Streams: streams, Congestion: *congestion, Time: *roundTime})
-				})
-			}
+			b.Run(fmt.Sprintf("place=%s/streams=%d", place, streams), func(b *testing.B) {
+				comparePaths(b, place, gbits, perf.Test{Kind: perf.TCP, Streams: streams})
+			})
 		}
 	}
 }
 
-// compare measures the kernel and a contestant in turn; and the bare relay, which is what middleway could be at best.
-func compare(b *testing.B, c Contestant, place Place, l Load) {
-	pairs := []*Pair{join(b, Kernel{}, place), join(b, c, place)}
-	_, ours := c.(Middleway)
-	if ours {
-		pairs = append(pairs, join(b, Relay{}, place))
+func BenchmarkUDP1400(b *testing.B)    { comparePlaces(b, packets, perf.Test{Kind: perf.UDP, Size: 1400}) }
+func BenchmarkUDP64(b *testing.B)      { comparePlaces(b, packets, perf.Test{Kind: perf.UDP, Size: 64}) }
+func BenchmarkLatencyTCP(b *testing.B) { comparePlaces(b, latency, perf.Test{Kind: perf.TCPLatency}) }
+func BenchmarkLatencyUDP(b *testing.B) { comparePlaces(b, latency, perf.Test{Kind: perf.UDPLatency}) }
+func BenchmarkConnections(b *testing.B) {
+	comparePlaces(b, connections, perf.Test{Kind: perf.Connections, Streams: 2})
+}
+
+func comparePlaces(b *testing.B, m measure, t perf.Test) {
+	for _, place := range Places {
+		b.Run("place="+string(place), func(b *testing.B) { comparePaths(b, place, m, t) })
 	}
-	all := make([][]Result, len(pairs))
+}
+
+func comparePaths(b *testing.B, place Place, m measure, t perf.Test) {
+	t.WarmUp, t.Time, t.Congestion = warmUp, *roundTime, *congestion
+	for _, c := range contestants {
+		b.Run("path="+c.Name(), func(b *testing.B) { compare(b, c, place, m, t) })
+	}
+}
+
+// compare measures a contestant in turn with the kernel.
+func compare(b *testing.B, c Contestant, place Place, m measure, t perf.Test) {
+	p := join(b, c, place)
+	kernel, err := Kernel{}.Join(place)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		b.Logf("nothing to compare with: %v", err)
+	case err != nil:
+		b.Fatal(err)
+	default:
+		closeAfter(b, kernel)
+	}
+	var r Rounds
 	for b.Loop() {
-		results, err := l.Rounds(*rounds, pairs...)
-		if err != nil {
+		if r, err = Measure(*rounds, t, p, kernel); err != nil {
 			b.Fatal(err)
 		}
-		for i := range all {
-			all[i] = append(all[i], results[i]...)
-		}
 	}
-	kernel, own := all[0], all[1]
+	m.report(b, r, len(p.Daemons) > 0)
+}
+
+func (m measure) report(b *testing.B, r Rounds, daemons bool) {
 	b.ReportMetric(0, "ns/op") // how long a comparison takes says nothing
-	b.ReportMetric(Median(Rates(own)), "Gbit/s")
-	toKernel := Ratios(own, kernel)
-	b.ReportMetric(Median(toKernel), "x-kernel")
-	b.ReportMetric(slices.Min(toKernel), "x-kernel-min")
-	b.ReportMetric(slices.Max(toKernel), "x-kernel-max")
-	if ours {
-		b.ReportMetric(Median(Ratios(own, all[2])), "x-relay")
-	}
-	if len(pairs[1].Daemons) > 0 {
-		cpu := make([]float64, len(own))
-		for i, r := range own {
-			cpu[i] = r.CPUPerGB()
+	b.ReportMetric(Median(Figures(r.Own, m.figure)), m.unit)
+	for _, f := range m.further {
+		if daemons || !f.daemons {
+			b.ReportMetric(Median(Figures(r.Own, f.figure)), f.unit)
 		}
-		b.ReportMetric(Median(cpu), "cpu-s/GB")
+	}
+	if len(r.Kernel) == 0 {
+		return
+	}
+	noise := r.Noise(m.figure)
+	b.ReportMetric(Median(r.Ratios(m.figure)), "x-kernel")
+	b.ReportMetric(100*noise, "kernel-noise-%")
+	if noise > noisy {
+		b.Logf("noisy: %s: the kernel differs from itself by %.0f %%, so x-kernel tells nothing finer", b.Name(), 100*noise)
 	}
 }
 
@@ -82,10 +140,14 @@ func join(t testing.TB, c Contestant, place Place) *Pair {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAfter(t, p)
+	return p
+}
+
+func closeAfter(t testing.TB, p *Pair) {
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return p
 }

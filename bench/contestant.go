@@ -29,6 +29,12 @@ type Contestant interface {
 	Join(Place) (*Pair, error)
 }
 
+// contestants are the paths of all comparisons.
+var contestants = []Contestant{Middleway{}, Kernel{}, Relay{}}
+
+// Add makes a contestant take part in all tests and benchmarks of this package; call it in an init func.
+func Add(c Contestant) { contestants = append(contestants, c) }
+
 // podMTU is every contestant's in both places, in bytes, IP header included: what VXLAN leaves of 1500.
 const podMTU = 1450
 
@@ -41,6 +47,7 @@ type Pair struct {
 	// Daemons are the processes between them, whose processor time is the price of the way; none for a way in the kernel.
 	Daemons []*lab.Process
 
+	server  *lab.Process // of the load, from the first run on
 	closers []func() error
 }
 

@@ -6,10 +6,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/perf"
 )
 
 // What cannot carry data unharmed has no speed.
@@ -59,31 +61,50 @@ func carry(t *testing.T, p *Pair, size int64) (sent, got [sha256.Size]byte) {
 	return [sha256.Size]byte(h.Sum(nil)), <-received
 }
 
-func TestLoad(t *testing.T) {
-	p := join(t, Kernel{}, SameNode)
-	r, err := Load{Streams: 2, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond}.Run(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Bytes == 0 || r.Elapsed < 50*time.Millisecond || r.DaemonCPU != 0 {
-		t.Errorf("got %+v, want bytes in at least 50ms and no daemon", r)
-	}
-	if _, err := (Load{Congestion: "none-such"}).Run(p); err == nil {
-		t.Error("a congestion control that does not exist: got no error")
+// All kinds of load work over every contestant.
+func TestRun(t *testing.T) {
+	for _, c := range contestants {
+		t.Run(c.Name(), func(t *testing.T) {
+			p := join(t, c, SameNode)
+			for _, kind := range []perf.Kind{perf.TCP, perf.UDP, perf.TCPLatency, perf.UDPLatency, perf.Connections} {
+				r, err := Run(p, perf.Test{Kind: kind, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond})
+				if err != nil {
+					t.Fatalf("%s: %v", kind, err)
+				}
+				if r.Bytes+r.Requests == 0 || r.GeneratorCPU() <= 0 || (r.DaemonCPU > 0) != (len(p.Daemons) > 0) {
+					t.Errorf("%s: got %+v, want something, and processor time of the daemons if there are any", kind, r)
+				}
+			}
+		})
 	}
 }
 
-func TestMedianOfRatios(t *testing.T) {
+func TestRunFails(t *testing.T) {
+	p := join(t, Kernel{}, SameNode)
+	if _, err := Run(p, perf.Test{Congestion: "none-such"}); err == nil || !strings.Contains(err.Error(), "none-such") {
+		t.Errorf("a congestion control that does not exist: got %v", err)
+	}
+}
+
+func TestRounds(t *testing.T) {
 	of := func(bytes ...int64) (results []Result) {
 		for _, n := range bytes {
-			results = append(results, Result{Bytes: n, Elapsed: time.Second})
+			results = append(results, Result{Result: perf.Result{Bytes: n, Elapsed: time.Second}})
 		}
 		return results
 	}
-	if got := Median(Ratios(of(1, 8, 3), of(2, 2, 3))); got != 1 {
-		t.Errorf("median of 0.5, 4 and 1: got %v", got)
+	size := func(r Result) float64 { return float64(r.Bytes) }
+	r := Rounds{Own: of(2, 16, 3), Kernel: of(4, 4, 4, 2)}
+	if got := Median(r.Ratios(size)); got != 1 {
+		t.Errorf("median of 2/4, 16/4 and 3/3: got %v", got)
 	}
-	if got := Median(Rates(of(1e9, 2e9))); got != 12 {
-		t.Errorf("median of 8 and 16 Gbit/s: got %v", got)
+	if got := r.Noise(size); got != 0 {
+		t.Errorf("median of 0, 0 and a half: got %v", got)
+	}
+	if got := (Rounds{Own: of(1, 1), Kernel: of(2, 3, 1)}).Noise(size); got < 0.58 || got > 0.59 {
+		t.Errorf("median of a half and two thirds: got %v", got)
+	}
+	if got := Median(Figures(of(1, 2), size)); got != 1.5 {
+		t.Errorf("median of 1 and 2: got %v", got)
 	}
 }

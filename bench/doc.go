@@ -3,12 +3,13 @@
 //
 //	namespace From ── eth0 ══ Contestant: the way under test ══ eth0 ── namespace To
 //	     │                                                              │
-//	sending child: a thread per stream,           receiving child: a thread per stream, which counts
-//	blocking write(2) of 128 KiB                  what read(2) of 128 KiB returns, in memory shared with us
+//	a process that is                                     a process that is
+//	a perf.Client: streams, datagrams,                    a perf.Server, which counts
+//	requests, connections                                 or answers what comes
 //
-// A Contestant makes a Pair of pods, a Load runs over it and returns a Result. Results are never read alone: a machine that
-// others use is as fast as they let it be. So Load.Rounds measures several pairs in turn, and what is reported is the median
-// of the ratios within a round, beside the ratio of the kernel to itself, which says how much of it is noise.
+// A Contestant makes a Pair of pods, Run runs the load of package lab/perf over it and returns a Result. Results are never read
+// alone: a machine that others use is as fast as they let it be. So Measure measures a pair between runs over the kernel's, and
+// what is reported is the median of the ratios to the two beside, next to how far the kernel is from itself, the noise.
 //
 // README.md tells how to run the benchmarks, how to read them, and how to add a contestant.
 package bench

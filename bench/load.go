@@ -1,230 +1,199 @@
 package bench
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/perf"
 )
 
-// Load is a number of TCP streams that send as fast as they can. Sender and receiver are child processes that do nothing
-// else. Each stream has a thread of its own at both ends, a blocking socket with the kernel's own buffer sizes, and one
-// buffer that is written or read in one system call and never looked at.
-type Load struct {
-	// Streams is how many connections send at once. Default 1.
-	Streams int
-	// Congestion is the congestion control at both ends. Default "cubic": with bbr, which paces, the kernel idles and its
-	// challengers look better than they are.
-	Congestion string
-	// WarmUp is the time from when all streams have delivered something to when counting starts. Default 200 ms.
-	WarmUp time.Duration
-	// Time is how long is counted. Default 1 s.
-	Time time.Duration
-}
-
-// bufferSize of each read and write in bytes: iperf3's, so that numbers can be compared.
-const bufferSize = 128 << 10
-
-// startTimeout is how long a stream may take to deliver its first byte.
-const startTimeout = 5 * time.Second
-
-// Roles of the children.
+// Roles of the load generators: package perf in a process of its own at each end, which does nothing else.
 const (
-	senderRole   = "bench-sender"
-	receiverRole = "bench-receiver"
+	serverRole = "bench-server"
+	clientRole = "bench-client"
 )
 
 func init() {
-	lab.RegisterRole(senderRole, func([]string) int { return eachStream(3, send) })
-	lab.RegisterRole(receiverRole, func([]string) int {
-		counters, err := mapCounters(3)
+	lab.RegisterRole(serverRole, serverMain)
+	lab.RegisterRole(clientRole, clientMain)
+}
+
+// generatorConfig is a generator's argument, as JSON.
+type generatorConfig struct {
+	Server netip.AddrPort
+	Test   perf.Test
+	Pinned bool // to a processor of its own
+}
+
+// What a client prints beside its result.
+const (
+	begun = "begun" // the time that counts
+	over  = "over"
+)
+
+// generatorEnv: signals by which Go preempts goroutines would only interrupt the system calls of streams.
+var generatorEnv = []string{"GODEBUG=asyncpreemptoff=1"}
+
+// Run measures a pair once.
+func Run(p *Pair, t perf.Test) (Result, error) { return p.run(t, false) }
+
+func (p *Pair) run(t perf.Test, pinned bool) (r Result, err error) {
+	c := generatorConfig{Server: netip.AddrPortFrom(p.Addr, perf.DefaultPort), Test: t, Pinned: pinned}
+	arg, err := json.Marshal(c)
+	if err != nil {
+		return r, err
+	}
+	if p.server == nil {
+		server := lab.Command(p.To, serverRole, string(arg))
+		server.Env = generatorEnv
+		if err := p.start(serverRole, server); err != nil {
+			return r, err
+		}
+		p.server = server
+	}
+	client := lab.Command(p.From, clientRole, string(arg))
+	client.Env = generatorEnv
+	w := &clientOutput{daemons: p.Daemons}
+	client.Output = w
+	if err := client.Start(); err != nil {
+		return r, err
+	}
+	if err := client.Wait(); err != nil {
+		return r, fmt.Errorf("load generator: %w: %s", err, strings.TrimSpace(client.Tail()))
+	}
+	return w.result()
+}
+
+// clientOutput reads what a client prints, and looks at the daemons' processor time at the begin and at the end of what counts.
+type clientOutput struct {
+	daemons    []*lab.Process
+	rest       []byte // of a line
+	begin, end moment
+	measured   *perf.Result
+	err        error
+}
+
+// moment is the processor time that was used up to a time.
+type moment struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+func (w *clientOutput) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, whole := strings.Cut(string(w.rest), "\n")
+		if !whole {
+			return len(b), nil
+		}
+		w.rest = []byte(rest)
+		var err error
+		switch line {
+		case begun:
+			w.begin, err = w.now()
+		case over:
+			w.end, err = w.now()
+		default:
+			w.measured = new(perf.Result)
+			err = json.Unmarshal([]byte(line), w.measured)
+		}
+		w.err = errors.Join(w.err, err)
+	}
+}
+
+func (w *clientOutput) now() (m moment, err error) {
+	m.at = time.Now()
+	for _, d := range w.daemons {
+		used, err := d.CPUTime()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return m, err
 		}
-		return eachStream(4, func(stream, fd int) error { return receive(fd, &counters[stream].n) })
-	})
+		m.cpu += used
+	}
+	return m, nil
 }
 
-func (l Load) withDefaults() Load {
-	if l.Streams == 0 {
-		l.Streams = 1
+func (w *clientOutput) result() (r Result, err error) {
+	if w.err != nil || w.measured == nil || !w.end.at.After(w.begin.at) {
+		return r, errors.Join(errors.New("the load generator printed something else than its result"), w.err)
 	}
-	if l.Congestion == "" {
-		l.Congestion = "cubic"
-	}
-	if l.WarmUp == 0 {
-		l.WarmUp = 200 * time.Millisecond
-	}
-	if l.Time == 0 {
-		l.Time = time.Second
-	}
-	return l
+	r.Result = *w.measured
+	share := float64(w.end.cpu-w.begin.cpu) / float64(w.end.at.Sub(w.begin.at))
+	r.DaemonCPU = time.Duration(share * float64(r.Elapsed))
+	return r, nil
 }
 
-// Run sends over a pair and returns what arrived.
-func (l Load) Run(p *Pair) (r Result, err error) {
-	l = l.withDefaults()
-	memory, counters, err := newCounters()
+// clientMain is a client's process.
+func clientMain(args []string) int {
+	var c generatorConfig
+	err := json.Unmarshal([]byte(args[0]), &c)
 	if err != nil {
-		return r, err
+		return complain(err)
 	}
-	defer memory.Close()
-	defer unmapCounters(counters)
-	conns, err := connect(p, l)
+	client := perf.Client{
+		Inside: c.inside(0),
+		Begin:  func() { fmt.Println(begun) },
+		End:    func() { fmt.Println(over) },
+	}
+	r, err := client.Run(context.Background(), c.Server, c.Test)
 	if err != nil {
-		return r, err
+		return complain(err)
 	}
-	receiver := generator(receiverRole, append([]*os.File{memory}, conns.to...))
-	sender := generator(senderRole, conns.from)
-	err = errors.Join(receiver.Start(), sender.Start())
-	conns.close() // the children have them now
-	defer func() { err = errors.Join(err, end(sender), end(receiver)) }()
-	if err != nil {
-		return r, err
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		return complain(err)
 	}
-	if err := awaitFlow(counters[:l.Streams], sender, receiver); err != nil {
-		return r, err
-	}
-	time.Sleep(l.WarmUp)
-	before, err := snapshot(counters, p.Daemons)
-	if err != nil {
-		return r, err
-	}
-	time.Sleep(l.Time)
-	after, err := snapshot(counters, p.Daemons)
-	if err != nil {
-		return r, err
-	}
-	return after.since(before), ended(sender, receiver)
+	return 0
 }
 
-// generator returns a child with the given descriptors from 3 on. Signals by which Go preempts goroutines would only
-// interrupt its system calls.
-func generator(role string, files []*os.File) *lab.Process {
-	p := lab.Command(nil, role)
-	p.Files = files
-	p.Env = []string{"GODEBUG=asyncpreemptoff=1"}
-	return p
-}
-
-func end(p *lab.Process) error {
-	if err := p.Kill(); err != nil && !errors.Is(err, lab.ErrNotStarted) {
-		return err
+// serverMain is a server's process. It runs until it is killed.
+func serverMain(args []string) int {
+	var c generatorConfig
+	err := json.Unmarshal([]byte(args[0]), &c)
+	if err != nil {
+		return complain(err)
 	}
-	return nil
-}
-
-// ended returns an error if one of the children is not there any more.
-func ended(children ...*lab.Process) error {
-	for _, c := range children {
-		select {
-		case <-c.Done():
-			return fmt.Errorf("load generator ended: %w: %s", c.Wait(), strings.TrimSpace(c.Tail()))
-		default:
-		}
+	l, err := net.Listen("tcp", c.Server.String())
+	if err != nil {
+		return complain(err)
 	}
-	return nil
+	fmt.Println(ready)
+	s := perf.Server{Inside: c.inside(runtime.NumCPU() - 1)}
+	return complain(s.Serve(context.Background(), l))
 }
 
-// awaitFlow waits until every stream has delivered something.
-func awaitFlow(counters []counter, children ...*lab.Process) error {
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(time.Millisecond) {
-		flowing := 0
-		for i := range counters {
-			if counters[i].n.Load() > 0 {
-				flowing++
+func complain(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// inside returns what runs the streams' threads: pinned to a processor, or wherever the kernel lets them.
+func (c generatorConfig) inside(processor int) func(func() error) error {
+	if !c.Pinned {
+		return nil
+	}
+	return func(f func() error) error {
+		result := make(chan error, 1)
+		go func() {
+			runtime.LockOSThread() // for ever: the thread ends with the goroutine
+			var set unix.CPUSet
+			set.Set(processor)
+			if err := unix.SchedSetaffinity(0, &set); err != nil {
+				result <- err
+				return
 			}
-		}
-		if flowing == len(counters) {
-			return nil
-		}
-		if err := ended(children...); err != nil {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d streams delivered something within %v", flowing, len(counters), startTimeout)
-		}
+			result <- f()
+		}()
+		return <-result
 	}
-}
-
-// eachStream runs f for each descriptor from first on, on a thread each, until all have returned, and returns the exit
-// code. The system calls inside are hidden from Go's scheduler, which would hand processors to and fro around each of them;
-// so nothing here may need the world to stop, and garbage is not collected.
-func eachStream(first int, f func(stream, fd int) error) int {
-	debug.SetGCPercent(-1)
-	var fds []int
-	for fd := first; isStream(fd); fd++ {
-		fds = append(fds, fd)
-	}
-	runtime.GOMAXPROCS(len(fds) + 1)
-	code := atomic.Int32{}
-	var wg sync.WaitGroup
-	for stream, fd := range fds {
-		wg.Go(func() {
-			runtime.LockOSThread()
-			if err := f(stream, fd); err != nil {
-				fmt.Fprintf(os.Stderr, "stream %d: %v\n", stream, err)
-				code.Store(1)
-			}
-		})
-	}
-	wg.Wait()
-	return int(code.Load())
-}
-
-func isStream(fd int) bool {
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	return err == nil && kind == unix.SOCK_STREAM
-}
-
-// send writes until the receiver is gone.
-func send(_, fd int) error {
-	b := newBuffer()
-	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), bufferSize)
-		switch errno {
-		case 0, unix.EINTR:
-		case unix.EPIPE, unix.ECONNRESET:
-			return nil
-		default:
-			return fmt.Errorf("send: %w", errno)
-		}
-	}
-}
-
-// receive reads until the sender is gone.
-func receive(fd int, count *atomic.Int64) error {
-	b := newBuffer()
-	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), bufferSize)
-		switch {
-		case errno == 0 && n > 0:
-			count.Add(int64(n))
-		case errno == 0, errno == unix.ECONNRESET:
-			return nil
-		case errno != unix.EINTR:
-			return fmt.Errorf("receive: %w", errno)
-		}
-	}
-}
-
-// newBuffer returns memory that is really there: of pages never written all would be the one page of zeros, which lies in
-// the processor's cache.
-func newBuffer() []byte {
-	b := make([]byte, bufferSize)
-	for i := range b {
-		b[i] = byte(i)
-	}
-	return b
 }

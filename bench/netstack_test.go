@@ -37,7 +37,10 @@ const (
 	netstackPort = 4000
 )
 
-func init() { lab.RegisterRole(netstackRole, netstackMain) }
+func init() {
+	Add(Netstack{})
+	lab.RegisterRole(netstackRole, netstackMain)
+}
 
 // netstackLink is an interface of a netstack: descriptor 3 and following, in order.
 type netstackLink struct {
@@ -138,10 +141,10 @@ func datagramLink(node *lab.Namespace, local, peer netip.Addr) (f *os.File, err 
 		f = os.NewFile(uintptr(fd), "underlay")
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) // as middleway's
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20)
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, netstackPort))); err != nil {
+		if err := unix.Bind(fd, socketAddr(netip.AddrPortFrom(local, netstackPort))); err != nil {
 			return errors.Join(err, f.Close())
 		}
-		return unix.Connect(fd, sockaddr(netip.AddrPortFrom(peer, netstackPort)))
+		return unix.Connect(fd, socketAddr(netip.AddrPortFrom(peer, netstackPort)))
 	})
 	return f, err
 }
@@ -279,4 +282,8 @@ func tcpPacket(from, to netip.Addr, size int) []byte {
 		SrcPort: 4000, DstPort: 80, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck, WindowSize: 1000,
 	})
 	return b
+}
+
+func socketAddr(a netip.AddrPort) unix.Sockaddr {
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }

@@ -88,7 +88,11 @@ const relayTrain = udp.MaxTrainLen / (podMTU + vxlan.Overhead)
 // ready is what a daemon of ours prints when it moves packets.
 const ready = "ready"
 
-// daemon starts a role with an argument in a node's namespace, nil for our own, and waits until it is ready.
+// startTimeout is how long a process may take until it is ready.
+const startTimeout = 5 * time.Second
+
+// daemon starts a role with an argument in a node's namespace, nil for our own, waits until it is ready, and counts its processor
+// time as the way's.
 func (p *Pair) daemon(node *lab.Namespace, role string, config any, files ...*os.File) error {
 	arg, err := json.Marshal(config)
 	if err != nil {
@@ -96,17 +100,24 @@ func (p *Pair) daemon(node *lab.Namespace, role string, config any, files ...*os
 	}
 	d := lab.Command(node, role, string(arg))
 	d.Files = files
+	p.Daemons = append(p.Daemons, d)
+	return p.start(role, d)
+}
+
+// start starts a process that ends with the pair, and waits until it has printed that it is ready.
+func (p *Pair) start(name string, d *lab.Process) error {
 	if err := d.Start(); err != nil {
 		return err
 	}
-	p.Daemons = append(p.Daemons, d)
 	p.OnClose(d.Kill)
 	for deadline := time.Now().Add(startTimeout); !strings.Contains(d.Tail(), ready); time.Sleep(time.Millisecond) {
-		if err := ended(d); err != nil {
-			return fmt.Errorf("%s: %w", role, err)
+		select {
+		case <-d.Done():
+			return fmt.Errorf("%s ended: %w: %s", name, d.Wait(), strings.TrimSpace(d.Tail()))
+		default:
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not ready within %v", role, startTimeout)
+			return fmt.Errorf("%s is not ready within %v", name, startTimeout)
 		}
 	}
 	return nil

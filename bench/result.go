@@ -1,58 +1,74 @@
 package bench
 
 import (
-	"fmt"
+	"math"
 	"slices"
 	"time"
+
+	"github.com/middleway-net/middleway/lab/perf"
 )
 
-// Result is what a Load measured.
+// Result is what one run over a pair measured.
 type Result struct {
-	// Bytes were read by the receivers within Elapsed.
-	Bytes   int64
-	Elapsed time.Duration
+	perf.Result
 	// DaemonCPU is the processor time, user and system, that the pair's daemons used meanwhile. The kernel's work in their
 	// system calls is theirs; what it does in interrupts is not.
 	DaemonCPU time.Duration
 }
 
-// Gbits returns the rate in Gbit/s.
-func (r Result) Gbits() float64 { return float64(r.Bytes) * 8 / float64(r.Elapsed) }
+// GeneratorCPU returns the processor time of both load generators: all the price of a way in the kernel that can be seen. Work in
+// interrupts is in it where the kernel counts it to whom it interrupts (without CONFIG_IRQ_TIME_ACCOUNTING).
+func (r Result) GeneratorCPU() time.Duration { return r.ClientCPU + r.ServerCPU }
 
-// CPUPerGB returns the daemons' processor time in seconds for each gigabyte (10⁹ bytes).
-func (r Result) CPUPerGB() float64 { return r.DaemonCPU.Seconds() * 1e9 / float64(r.Bytes) }
+// Rounds are the runs over a pair and those over the kernel's, in turn: kernel, pair, kernel, pair, …, kernel.
+type Rounds struct {
+	Own    []Result
+	Kernel []Result // one more than Own; empty on a kernel that has no such way
+}
 
-// Rounds measures the pairs in turn, n times over. The result is by pair, then by round.
-func (l Load) Rounds(n int, pairs ...*Pair) ([][]Result, error) {
-	results := make([][]Result, len(pairs))
-	for round := range n {
-		for i, p := range pairs {
-			r, err := l.Run(p)
-			if err != nil {
-				return nil, fmt.Errorf("round %d, pair %d: %w", round, i, err)
-			}
-			results[i] = append(results[i], r)
+// Measure measures a pair n times, between runs over the kernel's pair, which may be nil.
+func Measure(n int, t perf.Test, p, kernel *Pair) (r Rounds, err error) {
+	run := func(p *Pair, results *[]Result) {
+		if err != nil || p == nil {
+			return
 		}
+		var one Result
+		one, err = Run(p, t)
+		*results = append(*results, one)
 	}
-	return results, nil
+	run(kernel, &r.Kernel)
+	for range n {
+		run(p, &r.Own)
+		run(kernel, &r.Kernel)
+	}
+	return r, err
 }
 
-// Rates returns the rates of results in Gbit/s.
-func Rates(results []Result) []float64 {
-	rates := make([]float64, len(results))
-	for i, r := range results {
-		rates[i] = r.Gbits()
-	}
-	return rates
-}
-
-// Ratios returns, for each round, a's rate by b's.
-func Ratios(a, b []Result) []float64 {
-	ratios := make([]float64, len(a))
-	for i := range a {
-		ratios[i] = a[i].Gbits() / b[i].Gbits()
+// Ratios returns a figure of each run over the pair by the mean of the kernel's two beside it.
+func (r Rounds) Ratios(figure func(Result) float64) []float64 {
+	ratios := make([]float64, len(r.Own))
+	for i, own := range r.Own {
+		ratios[i] = figure(own) / ((figure(r.Kernel[i]) + figure(r.Kernel[i+1])) / 2)
 	}
 	return ratios
+}
+
+// Noise returns how far the kernel is from itself: the median of the differences from one of its runs to the next, as shares.
+func (r Rounds) Noise(figure func(Result) float64) float64 {
+	changes := make([]float64, len(r.Own))
+	for i := range changes {
+		changes[i] = math.Abs(figure(r.Kernel[i+1])/figure(r.Kernel[i]) - 1)
+	}
+	return Median(changes)
+}
+
+// Figures returns a figure of each run.
+func Figures(results []Result, figure func(Result) float64) []float64 {
+	values := make([]float64, len(results))
+	for i, r := range results {
+		values[i] = figure(r)
+	}
+	return values
 }
 
 // Median returns the middle value, or the mean of the two.
