@@ -19,7 +19,13 @@ import (
 	"github.com/middleway-net/middleway/node"
 )
 
-func TestKills(t *testing.T) { testKills(t, 200, 7) }
+func TestKills(t *testing.T) {
+	kills := 200
+	if testing.Short() {
+		kills = 20
+	}
+	testKills(t, kills, 7)
+}
 
 func TestSoakKills(t *testing.T) {
 	if os.Getenv("MIDDLEWAY_SOAK") != "1" {

@@ -236,7 +236,7 @@ func exchange(t *testing.T, c net.Conn, size int) {
 
 // Many connections at once between two nodes, each with data of its own in both directions.
 func TestManyConnections(t *testing.T) {
-	const connections, size = 200, 256 << 10
+	connections, size := fewer(200), 256<<10
 	cl := newCluster(t, lab.ClusterConfig{})
 	from, to := cl.Nodes[0].Pods, cl.Nodes[1].Pods
 	var addrs []string

@@ -12,7 +12,7 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
-func TestMalformedFromPod(t *testing.T)     { testFromPod(t, 20_000) }
+func TestMalformedFromPod(t *testing.T)     { testFromPod(t, fewer(20_000)) }
 func TestSoakMalformedFromPod(t *testing.T) { soak(t); testFromPod(t, 400_000) }
 
 func testFromPod(t *testing.T, n int) {

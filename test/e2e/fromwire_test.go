@@ -13,7 +13,7 @@ import (
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
-func TestMalformedFromWire(t *testing.T)     { testFromWire(t, 100_000) }
+func TestMalformedFromWire(t *testing.T)     { testFromWire(t, fewer(100_000)) }
 func TestSoakMalformedFromWire(t *testing.T) { soak(t); testFromWire(t, 1_000_000) }
 
 // stage is a node under fire: transfers that must not notice go on, and a pod that takes no part sees what gets through.

@@ -25,7 +25,7 @@ type transfer struct {
 	addr     netip.Addr
 	local    netip.Addr    // to dial from; default the kernel's choice
 	seen     netip.Addr    // as what the dialler has to be seen; default: anything
-	size     int64         // bytes; 0: until stop
+	size     int64         // bytes, in a short run a tenth of them; 0: until stop
 	rate     float64       // bytes per second; 0: as fast as it goes
 	timeout  time.Duration // for the whole; default 30 s
 }
@@ -71,6 +71,7 @@ func (x transfer) start(t testing.TB) *running {
 	if x.timeout == 0 {
 		x.timeout = 30 * time.Second
 	}
+	x.size = fewer(x.size)
 	l, err := lab.Sockets{Namespace: x.to, Congestion: "cubic"}.Listen("tcp", netip.AddrPortFrom(x.addr, 0).String())
 	if err != nil {
 		t.Fatal(err)
