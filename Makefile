@@ -20,11 +20,11 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser race bench fuzz soak lint tidy clean asuser
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | while read -r target text; do printf '  %-13s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | while read -r target text; do printf '  %-20s %s\n' "$$target" "$$text"; done
 
 build: ## static binaries into bin/
 	$(STATIC) -o bin/ $(PROGRAMS)
@@ -40,6 +40,12 @@ demo-asuser: asuser ## make demo as an ordinary user (needs root to become one)
 
 test-asuser: asuser ## make test as an ordinary user (needs root to become one)
 	bin/asuser -- make test
+
+test-tun-only: tunonly ## demo and tests in a kernel that has nothing but tun (TUNONLY=all in full; needs user-mode-linux, gcc)
+	bin/tunonly $(if $(filter all,$(TUNONLY)),-all -limit 90m)
+
+test-tun-only-noipv6: tunonly ## the same in a kernel without IPv6, with fewer tests
+	bin/tunonly -ipv6=false
 
 race: export CGO_ENABLED = 1
 race: ## all tests under the race detector (needs cgo and a C compiler)
@@ -83,6 +89,9 @@ tidy: ## format, and bring go.mod and go.sum in line with the code
 clean: ## remove bin/ and left-over test binaries and profiles
 	rm -rf bin
 	find . -name .git -prune -o \( -name '*.test' -o -name '*.prof' \) -type f -exec rm -f {} +
+
+tunonly:
+	$(GO) build $(FLAGS) -o bin/ ./test/tunonly
 
 asuser:
 	@test "$$(id -u)" = 0 || { echo 'make *-asuser becomes an ordinary user by itself and needs root for that; as an ordinary user call make test or make demo' >&2; exit 1; }
