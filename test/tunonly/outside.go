@@ -154,10 +154,10 @@ func showDemos(ctx context.Context, work string) error {
 	var asUser strings.Builder
 	var group errgroup.Group
 	begin := time.Now()
-	demo := func(user bool, output *strings.Builder) func() error {
+	demo := func(user bool, dir string, output *strings.Builder) func() error {
 		return func() error {
 			argv := []string{filepath.Join(guestWork, middlewayName), "demo", "--download", "64MiB"}
-			code, err := submit(ctx, work, job{Argv: argv, Dir: "/", User: user, Limit: 3 * time.Minute}, output)
+			code, err := submit(ctx, work, job{Argv: argv, Dir: dir, User: user, Limit: 3 * time.Minute}, output)
 			if err == nil && code != 0 {
 				err = fmt.Errorf("the demo's exit code is %d", code)
 			}
@@ -165,8 +165,8 @@ func showDemos(ctx context.Context, work string) error {
 		}
 	}
 	var asRoot strings.Builder
-	group.Go(demo(false, &asRoot))
-	group.Go(demo(true, &asUser))
+	group.Go(demo(false, guestHome, &asRoot))
+	group.Go(demo(true, userHome, &asUser))
 	err := group.Wait()
 	heading("demo as root")
 	fmt.Print(asRoot.String())
