@@ -16,9 +16,9 @@ const (
 	// its middle whatever its size.
 	downloadTime = time.Second
 	// downloadWait bounds a download. TCP tries again after 0.2, 0.4, 0.8, … s, so a restart costs little more than that.
-	downloadWait = 20 * time.Second
-	// startWait bounds the first third of it.
-	startWait = downloadTime + requestWait
+	downloadWait = 30 * time.Second
+	// startWait bounds the first third of it, also on a machine that has a tenth of the speed.
+	startWait = downloadWait / 3
 	// readyWait bounds the start of a daemon.
 	readyWait = 10 * time.Second
 )
