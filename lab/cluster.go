@@ -142,7 +142,7 @@ func (cl *Cluster) build(c ClusterConfig) error {
 		}
 	}
 	for _, n := range cl.Nodes {
-		if err := n.WaitReady(10 * time.Second); err != nil {
+		if err := n.WaitReady(30 * time.Second); err != nil {
 			return err
 		}
 	}
