@@ -157,19 +157,24 @@ func enter(variable string, kind int, name string) error {
 
 // ownMounts makes a /proc of the new PID namespace, and the mounts that a variable lists.
 func ownMounts(list string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	// Where parts of /proc are covered, as in many containers, the kernel refuses an uncovered one; then the machine's stays.
-	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	if err != nil && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
 	var all []Mount
 	if err := json.Unmarshal([]byte(list), &all); err != nil {
 		return fmt.Errorf("read %s: %w", mountsVar, err)
 	}
-	return makeMounts(all)
+	ms, err := newMounts(all) // a Directory is seen in the machine's /proc
+	if err != nil {
+		return err
+	}
+	defer ms.close()
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// Where parts of /proc are covered, as in many containers, the kernel refuses an uncovered one; then the machine's stays.
+	err = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	return ms.make()
 }
 
 func closeFiles(files []*os.File) {

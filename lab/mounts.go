@@ -23,30 +23,36 @@ type Mount struct {
 
 // mounts makes mounts in the mount namespace of this process, which nobody shares.
 type mounts struct {
+	all     []Mount         // those nearer to the root first
+	sources []*os.File      // of each, opened before anything hides them
 	private map[string]bool // directories in which mount points may be made
 	moved   bool            // the machine's root is at oldRoot
 }
 
-// makeMounts makes mounts, those nearer to the root first.
-func makeMounts(all []Mount) error {
-	sources := make([]*os.File, len(all)) // opened before anything hides them
-	defer closeFiles(sources)
-	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b Mount) int { return depth(a.Target) - depth(b.Target) })
-	for i, m := range all {
+// newMounts opens what is to be mounted.
+func newMounts(all []Mount) (*mounts, error) {
+	ms := &mounts{all: slices.Clone(all), private: map[string]bool{}}
+	slices.SortStableFunc(ms.all, func(a, b Mount) int { return depth(a.Target) - depth(b.Target) })
+	for _, m := range ms.all {
 		fd, err := unix.Open(m.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("open %s for %s: %w", m.Source, m.Target, err)
+			ms.close()
+			return nil, fmt.Errorf("open %s for %s: %w", m.Source, m.Target, err)
 		}
-		sources[i] = os.NewFile(uintptr(fd), m.Source)
+		ms.sources = append(ms.sources, os.NewFile(uintptr(fd), m.Source))
 	}
-	ms := &mounts{private: map[string]bool{}}
-	for i, m := range all {
-		if err := ms.mount(sources[i], m.Target); err != nil {
+	return ms, nil
+}
+
+func (ms *mounts) close() { closeFiles(ms.sources) }
+
+func (ms *mounts) make() error {
+	for i, m := range ms.all {
+		if err := ms.mount(ms.sources[i], m.Target); err != nil {
 			return err
 		}
 	}
-	for _, m := range all { // last, since mount points may lie in one another
+	for _, m := range ms.all { // last, since mount points may lie in one another
 		if !m.ReadOnly {
 			continue
 		}
@@ -84,13 +90,57 @@ func (ms *mounts) mount(source *os.File, target string) error {
 	if err != nil {
 		return fmt.Errorf("mount on %s: %w", target, err)
 	}
-	if err := bind(fmt.Sprintf("/proc/self/fd/%d", source.Fd()), at); err != nil {
+	err = bind(pathOf(source), at)
+	if errors.Is(err, unix.EINVAL) && info.Mode().IsRegular() { // it is in a Directory, from which the kernel mounts nothing
+		err = bindCopy(source, at)
+	}
+	if err != nil {
 		return fmt.Errorf("mount on %s: %w", target, err)
 	}
 	if info.IsDir() {
 		ms.private[at] = true
 	}
 	return nil
+}
+
+// pathOf names an open file, wherever it is.
+func pathOf(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// bindCopy mounts a copy of a file. The copy is in a tmpfs that ends with its mount.
+func bindCopy(source *os.File, target string) error {
+	b, err := os.ReadFile(pathOf(source))
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(target, unix.O_PATH|unix.O_CLOEXEC, 0) // before the stage hides it
+	if err != nil {
+		return err
+	}
+	at := os.NewFile(uintptr(fd), target)
+	defer at.Close()
+	stage, err := mountStage()
+	if err != nil {
+		return err
+	}
+	copied := filepath.Join(stage, "copy")
+	if err = os.WriteFile(copied, b, 0o644); err == nil {
+		err = bind(copied, pathOf(at))
+	}
+	return errors.Join(err, unix.Unmount(stage, unix.MNT_DETACH))
+}
+
+// mountStage covers some directory with an empty tmpfs, for a moment.
+func mountStage() (string, error) {
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && e.Name() != "proc" })
+	if i < 0 {
+		return "", errors.New("the root directory has no directory but /proc")
+	}
+	stage := "/" + entries[i].Name()
+	return stage, cover(stage, 0o755)
 }
 
 func bind(source, target string) error {
@@ -190,13 +240,14 @@ func (ms *mounts) mirror(dir string) error {
 	if err := os.Chdir(dir); err != nil { // the working directory stays in what the new one covers
 		return err
 	}
-	if err := mountMirror(dir, info.Mode()); err != nil {
+	if err := cover(dir, info.Mode()); err != nil {
 		return err
 	}
 	return copyEntries(entries, dir)
 }
 
-func mountMirror(dir string, mode fs.FileMode) error {
+// cover covers a directory with an empty tmpfs.
+func cover(dir string, mode fs.FileMode) error {
 	return unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=%o", mode.Perm()))
 }
 
@@ -205,12 +256,8 @@ const oldRoot = "/.middleway-old"
 
 // mirrorRoot makes a private root directory. A mount on / would be entered by nobody, so this process moves to a new one.
 func (ms *mounts) mirrorRoot(entries []fs.DirEntry) error {
-	i := slices.IndexFunc(entries, fs.DirEntry.IsDir)
-	if i < 0 {
-		return errors.New("it has no directory")
-	}
-	stage := "/" + entries[i].Name() // covered only until the root has moved there
-	if err := mountMirror(stage, 0o755); err != nil {
+	stage, err := mountStage() // what it covers is seen again when the root has moved there
+	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(stage+oldRoot, 0o700); err != nil {

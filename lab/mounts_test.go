@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,6 +120,31 @@ func TestMounts(t *testing.T) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// A file from which the kernel mounts nothing is copied: one of a Directory on older kernels, one in memory on all.
+func TestMountCopy(t *testing.T) {
+	d, err := NewDirectory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	fd, err := unix.MemfdCreate("file", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "file")
+	defer memory.Close()
+	if _, err := memory.WriteString("own\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{write(t, d.Path()+"/file", "own\n"), fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)} {
+		target := write(t, t.TempDir()+"/target", "machine\n")
+		mounts := []Mount{{Source: file, Target: target}, {Source: file, Target: "/middleway-no-such"}, {Source: file, Target: "/etc/passwd"}}
+		if got := inside(t, mounts, "cat "+target+" /middleway-no-such /etc/passwd; ls /proc/1/exe; ls /* | grep -c '^copy$' || true"); got != "own\nown\nown\n/proc/1/exe\n0\n" {
+			t.Errorf("%s: got %q", file, got)
+		}
 	}
 }
 
