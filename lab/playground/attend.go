@@ -152,7 +152,7 @@ func (c *container) setTrouble(name string, err error) {
 func (c *container) startedUp(p *lab.Process) {
 	c.mu.Lock()
 	if c.process == p && c.state == ContainerRunning {
-		c.started, c.ready = true, c.spec.ReadinessProbe == nil
+		c.started, c.ready = true, c.spec.ReadinessProbe == nil && c.role != initial
 	}
 	c.mu.Unlock()
 	select {

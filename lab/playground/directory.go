@@ -165,9 +165,24 @@ func (d *directory) clear(keep ...string) error {
 		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {
 			continue
 		}
-		errs = append(errs, os.RemoveAll(d.join(e.Name())))
+		errs = append(errs, removeAll(d.join(e.Name())))
 	}
 	return errors.Join(errs...)
+}
+
+// removeAll removes a directory with all that is in it, also where a pod has closed what is in its volumes to its own user.
+func removeAll(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, _ error) error { // what it could not open stays, and is told below
+		if e != nil && e.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(path)
 }
 
 // remove removes all of it, the lock last, and the directory itself if nothing else is in it.

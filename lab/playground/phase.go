@@ -117,19 +117,21 @@ func (s *PodStatus) word() string {
 
 // ReadyContainers returns how many of the containers and sidecars are ready, and of how many.
 func (s *PodStatus) ReadyContainers() (ready, of int) {
-	for _, list := range [][]ContainerStatus{s.InitContainers, s.Containers} {
-		for _, c := range list {
-			if c.Ready {
-				ready++
-			}
+	count := func(c ContainerStatus) {
+		of++
+		if c.Ready {
+			ready++
 		}
 	}
 	for _, c := range s.InitContainers {
 		if c.Sidecar {
-			of++
+			count(c)
 		}
 	}
-	return ready, of + len(s.Containers)
+	for _, c := range s.Containers {
+		count(c)
+	}
+	return ready, of
 }
 
 // Restarts is how often the pod's containers and sidecars were started again; of a pod that is not initialized, its init containers.

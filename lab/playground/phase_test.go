@@ -47,6 +47,7 @@ func TestPhase(t *testing.T) {
 		{"could not start", never, nil, list{broken}, "Failed", "StartError 0/1 1"},
 		{"always goes on", always, nil, list{done}, "Running", "Completed 0/1 1"},
 		{"first init container", always, list{rising, fresh}, list{fresh}, "Pending", "Init:0/2 0/1 0"},
+		{"init container that runs", always, list{runs}, list{fresh}, "Pending", "Init:0/1 0/1 0"},
 		{"second init container", always, list{done, rising}, list{fresh}, "Pending", "Init:1/2 0/1 1"},
 		{"between init containers", always, list{done, fresh}, list{fresh}, "Pending", "Init:1/2 0/1 1"},
 		{"init container fails", always, list{retries, fresh}, list{fresh}, "Pending", "Init:CrashLoopBackOff 0/1 1"},
