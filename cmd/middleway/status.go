@@ -94,7 +94,11 @@ func printCluster(w io.Writer, st playground.Status) error {
 		pods = append(pods, []string{p.Namespace + "/" + p.Name, fmt.Sprintf("%d/%d", ready, of), p.Status, p.Node, joined(p.IPs),
 			fmt.Sprint(p.Restarts()), age(p.Started), p.Reason()})
 	}
-	for _, table := range [][][]string{nodes, pods} {
+	manifests := [][]string{{"MISTAKE IN A MANIFEST"}}
+	for _, m := range st.Manifests {
+		manifests = append(manifests, []string{m.Message})
+	}
+	for _, table := range [][][]string{nodes, pods, manifests} {
 		if err := printTable(w, table); err != nil {
 			return err
 		}

@@ -22,8 +22,10 @@ Kubernetes manifests. A pod's command runs in the pod's namespaces, with this ma
 container needs a command. The CNI plugin attaches the pods; it is this program under another name.
 
 Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
-else pods are spread. Fields and kinds that are not honoured are named in a warning. A pod has namespaces of its own, with the
-host name, /etc/hosts, /etc/resolv.conf and emptyDir volumes that a kubelet would give it; init containers, probes and restartPolicy are honoured.
+else pods are spread. Files and directories of -f are followed while the cluster runs: pods are added, replaced and deleted with them,
+and a mistake, which is told, changes nothing. Fields and kinds that are not honoured are named in a warning. A pod has namespaces of
+its own, with the host name, /etc/hosts, /etc/resolv.conf and emptyDir volumes that a kubelet would give it; init containers, probes
+and restartPolicy are honoured.
 
 What containers print is kept in the state directory; middleway logs shows it, and middleway status says why a pod is not well.
 
@@ -107,6 +109,7 @@ func (f *upFlags) check() error {
 func (f *upFlags) read() error {
 	var err error
 	if len(f.files) > 0 {
+		f.config.Follow = f.files
 		f.config.Pods, err = manifest.Read(os.Stdin, f.files...)
 	}
 	if err != nil {

@@ -23,13 +23,16 @@ type Cluster struct {
 	pods    []*Pod
 	server  *server
 
+	reconciler *reconciler
+
 	ctx    context.Context // of everything that runs beside the caller; ended by cancel
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 	asked  chan struct{} // closed when somebody has asked for the end
 
-	mu    sync.Mutex
-	state State
+	mu       sync.Mutex
+	state    State
+	mistakes map[string]string // of files of manifests
 }
 
 // New takes the state directory and makes a cluster: its nodes answer and its pods run, or have at least been started, when it
@@ -38,7 +41,7 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
-	placed, err := schedule(config.Pods.Pods, config.Nodes)
+	placed, err := schedule(config.Pods.Pods, make([]int, config.Nodes))
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +54,7 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 		text: &text{w: config.Out, color: config.Color},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.reconciler = newReconciler(c)
 	if err := c.build(ctx, placed); err != nil {
 		left := c.Close()
 		if ctx.Err() != nil && left == nil {
@@ -59,6 +63,9 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 		return nil, errors.Join(err, left)
 	}
 	c.setState(Running)
+	if len(config.Follow) > 0 {
+		c.follow()
+	}
 	return c, nil
 }
 
@@ -175,11 +182,7 @@ func (c *Cluster) stop() {
 func (c *Cluster) Close() error {
 	c.stop()
 	c.setState(Stopping)
-	var g errgroup.Group
-	for _, p := range c.pods {
-		g.Go(p.close)
-	}
-	errs := []error{g.Wait()}
+	errs := []error{c.reconciler.end()}
 	c.cancel() // daemons that end now are not started again
 	if c.server != nil {
 		c.server.stopServing()

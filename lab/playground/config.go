@@ -28,6 +28,9 @@ type Config struct {
 	Nodes int
 	// Pods are the pods to run. Default: DefaultPods.
 	Pods *manifest.Set
+	// Follow are the files and directories from which Pods were read, with absolute paths, as manifest.Read had them. When they
+	// change, so do the cluster's pods. Default: none.
+	Follow []string
 	// Dir is the state directory, where the other commands find the cluster. Default: one that nobody finds, and that ends with
 	// this process.
 	Dir string
@@ -73,6 +76,6 @@ func (c *Config) Check() error {
 			return err
 		}
 	}
-	_, err = schedule(c.Pods.Pods, c.Nodes)
+	_, err = schedule(c.Pods.Pods, make([]int, c.Nodes))
 	return err
 }

@@ -7,6 +7,8 @@
 //	                             │                                            ▲
 //	                             └──► the daemon of the pod's node            └── exec and logs, by the socket up.sock
 //
+// Manifests are followed while the cluster runs: a worker for each pod makes it what its manifest says by then.
+//
 // One process, the one that lab.Enter started, holds all of it: namespaces by open files, daemons and containers as children
 // that the kernel kills with it. A container is process 1 of a PID namespace, so what it started ends with it. What stays
 // after a crash is the state directory, which Down and the next New clear.

@@ -2,15 +2,17 @@ package playground
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
 // schedule returns for each pod the index of its node: the one that it names, else the one with the fewest pods, the first of
-// them if there are several. Pods that name their node count first, wherever they stand, so that the others go around them.
-func schedule(pods []*manifest.Pod, nodes int) ([]int, error) {
+// them if there are several. Pods that name their node count first, wherever they stand, so that the others go around them. have
+// is how many pods each node has already.
+func schedule(pods []*manifest.Pod, have []int) ([]int, error) {
 	chosen := make([]int, len(pods))
-	count := make([]int, nodes)
+	nodes, count := len(have), slices.Clone(have)
 	for i, p := range pods {
 		chosen[i] = -1
 		if p.Spec.NodeName == "" {

@@ -27,19 +27,20 @@ func podsOn(t *testing.T, nodes ...string) []*manifest.Pod {
 
 func TestSchedule(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		nodes int
-		pods  []string
-		want  []int
+		name string
+		have []int
+		pods []string
+		want []int
 	}{
-		{"none", 2, nil, []int{}},
-		{"spread", 2, []string{"", "", ""}, []int{0, 1, 0}},
-		{"named", 3, []string{"node-3", "node-1"}, []int{2, 0}},
-		{"around those that are named later", 2, []string{"", "node-1", "node-1", ""}, []int{1, 0, 0, 1}},
-		{"one node", 1, []string{"", "node-1"}, []int{0, 0}},
+		{"none", []int{0, 0}, nil, []int{}},
+		{"spread", []int{0, 0}, []string{"", "", ""}, []int{0, 1, 0}},
+		{"named", make([]int, 3), []string{"node-3", "node-1"}, []int{2, 0}},
+		{"around those that are named later", []int{0, 0}, []string{"", "node-1", "node-1", ""}, []int{1, 0, 0, 1}},
+		{"one node", []int{0}, []string{"", "node-1"}, []int{0, 0}},
+		{"beside others", []int{2, 1, 2}, []string{"", ""}, []int{1, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := schedule(podsOn(t, tt.pods...), tt.nodes)
+			got, err := schedule(podsOn(t, tt.pods...), tt.have)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +50,7 @@ func TestSchedule(t *testing.T) {
 		})
 	}
 	for nodes, want := range map[int]string{1: "the only one is node-1", 4: "there are node-1 to node-4, and --nodes makes more"} {
-		_, err := schedule(podsOn(t, "", "node-9"), nodes)
+		_, err := schedule(podsOn(t, "", "node-9"), make([]int, nodes))
 		if want := `x.yaml, line 10, spec.nodeName: there is no node "node-9"; ` + want; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}

@@ -37,6 +37,8 @@ type Status struct {
 	Underlay string       `json:"underlay"` // what joins the nodes, in words
 	Nodes    []NodeStatus `json:"nodes"`
 	Pods     []PodStatus  `json:"pods"`
+
+	Manifests []ManifestStatus `json:"manifests,omitempty"` // those that have a mistake
 }
 
 // NodeStatus is a node's.
@@ -106,7 +108,7 @@ func (c *Cluster) Status() Status {
 	c.mu.Lock()
 	s := Status{
 		State: c.state, Dir: c.dir.path, PID: c.config.Owner, Started: c.started,
-		Nodes: make([]NodeStatus, len(c.nodes)), Pods: []PodStatus{},
+		Nodes: make([]NodeStatus, len(c.nodes)), Pods: []PodStatus{}, Manifests: c.manifestsLocked(),
 	}
 	nodes, pods := c.nodes, c.pods
 	if c.lab != nil {

@@ -44,9 +44,16 @@ func (t *text) intro(c Config, dir string) {
 		t.names = max(t.names, len(p.Key()))
 	}
 	for _, w := range c.Pods.Warnings {
-		t.printf("%s %s\n", t.paint(red, "warning:"), w)
+		t.warning(w)
 	}
 	t.printf("%s, %s; state in %s\n", t.paint(bold, plural(c.Nodes, "node")), plural(len(c.Pods.Pods), "pod"), dir)
+}
+
+func (t *text) warning(w string) { t.printf("%s %s\n", t.paint(red, "warning:"), w) }
+
+// mistake prints what is wrong with a file of manifests while the cluster runs.
+func (t *text) mistake(m string) {
+	t.printf("%s %s (what it held before stays in force)\n", t.paint(red, "mistake:"), m)
 }
 
 func plural(n int, noun string) string {
