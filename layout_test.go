@@ -36,7 +36,7 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/tool capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/standin lab/tool capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
@@ -50,6 +50,7 @@ var arrows = []arrow{
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},
+	{"lab/standin", "", "what runs in place of well-known images knows only sockets"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/*", "one loop joins what the parts below compile"},

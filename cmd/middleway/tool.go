@@ -37,6 +37,7 @@ func toolCommand() *cobra.Command {
 		toolServeCommand(),
 		toolDigCommand(),
 		toolPerfCommand(),
+		toolStandInCommand(),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{toolWrong, fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())}

@@ -19,7 +19,7 @@ import (
 
 const upHelp = `Makes a cluster on this machine: every node a network namespace with a daemon of its own, and pods from ordinary
 Kubernetes manifests. A pod's command runs in the pod's namespaces, with this machine's files in place of an image; so a
-container needs a command. The CNI plugin attaches the pods; it is this program under another name.
+container needs a command, unless its image is nginx, httpd, busybox, agnhost, curl or pause, which have stand-ins. The CNI plugin attaches the pods; it is this program under another name.
 
 Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
 else pods are spread. Files and directories of -f are followed while the cluster runs: pods are added, replaced and deleted with them,
@@ -49,6 +49,7 @@ func upCommand() *cobra.Command {
 		Long:  upHelp,
 		Example: `  middleway up
   middleway up --nodes 3 -f pods.yaml -f more/
+  middleway up -d -f pods/               # follows the files there
   middleway up -d && middleway status && middleway down
   middleway up --underlay userspace -f - <pods.yaml`,
 		Args: noArgs,

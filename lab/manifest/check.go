@@ -97,11 +97,8 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 	if validation.IsDNS1123Label(c.Name) != nil {
 		return p.Errorf(at+".name", "%q is no name for a container; take at most 63 %s, for example main", c.Name, labelLetters)
 	}
-	if len(c.Command) == 0 {
-		return p.Errorf(at+".command", "container %s has no command, and images are not run here; say what to run with the host's files, for example command: [sleep, infinity]", c.Name)
-	}
-	if c.Command[0] == "" {
-		return p.Errorf(at+".command[0]", "the command is empty")
+	if err := p.checkCommand(at, c); err != nil {
+		return err
 	}
 	if c.WorkingDir != "" && c.WorkingDir[0] != '/' {
 		return p.Errorf(at+".workingDir", "%q is no absolute path", c.WorkingDir)

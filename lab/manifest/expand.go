@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Command returns a container's command and arguments, and its variables as KEY=VALUE, with $(VAR) replaced as Kubernetes
+// Command returns a container's command and arguments, those of a stand-in where its image has one, and its variables as KEY=VALUE, with $(VAR) replaced as Kubernetes
 // does it: in a variable's value by those before it, in command and arguments by all. A variable from a source that the
 // playground does not have is left out.
 func (p *Pod) Command(c *corev1.Container, f Facts) (argv, env []string) {
@@ -22,10 +22,8 @@ func (p *Pod) Command(c *corev1.Container, f Facts) (argv, env []string) {
 		known[e.Name] = value
 		env = append(env, e.Name+"="+value)
 	}
-	for _, words := range [][]string{c.Command, c.Args} {
-		for _, w := range words {
-			argv = append(argv, expand(w, known))
-		}
+	for _, w := range command(c) {
+		argv = append(argv, expand(w, known))
 	}
 	return argv, env
 }

@@ -82,7 +82,7 @@ var fields = map[string]treatment{
 	"spec.shareProcessNamespace":        warned("every container has a PID namespace of its own"),
 	"spec.topologySpreadConstraints":    warned(noPlacement),
 
-	"spec.containers.name": honoured, "spec.containers.command": honoured, "spec.containers.args": honoured, "spec.containers.workingDir": honoured,
+	"spec.containers.name": honoured, "spec.containers.command": honoured, "spec.containers.args": honoured, "spec.containers.image": honoured, "spec.containers.workingDir": honoured,
 	"spec.containers.env": honoured, "spec.containers.env.name": honoured, "spec.containers.env.value": honoured,
 	"spec.containers.env.valueFrom": honoured, "spec.containers.env.valueFrom.fieldRef": honoured,
 	"spec.containers.env.valueFrom.fieldRef.apiVersion": honoured, "spec.containers.env.valueFrom.fieldRef.fieldPath": honoured,
@@ -91,7 +91,6 @@ var fields = map[string]treatment{
 	"spec.containers.env.valueFrom.secretKeyRef":     warned("there are no Secrets, and the variable is left out; give it a value"),
 	"spec.containers.env.valueFrom.fileKeyRef":       warned("there are no volumes, and the variable is left out; give it a value"),
 	"spec.containers.envFrom":                        warned("there are neither ConfigMaps nor Secrets; name the variables in env"),
-	"spec.containers.image":                          ignored("this machine's files stand in for every image"),
 	"spec.containers.imagePullPolicy":                ignored("no image is pulled"),
 	"spec.containers.ports":                          ignored("every port is open, named or not"),
 	"spec.containers.resizePolicy":                   warned(noResources),

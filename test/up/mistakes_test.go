@@ -24,7 +24,7 @@ func TestMistakes(t *testing.T) {
 		want     []string
 	}{
 		{"unknown field", strings.Replace(pods("web: true"), "containers", "container", 1), nil, []string{"pods.yaml, line 5, spec.container:", "did you mean containers?"}},
-		{"no command", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: nginx\n", nil,
+		{"no command", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: example.org/web\n", nil,
 			[]string{"pods.yaml, line 6, spec.containers[0].command:", "has no command"}},
 		{"unknown node", pods("{nodeName: node-3} web: true"), nil, []string{"pods.yaml, line 5, spec.nodeName:", `no node "node-3"`, "node-1 to node-2"}},
 		{"pod twice", pods("web: true", "web: true"), nil, []string{"metadata.name", "default/web", "another name"}},
