@@ -40,7 +40,7 @@ type Totals struct {
 
 // slack is how much later than its time a record may come: batches of workers last for microseconds, on a machine that has no
 // time for them longer.
-const slack = 20 * time.Millisecond
+const slack = 50 * time.Millisecond
 
 // flushEvery is how long what was captured waits to be shown.
 const flushEvery = 100 * time.Millisecond
