@@ -1,4 +1,4 @@
-# middleway: `make` lists the targets. They need Go, make and a POSIX shell, nothing else.
+# middleway: `make` lists the targets. They need Go, make and a POSIX shell, nothing else; some of the long and the tidying ones also its utilities.
 
 GO        ?= go
 BENCH     ?= .
@@ -14,6 +14,8 @@ FLAGS    := -trimpath -buildvcs=false
 STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
 GOTEST   := $(GO) test $(FLAGS) -count=1
+# What tests run in pods, where the machine's programs stand for an image; neither make test nor what it tests needs them.
+PODPROGRAMS := cat chmod date env grep head id ls mkdir mount readlink rm seq setsid sleep stty tail test touch true uname wc yes
 PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 
 # We ship without cgo, so we test without it.
@@ -23,8 +25,8 @@ export CGO_ENABLED = 0
 .PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak lint tidy clean asuser tunonly
 
 help:
-	@echo 'make TARGET, one of:'
-	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | while read -r target text; do printf '  %-20s %s\n' "$$target" "$$text"; done
+	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
+		printf '  %-20s %s\n' "$${line%%:*}" "$${line#*## }";; esac; done <$(firstword $(MAKEFILE_LIST))
 
 build: ## static binaries into bin/
 	$(STATIC) -o bin/ $(PROGRAMS)
@@ -35,11 +37,11 @@ demo: build ## a small cluster on this machine, and what it can do
 test: ## all tests, at most 10 minutes (PACKAGES=./stack/... TESTFLAGS='-run Name -v' for some)
 	$(GOTEST) -timeout 9m $(TESTFLAGS) $(PACKAGES)
 
-demo-asuser: asuser ## make demo as an ordinary user (needs root to become one)
-	bin/asuser -- make demo
+demo-asuser: asuser ## make demo as an ordinary user whose root has only Go, make, sh and libc (needs root to become one)
+	bin/asuser --minimal -- make demo
 
-test-asuser: asuser ## make test as an ordinary user (needs root to become one)
-	bin/asuser -- make test
+test-asuser: asuser ## make test in the same way
+	bin/asuser --minimal --with '$(PODPROGRAMS)' -- make test
 
 test-tun-only: tunonly ## demo and tests in a kernel that has nothing but tun (TUNONLY=all in full; needs user-mode-linux, gcc)
 	bin/tunonly $(if $(filter all,$(TUNONLY)),-all -limit 90m)

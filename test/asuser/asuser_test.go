@@ -4,8 +4,11 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,8 +86,14 @@ func makeTUN() error {
 	return nil
 }
 
-// asuser returns a command that runs args as the user, in a checkout that holds nothing but the probe.
-func asuser(t *testing.T, args ...string) *exec.Cmd {
+// asuser returns a command that runs another as the user, in a checkout that holds nothing but the probe.
+func asuser(t *testing.T, command ...string) *exec.Cmd {
+	t.Helper()
+	return asuserWith(t, append([]string{"--"}, command...)...)
+}
+
+// asuserWith is asuser with flags.
+func asuserWith(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
@@ -94,7 +103,7 @@ func asuser(t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Args = append([]string{asuserName, "--cold", "--dir", t.TempDir(), "--"}, args...)
+	cmd.Args = append([]string{asuserName, "--cold", "--dir", t.TempDir()}, args...)
 	cmd.Dir = checkout
 	// The test must do the same wherever it lies and whatever surrounds it.
 	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(checkout), "MIDDLEWAY_PROBE=passed")
@@ -164,9 +173,100 @@ func TestUserMakesTUNInItsOwnNamespaces(t *testing.T) {
 	}
 }
 
+// minimal runs a script of the shell's own commands in the minimal root.
+func minimal(t *testing.T, script string, flags ...string) string {
+	t.Helper()
+	out, err := asuserWith(t, append(append([]string{"--minimal"}, flags...), "--", "sh", "-c", script)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+func TestMinimalRoot(t *testing.T) {
+	got := minimal(t, `for dir in / /bin/ /dev/ /dev/net/ /dev/pts/ /etc/ /home/; do echo $dir: $dir*; done
+for name in make sh go ls ip ping curl git python3; do command -v $name; done
+for dir in "$HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" . / /dev /etc /bin /home /home/go; do
+	if true 2>/dev/null >"$dir/new"; then echo "$dir yes"; else echo "$dir no"; fi
+done
+for device in null zero urandom tty net/tun; do test -c /dev/$device && test -r /dev/$device && test -w /dev/$device || echo "no $device"; done
+test -e /proc/1/status && test -e /sys/class/net/lo || echo "no /proc or /sys"
+make -v >/dev/null && echo made
+`)
+	top := "/: /bin /dev /etc /home /lib"
+	if strings.Contains(got, "/lib64") {
+		top += " /lib64" // where the dynamic linker of this architecture is
+	}
+	want := top + ` /proc /sys
+/bin/: /bin/make /bin/sh
+/dev/: /dev/net /dev/null /dev/ptmx /dev/pts /dev/tty /dev/urandom /dev/zero
+/dev/net/: /dev/net/tun
+/dev/pts/: /dev/pts/ptmx
+/etc/: /etc/*
+/home/: /home/go /home/run /home/user
+/bin/make
+/bin/sh
+/home/go/bin/go
+/home/user yes
+/home/run yes
+/home/user/tmp yes
+. yes
+/ no
+/dev no
+/etc no
+/bin no
+/home no
+/home/go no
+made
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestMinimalRootWith(t *testing.T) {
+	if got, want := minimal(t, `command -v cat sleep; cat /etc/passwd; echo $GOPROXY`, "--with", "cat"), "/bin/cat\ncat: /etc/passwd: No such file or directory\noff\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	out, err := asuserWith(t, "--minimal", "--with", "no-such-program", "--", "sh").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), `"no-such-program": executable file not found`) {
+		t.Errorf("no such program: got %v %q", err, out)
+	}
+}
+
+func TestUserMakesTUNInTheMinimalRoot(t *testing.T) {
+	out, err := asuserWith(t, "--minimal", "--", probeName).CombinedOutput()
+	if err != nil || string(out) != "made probe0\n" {
+		t.Errorf("got %v %q, want \"made probe0\"", err, out)
+	}
+}
+
+// TestProgramFiles: what is found is enough for the dynamic linker, also that of a library needed by a library.
+func TestProgramFiles(t *testing.T) {
+	files, err := programFiles("sh", "make")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, source := range files {
+		if info, err := os.Lstat(source); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s: %s is no file: %v", target, source, err)
+		}
+	}
+	if files["/bin/sh"] == "" || files["/bin/make"] == "" || len(files) < 2 {
+		t.Errorf("got %v", files)
+	}
+	if _, err := programFiles("no-such-program"); err == nil {
+		t.Error("no such program: no error")
+	}
+	if _, err := findLibrary("libno-such.so.1", elf.FileHeader{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such library: got %v", err)
+	}
+}
+
 func TestMachineStaysAsItWas(t *testing.T) {
 	before := deviceMode(t) + mountTable(t)
 	shell(t, `test -w /dev/net/tun`)
+	minimal(t, `test -w /dev/net/tun`)
 	if diff := cmp.Diff(before, deviceMode(t)+mountTable(t)); diff != "" {
 		t.Errorf("-before +after\n%s", diff)
 	}
@@ -235,7 +335,7 @@ func TestSignal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			homes := cmd.Args[3]
+			homes := cmd.Args[3] // --dir
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -302,6 +402,8 @@ func TestParseFlags(t *testing.T) {
 		{"", "no command given"},
 		{"--uid 0 -- id", "above 0"},
 		{"--user me -- id", "not defined"},
+		{"--minimal --with sleep -- id", ""},
+		{"--with sleep -- id", "give --minimal too"},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			_, err := parseFlags(strings.Fields(test.args))

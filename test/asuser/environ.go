@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -40,8 +41,15 @@ func goVariables() (map[string]string, error) {
 	return vars, nil
 }
 
-// userEnviron is the environment of the user's session: made anew, as by login, but for what the lists above name.
-func userEnviron(vars map[string]string) []string {
+// userEnviron is the environment of the user's session: made anew, as by login, but for what the lists above name. In the minimal
+// root go takes modules and tool chain as they are there.
+func userEnviron(vars map[string]string, minimal bool) []string {
+	path := os.Getenv("PATH")
+	if minimal {
+		path = "/bin"
+		vars = maps.Clone(vars)
+		vars["GOPROXY"], vars["GOTOOLCHAIN"] = "off", "local"
+	}
 	env := []string{
 		"HOME=" + home,
 		"XDG_RUNTIME_DIR=" + runtimeDir,
@@ -49,7 +57,7 @@ func userEnviron(vars map[string]string) []string {
 		"USER=user",
 		"LOGNAME=user",
 		"SHELL=/bin/sh",
-		"PATH=" + goRoot + "/bin:" + os.Getenv("PATH"),
+		"PATH=" + goRoot + "/bin:" + path,
 	}
 	for _, name := range goSettings {
 		if vars[name] != "" {

@@ -22,13 +22,15 @@ const insideName = "asuser-inside"
 
 // plan is what the outside tells the inside, as JSON in its first argument.
 type plan struct {
-	UID         int      // user and group
-	HomeDir     string   // becomes $HOME
-	ModuleCache string   // becomes $HOME/go/pkg/mod, read-only
-	GoRoot      string   // becomes /home/go, read-only
-	Env         []string // whole environment of the command
-	Command     []string
-	Terminal    bool // stdin is a terminal: stay in its process group
+	UID         int    // user and group
+	HomeDir     string // becomes $HOME
+	ModuleCache string // becomes $HOME/go/pkg/mod, read-only
+	GoRoot      string // becomes /home/go, read-only
+	// Files are those of the minimal root, by their path in it, with the machine's. Without any the machine's root is kept.
+	Files    map[string]string
+	Env      []string // whole environment of the command
+	Command  []string
+	Terminal bool // stdin is a terminal: stay in its process group
 }
 
 // inside makes the namespaces what the user shall see, runs the command there, and ends with its exit code.
@@ -39,7 +41,11 @@ func inside(text string) (code int, err error) {
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
 		return 1, fmt.Errorf("read the plan: %w", err)
 	}
-	if err := arrange(p); err != nil {
+	build := arrange
+	if p.Files != nil {
+		build = arrangeMinimal
+	}
+	if err := build(p); err != nil {
 		return 1, err
 	}
 	pid, err := startCommand(p)

@@ -50,37 +50,59 @@ func arrange(p plan) error {
 
 // makeTop mounts what the drawing above shows.
 func makeTop(p plan) error {
-	// Named before the new /home hides some of them.
-	binds := []struct {
-		source int // open descriptor
-		target string
-	}{{target: home}, {target: home + "/" + moduleCache}, {target: goRoot}}
-	for i, source := range []string{p.HomeDir, p.ModuleCache, p.GoRoot} {
-		fd, err := unix.Open(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if errors.Is(err, fs.ErrNotExist) && source == p.ModuleCache {
-			fd, err = unix.Open(p.HomeDir+"/"+moduleCache, unix.O_PATH|unix.O_CLOEXEC, 0) // no module needed so far
-		}
-		if err != nil {
-			return fmt.Errorf("open %s: %w", source, err)
-		}
-		defer unix.Close(fd)
-		binds[i].source = fd
+	binds, err := openHomeBinds(p) // before the new /home hides some of them
+	if err != nil {
+		return err
 	}
+	defer closeBinds(binds)
 	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "mode=0755,size=1m"); err != nil {
 		return fmt.Errorf("hide %s: %w", top, err)
 	}
-	for _, dir := range []string{home, runtimeDir, goRoot} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+	return mountHome(p, binds, top)
+}
+
+// bind is a directory of the machine that shall be seen elsewhere.
+type bind struct {
+	source int    // open descriptor
+	target string // below the new /home
+}
+
+func openHomeBinds(p plan) ([]bind, error) {
+	var binds []bind
+	for _, b := range []struct{ source, target string }{{p.HomeDir, home}, {p.ModuleCache, home + "/" + moduleCache}, {p.GoRoot, goRoot}} {
+		fd, err := unix.Open(b.source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, fs.ErrNotExist) && b.source == p.ModuleCache {
+			fd, err = unix.Open(p.HomeDir+"/"+moduleCache, unix.O_PATH|unix.O_CLOEXEC, 0) // no module needed so far
+		}
+		if err != nil {
+			closeBinds(binds)
+			return nil, fmt.Errorf("open %s: %w", b.source, err)
+		}
+		binds = append(binds, bind{fd, strings.TrimPrefix(b.target, top)})
+	}
+	return binds, nil
+}
+
+func closeBinds(binds []bind) {
+	for _, b := range binds {
+		unix.Close(b.source)
+	}
+}
+
+// mountHome fills an empty directory with what the drawing shows below /home.
+func mountHome(p plan, binds []bind, dir string) error {
+	for _, sub := range []string{home, runtimeDir, goRoot} {
+		if err := os.Mkdir(dir+strings.TrimPrefix(sub, top), 0o755); err != nil {
 			return err
 		}
 	}
 	owner := fmt.Sprintf("mode=0700,uid=%d,gid=%d", p.UID, p.UID)
-	if err := unix.Mount("tmpfs", runtimeDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, owner); err != nil {
+	if err := unix.Mount("tmpfs", dir+strings.TrimPrefix(runtimeDir, top), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, owner); err != nil {
 		return fmt.Errorf("mount %s: %w", runtimeDir, err)
 	}
 	for _, b := range binds {
-		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", b.source), b.target, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("bind %s: %w", b.target, err)
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", b.source), dir+b.target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", top+b.target, err)
 		}
 	}
 	return nil
@@ -92,10 +114,7 @@ func openTUN() error {
 		return fmt.Errorf("%w: load the kernel's tun module (modprobe tun), or give the container this device", err)
 	}
 	node := top + "/tun"
-	if err := unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != nil {
-		return fmt.Errorf("make a device node: %w", err)
-	}
-	if err := os.Chmod(node, 0o666); err != nil { // Mknod's mode would pass the umask
+	if err := makeNode(node, 10, 200); err != nil {
 		return err
 	}
 	if err := unix.Mount(node, tunDevice, "", unix.MS_BIND, ""); err != nil {

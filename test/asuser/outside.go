@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -48,12 +50,19 @@ func prepare(o options, homeDir string) (plan, error) {
 	if err := makeHome(o, homeDir, vars); err != nil {
 		return plan{}, err
 	}
+	var files map[string]string
+	if o.minimal {
+		if files, err = programFiles(slices.Concat(minimalPrograms, strings.Fields(o.with))...); err != nil {
+			return plan{}, err
+		}
+	}
 	return plan{
 		UID:         o.uid,
 		HomeDir:     homeDir,
 		ModuleCache: vars["GOMODCACHE"],
 		GoRoot:      vars["GOROOT"],
-		Env:         userEnviron(vars),
+		Files:       files,
+		Env:         userEnviron(vars, o.minimal),
 		Command:     o.command,
 		Terminal:    isTerminal(os.Stdin),
 	}, nil

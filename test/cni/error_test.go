@@ -78,7 +78,7 @@ func TestInvalidRequests(t *testing.T) {
 		}, 7, "interface 3 of 0"},
 		{"CHECK without prevResult", func(e env, _ conf) { e["CNI_COMMAND"] = "CHECK" }, 7, "prevResult"},
 		{"no such namespace", func(e env, _ conf) { e["CNI_NETNS"] = "/run/netns/gone" }, 8, "/run/netns/gone"},
-		{"not a namespace", func(e env, _ conf) { e["CNI_NETNS"] = "/etc/hostname" }, 8, "/etc/hostname"},
+		{"not a namespace", func(e env, _ conf) { e["CNI_NETNS"] = "/proc/version" }, 8, "/proc/version"},
 		{"relative namespace", func(e env, _ conf) { e["CNI_NETNS"] = "netns" }, 8, "absolute"},
 		{"the plugin's own namespace", func(e env, _ conf) { e["CNI_NETNS"] = "/proc/self/ns/net" }, 8, "own"},
 		{"address is none", func(e env, _ conf) { e["CNI_ARGS"] = "IP=10.244.1" }, 101, "10.244.1"},

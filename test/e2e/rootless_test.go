@@ -175,7 +175,7 @@ func TestSocketsErrors(t *testing.T) {
 		{"two paths", []string{"a", "b"}, []string{"one argument, the path"}},
 		{"served", []string{r.path}, []string{"another process does so", "choose another path"}},
 		{"no directory", []string{"/no/directory/s"}, []string{"no such file", "a directory that exists"}},
-		{"a file", []string{"/etc/hostname"}, []string{"a file is there"}},
+		{"a file", []string{"/proc/version"}, []string{"a file is there"}},
 		{"long", []string{"/tmp/" + strings.Repeat("x", 107)}, []string{"longer than 107 bytes"}},
 		{"log level", []string{"x", "--log-level", "loud"}, []string{"--log-level"}},
 	} {

@@ -153,8 +153,8 @@ func TestStartErrors(t *testing.T) {
 			[]string{"default/pod-1", "/run/netns/gone", "no such file", "has its pod ended"}},
 		{"no such namespace, of the second pod", func(m *machine) { m.config.Pods[1].Netns = "/run/netns/gone" },
 			[]string{"default/pod-2", "/run/netns/gone", "no such file", "has its pod ended"}},
-		{"not a namespace", func(m *machine) { m.config.Pods[0].Netns = "/etc/hostname" },
-			[]string{"default/pod-1", "/etc/hostname: it is none", "/proc/4711/ns/net"}},
+		{"not a namespace", func(m *machine) { m.config.Pods[0].Netns = "/proc/version" },
+			[]string{"default/pod-1", "/proc/version: it is none", "/proc/4711/ns/net"}},
 		{"runDir below a file", func(m *machine) { m.config.RunDir = m.write("x") + "/run" }, []string{"node.yaml", "not a directory", "runDir"}},
 		{"runDir too long", func(m *machine) { m.config.RunDir = filepath.Join(m.dir, long) }, []string{"runDir", "107 bytes", "shorter"}},
 	} {
@@ -423,7 +423,7 @@ func TestFailedRestartKeepsDevices(t *testing.T) {
 	pods := append([]node.Pod(nil), good.Pods...)
 	for name, spoil := range map[string]func(){
 		"before the devices": func() { n.Config.Address = lab.NodeAddr4(7).Addr() },
-		"between them":       func() { n.Config.Pods[1].Netns = "/etc/hostname" },
+		"between them":       func() { n.Config.Pods[1].Netns = "/proc/version" },
 	} {
 		if err := n.Daemon().Kill(); err != nil {
 			t.Fatal(err)
