@@ -1,10 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -13,30 +20,264 @@ import (
 	"github.com/middleway-net/middleway/lab/tool"
 )
 
+const getHelp = `Asks a server and prints the answer: HTTP by http:// and https://, and by tcp:// and udp:// what comes back for the data of -d.
+
+HOST:PORT alone asks a middleway tool serve, or what else answers HTTP there, whom it sees, which shows address translation on the
+way. With --repeat it counts who answered, which shows how a Service balances; each request has a connection of its own then.
+
+Exit codes: 0 an answer came, 1 none came in time, or an HTTP status from 400 on (with --repeat: once), 2 it could not be asked.`
+
+type getFlags struct {
+	tool.FetchConfig
+	family      familyFlags
+	timeout     secondsFlag
+	headers     []string
+	data        string
+	localAddr   string
+	unixSocket  string
+	verbose     bool
+	repeat      int
+	concurrency int
+	output      outputFlag
+
+	whom bool // HOST:PORT alone
+}
+
 func toolGetCommand() *cobra.Command {
-	var timeout time.Duration
+	f := getFlags{timeout: secondsFlag(5 * time.Second)}
 	cmd := &cobra.Command{
-		Use:     "get [http://]ADDRESS:PORT",
-		Short:   "Ask a `middleway tool serve` whom it sees",
-		Example: `  middleway tool get 10.244.2.2:8080`,
+		Use:   "get [flags] URL|HOST:PORT",
+		Short: "Ask a server, by HTTP, TCP or UDP",
+		Long:  getHelp,
+		Example: `  middleway tool get 10.244.2.2:8080
+  middleway tool get -v http://web.default.svc.cluster.local/hostname
+  middleway tool get -X PUT 'http://10.244.2.2:8080/healthz?status=503'
+  middleway tool get -H 'Host: shop.test' -d @order.json http://203.0.113.1/orders
+  middleway tool get --repeat 100 --concurrency 4 http://10.96.3.4/hostname
+  middleway tool get -d hello udp://[fd00:10:244:2::2]:7`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("tool get: want one ADDRESS:PORT, as in `%s 10.244.2.2:8080`", cmd.CommandPath())
+				return wrong("tool get: want one URL or HOST:PORT, as in `%s 10.244.2.2:8080`", cmd.CommandPath())
 			}
-			server, err := netip.ParseAddrPort(strings.TrimSuffix(strings.TrimPrefix(args[0], "http://"), "/"))
-			if err != nil {
-				return fmt.Errorf("tool get: %q is no address and port like 10.244.2.2:8080 or [fd00:10:244:2::2]:8080", args[0])
+			if err := f.parse(cmd, args[0]); err != nil {
+				return wrong("tool get: %w", err)
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			v, err := tool.Get(ctx, (&net.Dialer{}).DialContext, server)
-			if err != nil {
-				return fmt.Errorf("tool get: %w", err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "asked from %v, %v saw %v, %v\n", v.Client, server, v.Seen, v.Took.Round(time.Microsecond))
-			return nil
+			return f.run(cmd)
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
+	flags := cmd.Flags()
+	flags.StringVarP(&f.Method, "method", "X", "", "method of HTTP; default GET, with -d POST")
+	flags.StringArrayVarP(&f.headers, "header", "H", nil, "header of HTTP like 'Host: shop.test'; may be given several times")
+	flags.StringVarP(&f.data, "data", "d", "", "what to send; @FILE a file's content, @- standard input's")
+	flags.BoolVarP(&f.Follow, "location", "L", false, "go where HTTP redirects to")
+	flags.BoolVarP(&f.Insecure, "insecure", "k", false, "take any certificate")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show addresses, status, headers and timings too, on standard error")
+	flags.VarP(&f.timeout, "timeout", "W", "how long each answer is waited for")
+	flags.StringVar(&f.localAddr, "local-addr", "", "address, with a port or without, to ask from")
+	flags.StringVar(&f.unixSocket, "unix-socket", "", "path of a unix socket to ask, whatever the URL's host")
+	flags.IntVar(&f.repeat, "repeat", 1, "how many times to ask; counts are printed instead of answers")
+	flags.IntVar(&f.concurrency, "concurrency", 1, "how many of them at once")
+	flags.BoolVar(&f.KeepAlive, "keep-alive", false, "make several requests over a connection")
+	f.family.register(cmd)
+	f.output.register(cmd)
 	return cmd
+}
+
+func (f *getFlags) parse(cmd *cobra.Command, target string) (err error) {
+	if f.repeat < 1 || f.concurrency < 1 {
+		return errors.New("--repeat and --concurrency want a number from 1 on")
+	}
+	if !strings.Contains(target, "://") {
+		f.whom = !strings.Contains(target, "/")
+		target = "http://" + target
+	}
+	if f.URL, err = url.Parse(target); err != nil {
+		return err
+	}
+	f.Header = http.Header{}
+	for _, h := range f.headers {
+		name, value, found := strings.Cut(h, ":")
+		if !found || strings.TrimSpace(name) == "" {
+			return fmt.Errorf("-H %q: want a header like 'Host: shop.test'", h)
+		}
+		f.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if f.Body, err = readData(cmd.InOrStdin(), f.data); err != nil {
+		return err
+	}
+	f.whom = f.whom && f.Method == "" && f.Body == nil && !f.output.json() && !f.verbose
+	if f.URL.Scheme == "tcp" || f.URL.Scheme == "udp" {
+		if f.Body == nil {
+			f.Body = []byte("middleway\n")
+		}
+	}
+	f.Dial, err = f.dial()
+	return err
+}
+
+// readData returns what -d stands for; nil for nothing.
+func readData(stdin io.Reader, data string) ([]byte, error) {
+	name, isFile := strings.CutPrefix(data, "@")
+	switch {
+	case data == "":
+		return nil, nil
+	case isFile && name == "-":
+		return io.ReadAll(stdin)
+	case isFile:
+		return os.ReadFile(name)
+	}
+	return []byte(data), nil
+}
+
+func (f *getFlags) dial() (tool.Dial, error) {
+	d := net.Dialer{}
+	if f.unixSocket != "" {
+		return func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", f.unixSocket)
+		}, nil
+	}
+	if f.localAddr != "" {
+		local, err := netip.ParseAddrPort(f.localAddr)
+		if a, errAddr := netip.ParseAddr(f.localAddr); errAddr == nil {
+			local, err = netip.AddrPortFrom(a, 0), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--local-addr %q: want an address like 10.244.1.2 or 10.244.1.2:1234", f.localAddr)
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(local)
+		if f.URL.Scheme == "udp" {
+			d.LocalAddr = net.UDPAddrFromAddrPort(local)
+		}
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return d.DialContext(ctx, network+f.family.suffix(), addr)
+	}, nil
+}
+
+func (f *getFlags) run(cmd *cobra.Command) error {
+	fetcher, err := tool.NewFetcher(f.FetchConfig)
+	if err != nil {
+		return wrong("tool get: %w", err)
+	}
+	defer fetcher.Close()
+	if f.repeat > 1 {
+		return f.runMany(cmd, fetcher)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), time.Duration(f.timeout))
+	defer cancel()
+	var body bytes.Buffer
+	w := cmd.OutOrStdout()
+	to := w
+	if f.whom || f.output.json() {
+		to = &body
+	}
+	start := time.Now()
+	fetch, err := fetcher.Fetch(ctx, to)
+	if err != nil {
+		return &exitError{toolNo, fmt.Errorf("tool get: %v: %w", f.URL, f.inTime(err))}
+	}
+	switch {
+	case f.output.json():
+		fmt.Fprintln(w, toJSON(struct {
+			URL string `json:"url"`
+			tool.Fetch
+			Body string `json:"body"`
+		}{f.URL.String(), fetch, body.String()}))
+	case f.whom:
+		fmt.Fprint(w, whomSaw(f.URL.Host, fetch, body.Bytes(), time.Since(start)))
+	case f.verbose:
+		printFetch(cmd.ErrOrStderr(), fetch)
+	}
+	if !fetch.OK() {
+		return &exitError{toolNo, fmt.Errorf("tool get: %v: %d %s", f.URL, fetch.Status, http.StatusText(fetch.Status))}
+	}
+	return nil
+}
+
+// inTime says how long was waited where time was up.
+func (f *getFlags) inTime(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %v", time.Duration(f.timeout))
+	}
+	return err
+}
+
+// whomSaw is one line where the server tells whom it saw, else its answer.
+func whomSaw(server string, fetch tool.Fetch, body []byte, took time.Duration) string {
+	var who tool.WhoAmI
+	if json.Unmarshal(body, &who) != nil || !who.Client.IsValid() {
+		return string(body)
+	}
+	return fmt.Sprintf("asked from %v, %s (%s) saw %v, %v\n", fetch.Client, server, who.Hostname, who.Client, took.Round(time.Microsecond))
+}
+
+func printFetch(w io.Writer, f tool.Fetch) {
+	fmt.Fprintf(w, "* %v to %v\n", f.Client, f.Server)
+	if f.Status > 0 {
+		fmt.Fprintf(w, "< %s %d %s\n", f.Proto, f.Status, http.StatusText(f.Status))
+		for name, values := range f.Header {
+			for _, v := range values {
+				fmt.Fprintf(w, "< %s: %s\n", name, v)
+			}
+		}
+	}
+	for _, t := range []struct {
+		what string
+		at   tool.Millis
+	}{
+		{"resolved", f.Timings.Resolved}, {"connected", f.Timings.Connected}, {"secured", f.Timings.Secured},
+		{"first byte", f.Timings.FirstByte}, {fmt.Sprintf("all %d bytes", f.Bytes), f.Timings.Total},
+	} {
+		if t.at > 0 {
+			fmt.Fprintf(w, "* %-14s %v\n", t.what, t.at)
+		}
+	}
+}
+
+func (f *getFlags) runMany(cmd *cobra.Command, fetcher *tool.Fetcher) error {
+	r := tool.Repeat(cmd.Context(), f.repeat, f.concurrency, func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(f.timeout))
+		defer cancel()
+		var body bytes.Buffer
+		fetch, err := fetcher.Fetch(ctx, &body)
+		if err != nil {
+			return "", withoutPorts(f.inTime(err))
+		}
+		if !fetch.OK() {
+			return "", fmt.Errorf("%d %s", fetch.Status, http.StatusText(fetch.Status))
+		}
+		return f.inShort(body.Bytes()), nil
+	})
+	if f.output.json() {
+		fmt.Fprintln(cmd.OutOrStdout(), toJSON(r))
+	} else {
+		fmt.Fprintln(cmd.OutOrStdout(), r)
+	}
+	if r.Answered == 0 || len(r.Errors) > 0 {
+		return &exitError{code: toolNo}
+	}
+	return nil
+}
+
+// inShort is what of an answer is counted: the server's name, or the first line.
+func (f *getFlags) inShort(body []byte) string {
+	var who tool.WhoAmI
+	if f.whom && json.Unmarshal(body, &who) == nil && who.Hostname != "" {
+		return who.Hostname
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	const most = 60 // as fits beside a number
+	if runes := []rune(line); len(runes) > most {
+		line = string(runes[:most]) + "…"
+	}
+	return line
+}
+
+// withoutPorts leaves away the client's own port, which differs each time.
+func withoutPorts(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("%s %v: %w", op.Op, op.Addr, op.Err)
+	}
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -119,5 +121,101 @@ func TestToolDig(t *testing.T) {
 	}
 	if out, code := runTool(t, "dig", "--tries", "x", "web"); code != toolWrong || !strings.Contains(out, "want a whole number") {
 		t.Errorf("a wrong flag: got %d %q", code, out)
+	}
+}
+
+func TestToolGet(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := tool.Serve(l)
+	defer server.Close()
+	addr := l.Addr().String()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		want string // a regular expression
+	}{
+		{"whom", []string{addr}, 0, `^asked from (127\.0\.0\.1:\d+), ` + addr + ` \(.*\) saw 127\.0\.0\.1:\d+, .*s\n$`},
+		{"body", []string{"http://" + addr + "/hostname"}, 0, "^" + regexp.QuoteMeta(name) + "\n$"},
+		{"data", []string{"-d", "hello", addr + "/echo"}, 0, "^hello$"},
+		{"json", []string{"-o", "json", "http://" + addr + "/echo?msg=x"}, 0, `"status": 200,(.|\n)*"body": "x"`},
+		{"repeat", []string{"--repeat", "5", "--concurrency", "2", addr}, 0, `^5 asked, 5 answered in .*\n     5  ` + regexp.QuoteMeta(name) + "\n$"},
+		{"status", []string{addr + "/none"}, 1, `tool get: http://.*/none: 404 Not Found$`},
+		{"local address", []string{"--local-addr", "127.0.0.9", addr}, 0, `^asked from 127\.0\.0\.9:\d+, .* saw 127\.0\.0\.9:`},
+		{"refused", []string{"tcp://127.0.0.1:1"}, 1, "connection refused$"},
+		{"no family", []string{"-6", addr}, 1, "no suitable address"},
+		{"no argument", nil, 2, "want one URL or HOST:PORT"},
+		{"a header", []string{"-H", "x", addr}, 2, "want a header like"},
+		{"a scheme", []string{"ftp://" + addr}, 2, "want http, https, tcp or udp"},
+		{"a number", []string{"--repeat", "0", addr}, 2, "want a number from 1 on"},
+		{"a file", []string{"-d", "@/no/such/file", addr}, 2, "no such file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, code := runTool(t, append([]string{"get", "-W", "20"}, tt.args...)...)
+			if code != tt.code || !regexp.MustCompile(tt.want).MatchString(out) {
+				t.Errorf("got %d %q, want %d %q", code, out, tt.code, tt.want)
+			}
+		})
+	}
+}
+
+func TestToolServe(t *testing.T) {
+	for _, tt := range []struct{ listen, want string }{
+		{"127.0.0.1:0", "serving on 127.0.0.1:"}, {"http://127.0.0.1:0", "serving on 127.0.0.1:"},
+		{"tcp://127.0.0.1:0", "echoing tcp on 127.0.0.1:"}, {"udp://127.0.0.1:0", "echoing udp on 127.0.0.1:"},
+	} {
+		s, words, err := serveAt(tt.listen, tool.NewHandler(""))
+		if err != nil || !strings.HasPrefix(words, tt.want) {
+			t.Fatalf("%s: got %q, %v", tt.listen, words, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--listen", "127.0.0.1:0", "--listen", "sctp://:7"}, "want http, tcp or udp"},
+		{[]string{"--listen", "nonsense"}, "missing port"},
+		{[]string{"--dir", "/no/such"}, "want a directory"},
+		{[]string{"extra"}, "takes no argument"},
+	} {
+		if out, code := runTool(t, append([]string{"serve"}, tt.args...)...); code != toolWrong || !strings.Contains(out, tt.want) {
+			t.Errorf("%v: got %d %q, want %d %q", tt.args, code, out, toolWrong, tt.want)
+		}
+	}
+}
+
+func TestToolPing(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "want one host"},
+		{[]string{"-c", "-1", "127.0.0.1"}, "want a number of requests"},
+		{[]string{"-i", "x", "127.0.0.1"}, "want a time like"},
+		{[]string{"-s", "70000", "127.0.0.1"}, "want 0 to 65507"},
+	} {
+		if out, code := runTool(t, append([]string{"ping"}, tt.args...)...); code != toolWrong || !strings.Contains(out, tt.want) {
+			t.Errorf("%v: got %d %q, want %d %q", tt.args, code, out, toolWrong, tt.want)
+		}
+	}
+}
+
+func TestSecondsFlag(t *testing.T) {
+	for s, want := range map[string]string{"0.25": "250ms", "3": "3s", "20ms": "20ms", "0": "", "-1s": "", "x": "", "": ""} {
+		var f secondsFlag
+		err := f.Set(s)
+		if want == "" && err == nil || want != "" && (err != nil || f.String() != want) {
+			t.Errorf("%q: got %v, %v, want %s", s, &f, err, want)
+		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -21,19 +20,18 @@ const (
 	maxChunk = 256 << 10
 )
 
-// Server answers HTTP: "/" with the address that the request came from, and /blob?size=BYTES&rate=BYTES/S with random
-// bytes, sent at that rate (0: as fast as it goes), and their SHA-256 as a trailer.
+// Server answers HTTP as a Handler does.
 type Server struct {
 	http http.Server
 	done chan error
 }
 
 // Serve answers on a listener, which is owned, until Close.
-func Serve(l net.Listener) *Server {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
-	mux.HandleFunc("GET "+blobPath, serveBlob)
-	s := &Server{http: http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan error, 1)}
+func Serve(l net.Listener) *Server { return ServeHTTP(l, NewHandler("")) }
+
+// ServeHTTP is Serve with a handler.
+func ServeHTTP(l net.Listener, h http.Handler) *Server {
+	s := &Server{http: http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}, done: make(chan error, 1)}
 	go func() { s.done <- s.http.Serve(l) }()
 	return s
 }

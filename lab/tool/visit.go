@@ -2,28 +2,28 @@ package tool
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"strings"
 	"time"
 )
 
 // Visit is one request to a Server, as both ends saw it.
 type Visit struct {
-	Client netip.AddrPort // the client's own address
-	Seen   netip.AddrPort // the client's address as the server saw it
-	Took   time.Duration  // from dialling to the end of the answer
+	Client   netip.AddrPort // the client's own address
+	Seen     netip.AddrPort // the client's address as the server saw it
+	Hostname string         // the server's
+	Took     time.Duration  // from dialling to the end of the answer
 }
 
 // Get asks a server whom it sees.
 func Get(ctx context.Context, dial Dial, server netip.AddrPort) (Visit, error) {
 	var v Visit
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-		v.Client = unmapped(i.Conn.LocalAddr())
+		v.Client = addrPort(i.Conn.LocalAddr().String())
 	}})
 	start := time.Now()
 	resp, err := get(ctx, dial, "http://"+server.String()+"/")
@@ -31,21 +31,16 @@ func Get(ctx context.Context, dial Dial, server netip.AddrPort) (Visit, error) {
 		return v, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-	if err != nil {
+	var who WhoAmI
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxWhoAmI)).Decode(&who); err != nil {
 		return v, fmt.Errorf("read the answer of %v: %w", server, err)
 	}
 	v.Took = time.Since(start)
-	if v.Seen, err = netip.ParseAddrPort(strings.TrimSpace(string(b))); err != nil {
-		return v, fmt.Errorf("read the answer of %v: %w", server, err)
+	v.Seen, v.Hostname = who.Client, who.Hostname
+	if !v.Seen.IsValid() {
+		return v, fmt.Errorf("the answer of %v does not say whom it saw", server)
 	}
-	v.Seen = netip.AddrPortFrom(v.Seen.Addr().Unmap(), v.Seen.Port())
 	return v, nil
-}
-
-func unmapped(a net.Addr) netip.AddrPort {
-	p, _ := netip.ParseAddrPort(a.String()) // not valid for what is no IP socket
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
 // get sends a request over a connection of its own, which ends with the body.
