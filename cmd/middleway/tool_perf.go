@@ -45,7 +45,6 @@ func toolPerfCommand() *cobra.Command {
 	flags.IntVar(&f.test.Size, "size", 0, "bytes of each write, datagram or request; default 131072, 1400, 1")
 	flags.IntVar(&f.test.Streams, "streams", 1, fmt.Sprintf("how many at once, up to %d", perf.MaxStreams))
 	flags.IntVar(&f.test.Segments, "segments", 1, "datagrams that the kernel takes as one train (UDP_SEGMENT)")
-	flags.BoolVar(&f.test.Select, "select", false, "wait as iperf3 does, to be compared with it")
 	flags.StringVar(&f.test.Congestion, "congestion", "", "congestion control of both ends, for example cubic; default the kernels'")
 	flags.VarP(&f.time, "time", "t", "how long")
 	flags.VarP(&f.interval, "interval", "i", "time between two lines (default 1s at a terminal, else none)")

@@ -52,7 +52,7 @@ func TestPerf(t *testing.T) {
 		"--latency":                        "unanswered",
 		"--latency --udp":                  "p99",
 		"--connections --streams 2":        "connections/s",
-		"--select --congestion reno":       "Gbit/s",
+		"--congestion reno":                "Gbit/s",
 		"--udp --segments 4 --interval 1s": "packets/s",
 	} {
 		out, err := runPerf(t, append(strings.Fields(flags), "--time", "500ms", server)...)

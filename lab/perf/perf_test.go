@@ -39,7 +39,6 @@ func TestKinds(t *testing.T) {
 		want func(r Result) bool
 	}{
 		{"tcp", Test{}, func(r Result) bool { return r.Bytes > 0 && r.Gbits() > 0 }},
-		{"tcp by select", Test{Kind: TCP, Select: true}, func(r Result) bool { return r.Bytes > 0 }},
 		{"tcp streams", Test{Kind: TCP, Streams: 8, Size: 1000, Congestion: "reno"}, func(r Result) bool { return r.Bytes > 0 }},
 		{"udp", Test{Kind: UDP, Size: 64}, func(r Result) bool {
 			return r.Packets > 0 && r.Bytes == 64*r.Packets && r.Sent > 0 && r.Loss() < 1 && r.PacketRate() > 0 && r.SendRate() > 0
@@ -156,7 +155,7 @@ func TestStrangers(t *testing.T) {
 	for line, want := range map[string]string{
 		"GET / HTTP/1.1\r\n":  "message",
 		`{"start":{}}` + "\n": "want what to open",
-		`{"open":{"kind":"tcp","size":0,"streams":65,"segments":0,"select":false,"congestion":"","warmUpNs":0,"timeNs":0,"intervalNs":0}}` + "\n": "65 streams",
+		`{"open":{"kind":"tcp","size":0,"streams":65,"segments":0,"congestion":"","warmUpNs":0,"timeNs":0,"intervalNs":0}}` + "\n": "65 streams",
 		strings.Repeat("x", maxMessage+1): "longer",
 	} {
 		conn, err := net.Dial("tcp", serve(t).String())

@@ -65,7 +65,7 @@ func FuzzMessage(f *testing.F) {
 	for _, line := range wrongMessages {
 		f.Add([]byte(line))
 	}
-	f.Add([]byte(`{"open":{"kind":"udp","size":64,"streams":2,"segments":1,"select":false,"congestion":"","warmUpNs":0,"timeNs":0,"intervalNs":0}}`))
+	f.Add([]byte(`{"open":{"kind":"udp","size":64,"streams":2,"segments":1,"congestion":"","warmUpNs":0,"timeNs":0,"intervalNs":0}}`))
 	f.Add([]byte(`{"sample":{"atNs":1,"bytes":2,"packets":3,"sent":4,"cpuNs":5,"last":true}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		m, err := parseMessage(line)
@@ -118,7 +118,7 @@ func TestCheck(t *testing.T) {
 		want string // "" for a good one
 	}{
 		{"defaults", Test{}, ""},
-		{"greatest", Test{Size: maxStreamSize, Streams: MaxStreams, Time: MaxTime, WarmUp: maxWarmUp, Interval: minInterval, Select: true, Congestion: "bbr"}, ""},
+		{"greatest", Test{Size: maxStreamSize, Streams: MaxStreams, Time: MaxTime, WarmUp: maxWarmUp, Interval: minInterval, Congestion: "bbr"}, ""},
 		{"trains", Test{Kind: UDP, Segments: 46}, ""},
 		{"kind", Test{Kind: "icmp"}, "tcp-latency"},
 		{"no room for the number", Test{Kind: UDP, Size: 7}, "8 to 65000"},
@@ -126,7 +126,6 @@ func TestCheck(t *testing.T) {
 		{"streams", Test{Streams: -1}, "1 to 64"},
 		{"train too long", Test{Kind: UDP, Segments: 47}, "65000 bytes in all"},
 		{"segments of TCP", Test{Segments: 2}, "of UDP"},
-		{"select on UDP", Test{Kind: UDP, Select: true}, "of TCP"},
 		{"congestion", Test{Congestion: "Cubic\n"}, "like cubic"},
 		{"warm-up", Test{WarmUp: -1}, "warm-up"},
 		{"time", Test{Time: 1}, "10ms to 1h"},

@@ -34,9 +34,6 @@ type Test struct {
 	// Segments is how many datagrams the sender hands to the kernel as one train (UDP_SEGMENT). Default 1: each is a packet
 	// from the first to the last.
 	Segments int `json:"segments"`
-	// Select makes TCP wait as iperf3 does: select(2) with a limit of time before each fill of the reader's buffer, and after
-	// every ten writes. Where a wake-up is dear this is several times slower than to block in read(2) and write(2).
-	Select bool `json:"select"`
 	// Congestion is the congestion control of both ends. Default: the kernel's.
 	Congestion string `json:"congestion"`
 	// WarmUp is the time before the time that counts. Default 200 ms.
@@ -111,8 +108,6 @@ func (t Test) Check() error {
 		return fmt.Errorf("%d segments of %d bytes: there can be 1 to %d, and %d bytes in all", t.Segments, t.Size, maxSegments, maxDatagramSize)
 	case t.Segments > 1 && t.Kind != UDP:
 		return fmt.Errorf("segments are those of UDP, not of %s", t.Kind)
-	case t.Select && t.Kind != TCP:
-		return fmt.Errorf("select is a way to wait of TCP's streams, not of %s", t.Kind)
 	case len(t.Congestion) > 15 || strings.ContainsFunc(t.Congestion, notNameRune):
 		return fmt.Errorf("congestion control %q: a name like cubic is needed", t.Congestion)
 	case t.WarmUp < 0 || t.WarmUp > maxWarmUp:
