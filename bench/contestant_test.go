@@ -63,19 +63,22 @@ func carry(t *testing.T, p *Pair, size int64) (sent, got [sha256.Size]byte) {
 
 // All kinds of load work over every contestant.
 func TestRun(t *testing.T) {
-	for _, c := range contestants {
-		t.Run(c.Name(), func(t *testing.T) {
-			p := join(t, c, SameNode)
-			for _, kind := range []perf.Kind{perf.TCP, perf.UDP, perf.TCPLatency, perf.UDPLatency, perf.Connections} {
-				r, err := Run(p, perf.Test{Kind: kind, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond})
-				if err != nil {
-					t.Fatalf("%s: %v", kind, err)
-				}
-				if r.Bytes+r.Requests == 0 || r.GeneratorCPU() <= 0 || (r.DaemonCPU > 0) != (len(p.Daemons) > 0) {
-					t.Errorf("%s: got %+v, want something, and processor time of the daemons if there are any", kind, r)
-				}
-			}
-		})
+	for _, place := range Places {
+		for _, c := range contestants {
+			t.Run(string(place)+"/"+c.Name(), func(t *testing.T) { runAll(t, join(t, c, place)) })
+		}
+	}
+}
+
+func runAll(t *testing.T, p *Pair) {
+	for _, kind := range []perf.Kind{perf.TCP, perf.UDP, perf.TCPLatency, perf.UDPLatency, perf.Connections} {
+		r, err := Run(p, perf.Test{Kind: kind, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond})
+		if err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		if r.Bytes+r.Requests == 0 || r.GeneratorCPU() <= 0 || (r.DaemonCPU > 0) != (len(p.Daemons) > 0) {
+			t.Errorf("%s: got %+v, want something, and processor time of the daemons if there are any", kind, r)
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func (i *inward) take(data []byte) {
 		return
 	}
 	var o packet.Offload
-	if i.parsed.Proto == packet.TCP { // left open by the other relay
+	if p := i.parsed.Proto; p == packet.TCP || p == packet.UDP { // left open by the other relay
 		o = packet.PartialOffload(&i.parsed)
 	}
 	if !i.train.Empty() && i.train.Append(b, &i.parsed, o) {
