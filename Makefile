@@ -1,11 +1,12 @@
 # middleway: `make` lists the targets. They need Go, make and a POSIX shell, nothing else; some of the long and the tidying ones also its utilities.
 
-GO        ?= go
-BENCH     ?= .
-FUZZTIME  ?= 30s
-PACKAGES  ?= ./...
-TESTFLAGS ?=
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO         ?= go
+BENCH      ?= .
+BENCHFLAGS ?=
+FUZZTIME   ?= 30s
+PACKAGES   ?= ./...
+TESTFLAGS  ?=
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # -trimpath: the same bytes from every checkout, and one build cache for all checkouts and users.
 # -buildvcs=false: main.version says it, and no build fails because git distrusts the owner of the checkout.
@@ -53,8 +54,12 @@ race: export CGO_ENABLED = 1
 race: ## all tests under the race detector (needs cgo and a C compiler)
 	$(GOTEST) -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
-bench: ## benchmarks, printed for benchstat (BENCH=regexp picks)
-	$(GOTEST) -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(TESTFLAGS) ./bench
+bench: ## benchmarks, then benchstat's table and which comparisons were noisy (BENCH=regexp picks, BENCHFLAGS='-count 5 -round-time 1s')
+	@mkdir -p bin
+	@{ $(GOTEST) -run '^$$' -bench '$(BENCH)' $(TESTFLAGS) ./bench $(BENCHFLAGS) || echo "make bench: go test failed"; } | tee bin/bench.txt
+	@echo; $(GO) tool benchstat -col /path -filter '/path:/./' bin/bench.txt
+	@sed -n 's/.*noisy: /noisy: /p' bin/bench.txt
+	@! grep '^make bench: go test failed' bin/bench.txt
 
 fuzz: ## each fuzz target for FUZZTIME (30s), one after another, up to the first finding
 	@set -e; \

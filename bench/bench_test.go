@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -105,28 +106,35 @@ func compare(b *testing.B, c Contestant, place Place, m measure, t perf.Test) {
 	}
 	var r Rounds
 	for b.Loop() {
-		if r, err = Measure(*rounds, t, p, kernel); err != nil {
-			b.Fatal(err)
+		for range *rounds {
+			if err := r.Add(t, p, kernel); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 	m.report(b, r, len(p.Daemons) > 0)
 }
 
 func (m measure) report(b *testing.B, r Rounds, daemons bool) {
-	b.ReportMetric(0, "ns/op") // how long a comparison takes says nothing
-	b.ReportMetric(Median(Figures(r.Own, m.figure)), m.unit)
+	report := func(value float64, unit string) {
+		if !math.IsNaN(value) && !math.IsInf(value, 0) { // where nothing arrived there is nothing to divide by
+			b.ReportMetric(value, unit)
+		}
+	}
+	report(0, "ns/op") // how long a comparison takes says nothing
+	report(Median(Figures(r.Own, m.figure)), m.unit)
 	for _, f := range m.further {
 		if daemons || !f.daemons {
-			b.ReportMetric(Median(Figures(r.Own, f.figure)), f.unit)
+			report(Median(Figures(r.Own, f.figure)), f.unit)
 		}
 	}
 	if len(r.Kernel) == 0 {
 		return
 	}
 	noise := r.Noise(m.figure)
-	b.ReportMetric(Median(r.Ratios(m.figure)), "x-kernel")
-	b.ReportMetric(100*noise, "kernel-noise-%")
-	if noise > noisy {
+	report(Median(r.Ratios(m.figure)), "x-kernel")
+	report(100*noise, "kernel-noise-%")
+	if !(noise <= noisy) { // or not a number
 		b.Logf("noisy: %s: the kernel differs from itself by %.0f %%, so x-kernel tells nothing finer", b.Name(), 100*noise)
 	}
 }

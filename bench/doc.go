@@ -8,7 +8,7 @@
 //	requests, connections                                 or answers what comes
 //
 // A Contestant makes a Pair of pods, Run runs the load of package lab/perf over it and returns a Result. Results are never read
-// alone: a machine that others use is as fast as they let it be. So Measure measures a pair between runs over the kernel's, and
+// alone: a machine that others use is as fast as they let it be. So Rounds measure a pair between runs over the kernel's, and
 // what is reported is the median of the ratios to the two beside, next to how far the kernel is from itself, the noise.
 //
 // README.md tells how to run the benchmarks, how to read them, and how to add a contestant.

@@ -20,28 +20,31 @@ type Result struct {
 // interrupts is in it where the kernel counts it to whom it interrupts (without CONFIG_IRQ_TIME_ACCOUNTING).
 func (r Result) GeneratorCPU() time.Duration { return r.ClientCPU + r.ServerCPU }
 
-// Rounds are the runs over a pair and those over the kernel's, in turn: kernel, pair, kernel, pair, …, kernel.
+// Rounds are runs over a pair and over the kernel's, in turn: kernel, pair, kernel, pair, …, kernel.
 type Rounds struct {
 	Own    []Result
 	Kernel []Result // one more than Own; empty on a kernel that has no such way
 }
 
-// Measure measures a pair n times, between runs over the kernel's pair, which may be nil.
-func Measure(n int, t perf.Test, p, kernel *Pair) (r Rounds, err error) {
-	run := func(p *Pair, results *[]Result) {
-		if err != nil || p == nil {
-			return
+// Add runs one more round. The kernel's pair may be nil.
+func (r *Rounds) Add(t perf.Test, p, kernel *Pair) error {
+	if kernel != nil && len(r.Kernel) == 0 {
+		if err := add(&r.Kernel, t, kernel); err != nil {
+			return err
 		}
-		var one Result
-		one, err = Run(p, t)
-		*results = append(*results, one)
 	}
-	run(kernel, &r.Kernel)
-	for range n {
-		run(p, &r.Own)
-		run(kernel, &r.Kernel)
+	if err := add(&r.Own, t, p); err != nil || kernel == nil {
+		return err
 	}
-	return r, err
+	return add(&r.Kernel, t, kernel)
+}
+
+func add(results *[]Result, t perf.Test, p *Pair) error {
+	r, err := Run(p, t)
+	if err == nil {
+		*results = append(*results, r)
+	}
+	return err
 }
 
 // Ratios returns a figure of each run over the pair by the mean of the kernel's two beside it.
