@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -47,14 +47,14 @@ type uml struct {
 
 // findUML looks for the kernel and its modules, which are of the same package.
 func findUML() (uml, error) {
-	path, err := osexec.LookPath(umlName)
+	path, err := exec.LookPath(umlName)
 	if err != nil {
 		return uml{}, fmt.Errorf("there is no %s: %s", umlName, install)
 	}
-	if _, err := osexec.LookPath("cc"); err != nil {
+	if _, err := exec.LookPath("cc"); err != nil {
 		return uml{}, errors.New("there is no C compiler: install Debian's packages gcc and libc6-dev, as root: apt-get install gcc libc6-dev")
 	}
-	version, err := osexec.Command(path, "--version").Output()
+	version, err := exec.Command(path, "--version").Output()
 	if err != nil {
 		return uml{}, fmt.Errorf("%s --version: %w", path, err)
 	}

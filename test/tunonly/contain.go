@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -20,8 +20,8 @@ const containMode = "contain"
 // container returns the command that runs a kernel with its arguments on one processor, in a process namespace and a mount namespace.
 // The kernel lends each of its processes one of the host's, which must not outlive it for a moment: let go, they would
 // execute the guest's system calls on the host.
-func container(work string, cpu int, argv ...string) *osexec.Cmd {
-	cmd := osexec.Command("/proc/self/exe", append([]string{containMode, work, strconv.Itoa(cpu)}, argv...)...)
+func container(work string, cpu int, argv ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", append([]string{containMode, work, strconv.Itoa(cpu)}, argv...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		Setpgid:    true,
@@ -56,12 +56,12 @@ func contain(args []string) error {
 	if err := unix.Mount("tmpfs", memory, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size="+memorySize); err != nil {
 		return fmt.Errorf("mount memory: %w", err)
 	}
-	cmd := osexec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = []string{"HOME=" + memory, "TMPDIR=" + memory, "PATH=" + os.Getenv("PATH"), "LD_PRELOAD=" + filepath.Join(work, xstateName)}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // in trouble it signals its whole group
 	err = cmd.Run()
-	if exit := (*osexec.ExitError)(nil); errors.As(err, &exit) {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return fmt.Errorf("the kernel ended: %v", exit)
 	}
 	return err

@@ -25,9 +25,9 @@ const (
 	userVar   = "TUNONLY_USER" // "true" or "false"
 )
 
-// exec lets a machine run a test binary in the directory that corresponds to this one, prints what it printed, and returns its
+// handOver lets a machine run a test binary in the directory that corresponds to this one, prints what it printed, and returns its
 // exit code.
-func exec(args []string) (code int, err error) {
+func handOver(args []string) (code int, err error) {
 	work, source := os.Getenv(workVar), os.Getenv(sourceVar)
 	here, err := os.Getwd()
 	if err != nil {

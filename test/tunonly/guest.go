@@ -7,7 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -183,7 +183,7 @@ func work(j job, output string) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
-	cmd := &osexec.Cmd{Path: j.Argv[0], Args: j.Argv, Dir: j.Dir, Env: environ(j), Stdout: f, Stderr: f}
+	cmd := &exec.Cmd{Path: j.Argv[0], Args: j.Argv, Dir: j.Dir, Env: environ(j), Stdout: f, Stderr: f}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if j.User {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: userID, Gid: userID}

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -131,7 +131,7 @@ func openSocket(domain, kind, protocol int) func() error {
 }
 
 func enterUserNamespace() error {
-	cmd := osexec.Command("unshare", "--user", "--map-root-user", "--net", "--mount", "true")
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--net", "--mount", "true")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: userID, Gid: userID}}
 	return cmd.Run()
 }

@@ -56,7 +56,7 @@ func run(args []string) error {
 		case containMode:
 			return contain(args[1:])
 		case execMode:
-			code, err := exec(args[1:])
+			code, err := handOver(args[1:])
 			if err == nil {
 				os.Exit(code)
 			}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -83,7 +83,7 @@ func prepare(ctx context.Context, o options) (work string, err error) {
 		append(build, filepath.Join(work, middlewayName), "./cmd/middleway"),
 		{"cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", filepath.Join(work, xstateName), "test/tunonly/xstate/ptrace.c"},
 	} {
-		cmd := osexec.CommandContext(ctx, command[0], command[1:]...)
+		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return work, fmt.Errorf("%s: %w", strings.Join(command, " "), err)
@@ -184,7 +184,7 @@ func runTests(ctx context.Context, o options, work, source string, user bool, pa
 		args = append(args, "-short")
 	}
 	args = append(args, strings.Fields(o.testFlags)...)
-	cmd := osexec.CommandContext(ctx, "go", append(args, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Join(work, goDir),
 		workVar+"="+work, sourceVar+"="+source, userVar+"="+strconv.FormatBool(user))
 	cmd.Stderr = os.Stderr
@@ -196,7 +196,7 @@ func runTests(ctx context.Context, o options, work, source string, user bool, pa
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	var t tally
+	t := newTally(os.Stdout)
 	err = t.read(events)
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		err = fmt.Errorf("go test: %w", err)

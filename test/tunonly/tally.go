@@ -8,16 +8,16 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 )
 
 // tally counts what go test tells and keeps what nobody should miss.
 type tally struct {
+	w                       io.Writer
 	passed, failed, skipped int
 	reasons                 map[string][]string // of skipped tests
-	output                  map[string]*strings.Builder
+	output                  map[string][]byte   // of tests that run
 }
 
 // An event is a line of go test -json, as `go doc test2json` has it.
@@ -25,9 +25,12 @@ type event struct {
 	Action, Package, Test, Output string
 }
 
+func newTally(w io.Writer) *tally {
+	return &tally{w: w, reasons: map[string][]string{}, output: map[string][]byte{}}
+}
+
 // read prints what go test says about packages and failed tests.
 func (t *tally) read(events io.Reader) error {
-	t.reasons, t.output = map[string][]string{}, map[string]*strings.Builder{}
 	for d := json.NewDecoder(events); ; {
 		var e event
 		switch err := d.Decode(&e); {
@@ -36,40 +39,37 @@ func (t *tally) read(events io.Reader) error {
 		case err != nil:
 			return fmt.Errorf("read the events: %w", err)
 		}
-		t.add(e, os.Stdout)
+		t.add(e)
 	}
 }
 
-func (t *tally) add(e event, w io.Writer) {
+func (t *tally) add(e event) {
 	name := e.Package + " " + e.Test
 	switch e.Action {
 	case "build-output":
-		fmt.Fprint(w, e.Output)
+		fmt.Fprint(t.w, e.Output)
 	case "output":
 		if e.Test == "" && e.Output != "PASS\n" {
-			fmt.Fprint(w, e.Output)
+			fmt.Fprint(t.w, e.Output)
 			return
 		}
-		if t.output[name] == nil {
-			t.output[name] = &strings.Builder{}
-		}
-		t.output[name].WriteString(e.Output)
+		t.output[name] = append(t.output[name], e.Output...)
 	case "pass", "fail", "skip":
 		if e.Test != "" {
-			t.end(e, t.output[name].String(), w)
+			t.end(e, string(t.output[name]))
 		}
 		delete(t.output, name)
 	}
 }
 
 // end counts a test.
-func (t *tally) end(e event, output string, w io.Writer) {
+func (t *tally) end(e event, output string) {
 	switch e.Action {
 	case "pass":
 		t.passed++
 	case "fail":
 		t.failed++
-		fmt.Fprint(w, output)
+		fmt.Fprint(t.w, output)
 	case "skip":
 		t.skipped++
 		test := strings.TrimPrefix(e.Package, modulePath+"/") + " " + e.Test
@@ -98,10 +98,10 @@ func reason(output string) string {
 // print lists the skipped tests by their reasons, and counts all.
 func (t *tally) print() {
 	for _, reason := range slices.Sorted(maps.Keys(t.reasons)) {
-		fmt.Printf("skipped: %s\n", reason)
+		fmt.Fprintf(t.w, "skipped: %s\n", reason)
 		for _, test := range t.reasons[reason] {
-			fmt.Printf("    %s\n", test)
+			fmt.Fprintf(t.w, "    %s\n", test)
 		}
 	}
-	fmt.Printf("%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
+	fmt.Fprintf(t.w, "%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
 }
