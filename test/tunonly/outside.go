@@ -132,19 +132,11 @@ func show(ctx context.Context, o options, machines []*machine, work, source stri
 	if o.demo {
 		err = errors.Join(err, showDemos(ctx, work))
 	}
-	for _, t := range []struct {
-		who      string
-		user     bool
-		packages []string
-	}{
-		{"root", false, o.packages},
-		{"an ordinary user", true, o.asUser},
-	} {
-		if len(t.packages) == 0 || ctx.Err() != nil {
-			continue
+	for _, s := range []suite{{"root", false, o.packages}, {"an ordinary user", true, o.asUser}} {
+		if len(s.packages) > 0 && ctx.Err() == nil {
+			heading("tests as %s", s.who)
+			err = errors.Join(err, s.run(ctx, o, work, source))
 		}
-		heading("tests as %s", t.who)
-		err = errors.Join(err, runTests(ctx, o, work, source, t.user, t.packages))
 	}
 	return err
 }
@@ -176,17 +168,24 @@ func showDemos(ctx context.Context, work string) error {
 	return err
 }
 
-// runTests calls go test, which hands each package's tests to the machines.
-func runTests(ctx context.Context, o options, work, source string, user bool, packages []string) error {
+// A suite is packages whose tests run as somebody.
+type suite struct {
+	who      string
+	user     bool // an ordinary one
+	packages []string
+}
+
+// run calls go test, which hands each package's tests to the machines.
+func (s suite) run(ctx context.Context, o options, work, source string) error {
 	args := []string{"test", "-json", "-trimpath", "-buildvcs=false", "-vet=off", "-count=1", "-p", strconv.Itoa(o.machines),
 		"-timeout", o.limit.String(), "-exec", "'" + filepath.Join(work, tunonlyName) + "' " + execMode}
 	if !o.all {
 		args = append(args, "-short")
 	}
 	args = append(args, strings.Fields(o.testFlags)...)
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, s.packages...)...)
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Join(work, goDir),
-		workVar+"="+work, sourceVar+"="+source, userVar+"="+strconv.FormatBool(user))
+		workVar+"="+work, sourceVar+"="+source, userVar+"="+strconv.FormatBool(s.user))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	events, err := cmd.StdoutPipe()
@@ -197,13 +196,11 @@ func runTests(ctx context.Context, o options, work, source string, user bool, pa
 		return err
 	}
 	t := newTally(os.Stdout)
-	err = t.read(events)
-	if err := errors.Join(err, cmd.Wait()); err != nil {
-		err = fmt.Errorf("go test: %w", err)
-		t.print()
-		return err
-	}
+	err = errors.Join(t.read(events), cmd.Wait())
 	t.print()
+	if err != nil {
+		return fmt.Errorf("go test as %s: %w", s.who, err)
+	}
 	return nil
 }
 
