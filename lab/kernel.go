@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ type KernelPod struct {
 func NewKernelBridge(node *Namespace, mtu int, cidrs ...netip.Prefix) (*KernelBridge, error) {
 	b := &KernelBridge{node: node, cidrs: cidrs, mtu: mtu}
 	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := node.Sysctl(name, "1"); err != nil {
+		if err := node.Sysctl(name, "1"); err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has but the first
 			return nil, err
 		}
 	}
