@@ -63,7 +63,7 @@ func outside(ctx context.Context, o options) (err error) {
 	}
 	err = show(ctx, o, machines, work, source)
 	if cause := context.Cause(ctx); cause != nil {
-		err = errors.Join(err, cause)
+		err = errors.Join(err, cause, unfinished(work))
 	}
 	fmt.Printf("%d machines of one processor, %.0f s in all\n", len(machines), time.Since(begin).Seconds())
 	return err
@@ -138,6 +138,11 @@ func show(ctx context.Context, o options, machines []*machine, work, source stri
 			err = errors.Join(err, s.run(ctx, o, work, source))
 		}
 	}
+	if !o.all {
+		for _, l := range leftOut {
+			fmt.Printf("left out without -all: %s: %s\n", l.tests, l.why)
+		}
+	}
 	return err
 }
 
@@ -180,7 +185,7 @@ func (s suite) run(ctx context.Context, o options, work, source string) error {
 	args := []string{"test", "-json", "-trimpath", "-buildvcs=false", "-vet=off", "-count=1", "-p", strconv.Itoa(o.machines),
 		"-timeout", o.limit.String(), "-exec", "'" + filepath.Join(work, tunonlyName) + "' " + execMode}
 	if !o.all {
-		args = append(args, "-short")
+		args = append(args, "-short", "-skip", leftOutPattern())
 	}
 	args = append(args, strings.Fields(o.testFlags)...)
 	cmd := exec.CommandContext(ctx, "go", append(args, s.packages...)...)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,6 +81,21 @@ func writeJSON(path string, v any) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// unfinished tells the last words of jobs that were not done, as far as they are on disk.
+func unfinished(work string) error {
+	entries, err := os.ReadDir(filepath.Join(work, takenDir))
+	errs := []error{err}
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(work, doneDir, e.Name())); err == nil {
+			continue
+		}
+		output, err := os.ReadFile(filepath.Join(work, outputDir, e.Name()))
+		const most = 4000 // bytes
+		errs = append(errs, err, fmt.Errorf("a job was not done; it printed\n%s", output[max(0, len(output)-most):]))
+	}
+	return errors.Join(errs...)
 }
 
 func readJSON(path string, v any) error {
