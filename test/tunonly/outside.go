@@ -153,7 +153,7 @@ func showDemos(ctx context.Context, work string) error {
 	begin := time.Now()
 	demo := func(user bool, dir string, output *strings.Builder) func() error {
 		return func() error {
-			argv := []string{filepath.Join(guestWork, middlewayName), "demo", "--download", "64MiB"}
+			argv := []string{filepath.Join(guestWork, middlewayName), "demo", "--download", "16MiB"}
 			code, err := submit(ctx, work, job{Argv: argv, Dir: dir, User: user, Limit: 3 * time.Minute}, output)
 			if err == nil && code != 0 {
 				err = fmt.Errorf("the demo's exit code is %d", code)
