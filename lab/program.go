@@ -20,6 +20,9 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Problem }
 
+// Program reports whether it is the program that is missing or cannot be executed.
+func (e *StartError) Program() bool { return e.Code == exitNotFound || e.Code == exitNoExecutable }
+
 // startError tells an error of a child's first step.
 func startError(err error) *StartError {
 	if e := (*StartError)(nil); errors.As(err, &e) {

@@ -2,6 +2,7 @@ package playground
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -109,4 +110,16 @@ func addrs(texts ...string) (all []netip.Addr) {
 		all = append(all, netip.MustParseAddr(s))
 	}
 	return all
+}
+
+// What is read of a resolv.conf reads the same when it has been written.
+func FuzzParseResolver(f *testing.F) {
+	f.Add("search a.example b.example\nnameserver 192.0.2.1\noptions ndots:5\n")
+	f.Add("# comment\nnameserver\ndomain a.example")
+	f.Fuzz(func(t *testing.T, text string) {
+		r := parseResolver(text)
+		if again := parseResolver(r.String()); !reflect.DeepEqual(again, r) {
+			t.Errorf("got %q, want %q", again, r)
+		}
+	})
 }

@@ -97,7 +97,7 @@ func (s *server) exec(conn *net.UnixConn, req ExecRequest, files [streams]*os.Fi
 	}
 	if err != nil {
 		r := reply{Error: err.Error()}
-		if failed := (*lab.StartError)(nil); errors.As(err, &failed) {
+		if failed := (*lab.StartError)(nil); errors.As(err, &failed) && failed.Program() {
 			r.Exit = &failed.Code
 		}
 		s.answer(conn, r)
