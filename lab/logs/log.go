@@ -24,7 +24,7 @@ const (
 )
 
 // patience is how long a reader may stand still before what it has not read yet may be dropped.
-const patience = 2 * time.Second
+const patience = 5 * time.Second
 
 // tailSize bounds what is remembered of the last run's end, in bytes.
 const tailSize = 4 << 10
