@@ -98,7 +98,7 @@ type Way struct {
 
 // patience bounds an examination. Each trial in it has less (trialPatience), so that this much passes only where a process of
 // the examination does not even start.
-const patience = 6 * time.Second
+const patience = 12 * time.Second
 
 // Examine tries everything. progress is called for each finding as it comes, in no order, from one goroutine; it may be nil. It
 // returns within some seconds, however the machine behaves, and at once when ctx ends: what has not answered by then is

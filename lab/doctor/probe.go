@@ -56,8 +56,8 @@ func (p *problem) Unwrap() error { return p.err }
 // errUntried is the error, by errors.Is, of a probe that could not try.
 var errUntried = errors.New("not tried")
 
-// trialPatience bounds one trial. Each takes milliseconds.
-const trialPatience = 3 * time.Second
+// trialPatience bounds one trial. Each takes milliseconds, and on a very busy machine hundreds of them.
+const trialPatience = 5 * time.Second
 
 // judge makes an outcome of what a trial returned.
 func judge(name, detail string, err error) outcome {

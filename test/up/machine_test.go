@@ -20,7 +20,7 @@ func TestNoIPv6(t *testing.T) {
 		t.Run(underlay, func(t *testing.T) {
 			p := newPlayground(t)
 			up := exec.Command("/proc/self/exe", program, "up", "--dir", p.dir, "-d", "--underlay", underlay)
-			up.Env = append(os.Environ(), withoutVar+"=1")
+			up.Env = append(os.Environ(), withoutVar+"="+withoutIPv6)
 			if out, err := up.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

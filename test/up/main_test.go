@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/test/seccomp"
@@ -26,12 +28,13 @@ var program string
 // tryVar makes this binary find out whether the machine allows the lab.
 const tryVar = "MIDDLEWAY_UP_TRY"
 
-// withoutVar makes this binary become the program that its arguments name, without IPv6.
-const withoutVar = "MIDDLEWAY_UP_WITHOUT_IPV6"
+// withoutVar makes this binary become the program that its arguments name, on a machine that lacks what it says.
+const withoutVar = "MIDDLEWAY_UP_WITHOUT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(withoutVar) != "" {
-		fmt.Println(seccomp.WithoutIPv6(os.Args[1:]...))
+	if what := os.Getenv(withoutVar); what != "" {
+		os.Unsetenv(withoutVar)
+		fmt.Println(become(what, os.Args[1:]))
 		os.Exit(1)
 	}
 	if os.Getenv(tryVar) != "" {
@@ -47,6 +50,33 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(run(m))
 }
+
+// become replaces this process by a program on a machine that lacks something. What is mounted over needs a mount namespace.
+func become(what string, argv []string) error {
+	var err error
+	switch what {
+	case withoutIPv6:
+		return seccomp.WithoutIPv6(argv...)
+	case withoutUserNamespaces:
+		return seccomp.WithoutUserNamespaces(argv...)
+	case withoutTUN:
+		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
+	case withoutRun:
+		err = unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_RDONLY, "mode=0755")
+	}
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(argv[0], argv, os.Environ())
+}
+
+// What a machine lacks.
+const (
+	withoutIPv6           = "ipv6"
+	withoutUserNamespaces = "user-namespaces"
+	withoutTUN            = "tun"
+	withoutRun            = "run" // a directory to write in
+)
 
 func run(m *testing.M) int {
 	try := exec.Command("/proc/self/exe")
@@ -68,6 +98,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil { // other users run the program, too
+		fmt.Println(err)
+		return 1
+	}
 	program = filepath.Join(dir, "middleway")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, "../../cmd/middleway")
 	if out, err := build.CombinedOutput(); err != nil {
