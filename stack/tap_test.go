@@ -104,7 +104,7 @@ func trace(r *tap.Record) string {
 		s += fmt.Sprint(", route ", r.Route)
 	}
 	if r.Answer != 0 {
-		s += fmt.Sprint(", answer ", r.Answer)
+		s += fmt.Sprint(", answer ", icmp.Kind(r.Answer))
 	}
 	for what, is := range map[string]bool{", error": r.Error, ", late": r.Late} {
 		if is {
