@@ -16,7 +16,8 @@ STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
 GOTEST   := $(GO) test $(FLAGS) -count=1
 # What tests run in pods, where the machine's programs stand for an image; neither make test nor what it tests needs them.
-PODPROGRAMS := cat chmod date env grep head id ls mkdir mount readlink rm seq setsid sleep stty tail test touch true uname wc yes
+PODPROGRAMS := cat chmod cp cut date dd echo env false grep head id ln ls mkdir mktemp mount mv printf pwd readlink rm sed seq setsid \
+	sleep sort stat stty tail tee test timeout touch tr true tty umount uname uniq wc whoami yes
 PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 
 # We ship without cgo, so we test without it.
