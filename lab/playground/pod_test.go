@@ -299,12 +299,16 @@ func TestPodEnds(t *testing.T) {
 
 // What cannot start says why, as a kubelet would: StartError and exit code 128.
 func TestStartError(t *testing.T) {
+	file, err := os.Executable() // any that every machine has
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := run(t, spec("program", "restartPolicy: Never", `containers: [{name: main, command: [no-such-program]}]`),
 		spec("directory", "restartPolicy: Never", `containers: [{name: main, command: ["true"], workingDir: /no/such}]`),
-		spec("volume", "restartPolicy: Never", "volumes: [{name: v, emptyDir: {}}]", `containers: [{name: main, command: ["true"], volumeMounts: [{name: v, mountPath: /etc/passwd}]}]`))
+		spec("volume", "restartPolicy: Never", "volumes: [{name: v, emptyDir: {}}]", fmt.Sprintf(`containers: [{name: main, command: ["true"], volumeMounts: [{name: v, mountPath: %s}]}]`, file)))
 	for name, want := range map[string]string{
 		"program": "there is no program no-such-program on this machine", "directory": "working directory /no/such: no such file",
-		"volume": "mount on /etc/passwd: there is a file on this machine, where a directory is wanted",
+		"volume": "mount on " + file + ": there is a file on this machine, where a directory is wanted",
 	} {
 		s := r.eventually("it has failed", name, func(s PodStatus) bool { return s.Phase == "Failed" })
 		if s.Status != "StartError" || *s.Containers[0].ExitCode != 128 || !strings.Contains(s.Reason(), want) {
