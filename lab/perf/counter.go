@@ -9,20 +9,21 @@ import (
 
 // counter is what one stream has received, on a cache line of its own.
 type counter struct {
-	bytes   atomic.Int64
-	packets atomic.Int64
+	bytes   atomic.Int64 // of TCP
+	packets atomic.Int64 // of UDP, all of one size
 	sent    atomic.Int64 // by the greatest number that a datagram bore
 	_       [40]byte
 }
 
-// take adds up the counters.
-func take(counters []counter, start time.Time) sample {
+// take adds up the counters of a test.
+func take(t Test, counters []counter, start time.Time) sample {
 	s := sample{At: time.Since(start), CPU: cpuTime()}
 	for i := range counters {
 		s.Bytes += counters[i].bytes.Load()
 		s.Packets += counters[i].packets.Load()
 		s.Sent += counters[i].sent.Load()
 	}
+	s.Bytes += s.Packets * int64(t.Size)
 	return s
 }
 

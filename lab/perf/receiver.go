@@ -196,7 +196,7 @@ func (r *receiver) report(c *control) error {
 		case <-ended:
 			return errGone
 		}
-		s := take(r.counters, start)
+		s := take(r.test, r.counters, start)
 		if s.Last = i == len(waits)-1; s.Last {
 			r.crew.stopping.Store(true) // from here on the client ends its streams
 		}
