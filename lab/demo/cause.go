@@ -64,7 +64,7 @@ func dropped(before, after map[string]uint64) string {
 	return strings.Join(words, ", ")
 }
 
-// late reports whether an error is a timeout.
-func late(err error) bool {
+// timedOut reports whether an error is a timeout.
+func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -60,8 +60,11 @@ func Run(ctx context.Context, c Config, w io.Writer) error {
 		r.text = newText(w, c)
 	}
 	r.text.intro(c)
-	for _, s := range steps {
-		if ctx.Err() == nil && (r.cluster != nil || s.name == buildStep) {
+	for _, s := range early {
+		r.step(ctx, s)
+	}
+	for _, s := range late {
+		if r.cluster != nil {
 			r.step(ctx, s)
 		}
 	}
@@ -83,10 +86,13 @@ type run struct {
 }
 
 func (r *run) step(ctx context.Context, s step) {
+	if ctx.Err() != nil {
+		return
+	}
 	r.name = s.name
 	r.text.heading(s)
 	s.run(r, ctx)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil { // it was gone through
 		r.report.Steps = append(r.report.Steps, s.name)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/doctor"
 	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/lab/tool"
 	"github.com/middleway-net/middleway/node"
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 type report struct {
 	Passed, Interrupted bool
 	TookMs              float64
+	Machine             doctor.Report
 	Steps               []string
 	Checks              []struct {
 		Step, Name, Error string
@@ -83,9 +85,12 @@ func TestRun(t *testing.T) {
 	if err != nil || !r.Passed || r.Interrupted || r.TookMs <= 0 {
 		t.Errorf("got %v, %+v", err, r)
 	}
-	want := []string{"cluster", "ping", "http", "packet", "restart", "throughput", "end"}
+	want := []string{"machine", "cluster", "ping", "http", "packet", "restart", "throughput", "end"}
 	if !slices.Equal(r.Steps, want) {
 		t.Errorf("steps: got %v, want %v", r.Steps, want)
+	}
+	if tun, ok := r.Machine.Finding("tun-open"); !ok || tun.State != doctor.Works {
+		t.Errorf("machine: got %+v, want it to have TUN", tun)
 	}
 	_, _, packet := r.find(t, "packet", "GET, other node")
 	if got := hex.EncodeToString(onlyPacket(t, file)); got != packet["frame"] {
@@ -104,12 +109,12 @@ func TestRun(t *testing.T) {
 func TestRunText(t *testing.T) {
 	var b bytes.Buffer
 	file := filepath.Join(t.TempDir(), "demo.pcapng")
-	c := Config{Download: 4 << 20, Duration: 300 * time.Millisecond, Underlay: playground.Userspace, Write: file, Width: 90}
+	c := Config{Download: 4 << 20, Duration: 300 * time.Millisecond, Underlay: playground.Userspace, Write: file, Width: 100}
 	if err := Run(t.Context(), c, &b); err != nil {
 		t.Error(err)
 	}
 	for _, want := range []string{
-		"pod-2-2  10.244.2.3", "a switch in userspace", "no NAT", "pod network", "GET / HTTP/1.1", "hashes equal", "Gbit/s", "checks passed", "make bench",
+		"Linux ", "has        tun, ", "pod-2-2  10.244.2.3", "a switch in userspace", "no NAT", "pod network", "GET / HTTP/1.1", "hashes equal", "Gbit/s", "checks passed", "make bench",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, b.String())

@@ -54,7 +54,7 @@ func visit(ctx context.Context, p place, family int) (fact, error) {
 }
 
 func requestError(from *playground.Pod, to netip.AddrPort, err error) error {
-	if late(err) {
+	if timedOut(err) {
 		return fmt.Errorf("%s got no answer from http://%v within %v", from.Name(), to, requestWait)
 	}
 	return err

@@ -133,7 +133,7 @@ func captureRequest(ctx context.Context, node *lab.Namespace, device string, p p
 	}
 	isRequest := func(frame []byte) bool { return bytes.Contains(frame, []byte("GET / HTTP/1.1\r\n")) }
 	frame, err := c.first(isRequest, captureWait)
-	if late(err) {
+	if timedOut(err) {
 		return nil, fmt.Errorf("the request was answered, but no frame with it was seen on %s of %s", device, node.Name())
 	}
 	return frame, err

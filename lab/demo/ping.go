@@ -80,7 +80,7 @@ func medianPing(ctx context.Context, from *playground.Pod, to netip.Addr) (time.
 		ctx, cancel := context.WithTimeout(ctx, echoWait)
 		rtt, err := from.Namespace().Ping(ctx, to, 56)
 		cancel()
-		if late(err) {
+		if timedOut(err) {
 			return 0, fmt.Errorf("%s got no reply from %v within %v", from.Name(), to, echoWait)
 		}
 		if err != nil {

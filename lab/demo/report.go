@@ -5,15 +5,18 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/middleway-net/middleway/lab/doctor"
 )
 
 // Report is what a run printed, as JSON.
 type Report struct {
-	Passed      bool     `json:"passed"`      // everything was checked, and nothing failed
-	Interrupted bool     `json:"interrupted"` // some checks are missing
-	Took        Millis   `json:"tookMs"`
-	Steps       []string `json:"steps"` // those that were gone through
-	Checks      []Check  `json:"checks"`
+	Passed      bool           `json:"passed"`      // everything was checked, and nothing failed
+	Interrupted bool           `json:"interrupted"` // some checks are missing
+	Took        Millis         `json:"tookMs"`
+	Machine     *doctor.Report `json:"machine"` // as `middleway doctor -o json` tells it
+	Steps       []string       `json:"steps"`   // those that were gone through
+	Checks      []Check        `json:"checks"`
 }
 
 // Check is one line of a run.

@@ -144,7 +144,7 @@ func (d *download) failure(when string) error {
 	switch {
 	case d.err == nil:
 		return fmt.Errorf("the download ended %s", when)
-	case late(d.err):
+	case timedOut(d.err):
 		return fmt.Errorf("the download stood still at %v %s and was given up after %v", Bytes(d.result.Bytes), when, downloadWait)
 	}
 	return fmt.Errorf("the download failed %s: %w", when, d.err)

@@ -16,11 +16,13 @@ type step struct {
 	run         func(*run, context.Context)
 }
 
-// buildStep makes what all others stand on.
-const buildStep = "cluster"
+// early are the steps before there is a cluster, which late ones need.
+var early = []step{
+	{"machine", "what this kernel has and lacks, found out by trying", (*run).machine},
+	{"cluster", "each node a daemon in a network namespace, each pod a TUN device", (*run).build},
+}
 
-var steps = []step{
-	{buildStep, "each node a daemon in a network namespace, each pod a TUN device", (*run).build},
+var late = []step{
 	{"ping", "ICMP from pod to pod and to the node's own gateway address, median of 10", (*run).ping},
 	{"http", "a request from pod to pod; the server tells the source address it saw", (*run).http},
 	{"packet", "one of these requests, captured between the nodes", (*run).packet},

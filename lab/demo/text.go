@@ -70,6 +70,17 @@ func (t *text) heading(s step) {
 	}
 }
 
+// machine prints what there is, in lines of "has    tun, queues, …".
+func (t *text) machine(lines []string) {
+	if t == nil {
+		return
+	}
+	t.wipe()
+	for _, line := range lines {
+		t.printf("%s\n", wrap(line, t.width, 0))
+	}
+}
+
 // begin shows on a terminal what is being checked.
 func (t *text) begin(name string) {
 	if t != nil && t.progress != nil {

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func TestPlain(t *testing.T) {
 		c.Width = 80
 		tx := newText(&b, c)
 		tx.intro(c)
-		for _, s := range steps {
+		for _, s := range slices.Concat(early, late) {
 			tx.heading(s)
 		}
 		tx.begin("x")

@@ -114,7 +114,7 @@ func measure(ctx context.Context, c contestant, congestion string, d time.Durati
 	connecting, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
 	from, to, err := tool.Connect(connecting, lab.Sockets{Namespace: c.from, Congestion: congestion}.Dial, l)
-	if late(err) {
+	if timedOut(err) {
 		return tool.Rate{}, fmt.Errorf("%s got no connection to %v within %v", c.from.Name(), c.addr, requestWait)
 	}
 	if err != nil {
