@@ -125,6 +125,7 @@ func TestRunText(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
+	compareWithReadme(t, b.String())
 	if drawing := Draw(onlyPacket(t, file)); !strings.Contains(b.String(), drawing) {
 		t.Errorf("the file's packet is not the one drawn, but\n%s in\n%s", drawing, b.String())
 	}
