@@ -22,8 +22,8 @@ import (
 
 const getHelp = `Asks a server and prints the answer: HTTP by http:// and https://, and by tcp:// and udp:// what comes back for the data of -d.
 
-HOST:PORT alone asks a middleway tool serve, or what else answers HTTP there, whom it sees, which shows address translation on the
-way. With --repeat it counts who answered, which shows how a Service balances; each request has a connection of its own then.
+HOST:PORT alone, or an http:// URL without a path, asks a middleway tool serve whom it sees, which shows address translation on the
+way; what else answers there is printed. With --repeat it counts who answered, which shows how a Service balances; each request has a connection of its own then.
 
 Exit codes: 0 an answer came, 1 none came in time, or an HTTP status from 400 on (with --repeat: once), 2 it could not be asked.`
 
@@ -40,7 +40,7 @@ type getFlags struct {
 	concurrency int
 	output      outputFlag
 
-	whom bool // HOST:PORT alone
+	whom bool // no path
 }
 
 func toolGetCommand() *cobra.Command {
@@ -88,12 +88,12 @@ func (f *getFlags) parse(cmd *cobra.Command, target string) (err error) {
 		return errors.New("--repeat and --concurrency want a number from 1 on")
 	}
 	if !strings.Contains(target, "://") {
-		f.whom = !strings.Contains(target, "/")
 		target = "http://" + target
 	}
 	if f.URL, err = url.Parse(target); err != nil {
 		return err
 	}
+	f.whom = f.URL.Scheme == "http" && strings.Trim(f.URL.RequestURI(), "/") == ""
 	f.Header = http.Header{}
 	for _, h := range f.headers {
 		name, value, found := strings.Cut(h, ":")

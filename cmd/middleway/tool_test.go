@@ -143,6 +143,7 @@ func TestToolGet(t *testing.T) {
 		want string // a regular expression
 	}{
 		{"whom", []string{addr}, 0, `^asked from (127\.0\.0\.1:\d+), ` + addr + ` \(.*\) saw 127\.0\.0\.1:\d+, .*s\n$`},
+		{"whom by URL", []string{"http://" + addr + "/"}, 0, `^asked from .* saw 127`},
 		{"body", []string{"http://" + addr + "/hostname"}, 0, "^" + regexp.QuoteMeta(name) + "\n$"},
 		{"data", []string{"-d", "hello", addr + "/echo"}, 0, "^hello$"},
 		{"json", []string{"-o", "json", "http://" + addr + "/echo?msg=x"}, 0, `"status": 200,(.|\n)*"body": "x"`},
