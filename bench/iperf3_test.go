@@ -26,6 +26,8 @@ const (
 	// Rounds of 2.5 s until the answer is clear, at least and at most.
 	iperfMinRounds, iperfMaxRounds = 5, 12
 	iperfOthers                    = 0.10 // share of the processors that others may use
+	// A machine on which the first iperfBusyRounds do not count is busy.
+	iperfBusyRounds = 3
 	// iperfCongestion is what every kernel lets every namespace have as its default. iperf3 sets the control of a connection
 	// that is made already: on a machine whose default is bbr it would be paced all the same, at a third of the rate.
 	iperfCongestion = "reno"
@@ -60,7 +62,10 @@ func TestAgreesWithIperf3(t *testing.T) {
 	r := &race{t: t, pair: p, server: serveIperf3(t, p)}
 	before := r.iperf3()
 	var ratios []float64
-	for range iperfMaxRounds {
+	for i := range iperfMaxRounds {
+		if i >= iperfBusyRounds && len(ratios) == 0 {
+			break
+		}
 		ours, after := r.ours(), r.iperf3()
 		ratio := ours.rate / ((before.rate + after.rate) / 2)
 		others := max(before.others, ours.others, after.others)
@@ -75,11 +80,15 @@ func TestAgreesWithIperf3(t *testing.T) {
 		}
 	}
 	if len(ratios) < iperfMinRounds {
-		unable(t, "this machine is too busy: of %d rounds only %d had the processors for themselves, and %d are needed", iperfMaxRounds, len(ratios), iperfMinRounds)
+		unable(t, "this machine is too busy: only %d rounds had the processors for themselves, and %d are needed", len(ratios), iperfMinRounds)
 	}
-	if clear, yes := agrees(ratios); !yes {
-		low, high := medianInterval(ratios)
-		t.Errorf("our generator moves %.2f of what iperf3 moves (%.2f to %.2f, clear: %v), want 1 ± %.2f", Median(ratios), low, high, clear, iperfTolerance)
+	low, high := medianInterval(ratios)
+	switch clear, yes := agrees(ratios); {
+	case yes:
+	case clear:
+		t.Errorf("our generator moves %.2f of what iperf3 moves (%.2f to %.2f), want 1 ± %.2f", Median(ratios), low, high, iperfTolerance)
+	default:
+		unable(t, "this machine is too noisy: our generator moves something between %.2f and %.2f of what iperf3 moves", low, high)
 	}
 }
 
