@@ -1,6 +1,7 @@
 package up
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func become(what string, argv []string) error {
 	case withoutTUN:
 		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
 	case withoutRun:
-		err = unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_RDONLY, "mode=0755")
+		err = unix.Mount("tmpfs", cmp.Or(os.Getenv("XDG_RUNTIME_DIR"), "/run"), "tmpfs", unix.MS_RDONLY, "mode=0755")
 	}
 	if err != nil {
 		return err
