@@ -218,17 +218,20 @@ func echoUDP(t testing.TB, from dialler, to *lab.Namespace, addr netip.Addr, siz
 	got, want := make([]byte, 1<<16), make([]byte, 1<<16)
 	for _, size := range sizes {
 		fill(random, want[:size])
-		c.SetDeadline(time.Now().Add(2 * time.Second))
-		if _, err := c.Write(want[:size]); err != nil {
-			t.Fatalf("send %d bytes: %v", size, err)
-		}
-		n, err := c.Read(got)
-		if err != nil {
-			t.Fatalf("%d bytes to %v and back: %v", size, addr, err)
-		}
-		if string(got[:n]) != string(want[:size]) {
-			t.Fatalf("%d bytes to %v: other %d bytes came back", size, addr, n)
-		}
+		persist(t, func() error {
+			c.SetDeadline(time.Now().Add(2 * time.Second))
+			if _, err := c.Write(want[:size]); err != nil {
+				return fmt.Errorf("send %d bytes: %w", size, err)
+			}
+			n, err := c.Read(got)
+			if err != nil {
+				return fmt.Errorf("%d bytes to %v and back: %w", size, addr, err)
+			}
+			if string(got[:n]) != string(want[:size]) {
+				return fmt.Errorf("%d bytes to %v: other %d bytes came back", size, addr, n)
+			}
+			return nil
+		})
 	}
 }
 
