@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -258,7 +259,11 @@ func segmentsUDP(t testing.TB, from dialler, to *lab.Namespace, addr netip.Addr,
 	}
 	want := make([]byte, 40*size+(size+1)/2)
 	fill(rand.New(rand.NewPCG(13, 14)), want)
-	if _, err := c.Write(want); err != nil {
+	switch _, err := c.Write(want); {
+	case errors.Is(err, unix.EIO):
+		t.Logf("before Linux 6.11 UDP_SEGMENT needs a device that takes checksums over, which this one does not: %v", err)
+		return
+	case err != nil:
 		t.Fatalf("send segments of %d bytes: %v", size, err)
 	}
 	got := make([]byte, 1<<16)
