@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -55,7 +56,8 @@ func attachPod() (string, error) {
 	}
 	defer pod.Close()
 	dev, err := link.Open(link.Config{
-		Netns: pod.Path(), MTU: podMTU, Queues: stack.Workers(0), MaxSegments: 44, // what fits one train of that MTU
+		// Not by this process's number, which /proc may not know: whether it can be mounted anew is tried at the same time.
+		Netns: "/proc/self/fd/" + path.Base(pod.Path()), MTU: podMTU, Queues: stack.Workers(0), MaxSegments: 44, // what fits one train of that MTU
 		Addrs:    []netip.Addr{netip.MustParseAddr("10.244.1.2")},
 		Gateways: []netip.Addr{netip.MustParseAddr("10.244.1.1")},
 	})
