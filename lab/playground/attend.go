@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +38,11 @@ func (c *container) attend(p *lab.Process, since time.Time) (why string) {
 		c.terminate(p, c.timeLeft())
 	case u := <-found:
 		cancel()
+		select {
+		case <-p.Done(): // by itself, which is why a hook or a probe in it failed
+			return ""
+		default:
+		}
 		why = u.why
 		c.pod.event(fmt.Sprintf("container %s is ended: %s", c.spec.Name, why))
 		c.terminate(p, u.grace)
@@ -107,7 +113,7 @@ func (c *container) ask(ctx context.Context, p *lab.Process, name string, probe 
 	good, bad := int32(0), int32(0)
 	for {
 		err := c.probe(ctx, p, probe)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, os.ErrProcessDone) {
 			return
 		}
 		if err == nil {
@@ -231,7 +237,7 @@ func (c *container) untilDone(ctx context.Context, p *lab.Process, h *corev1.Lif
 		}
 	}()
 	err := c.hook(ctx, p, h)
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, os.ErrProcessDone) {
 		return nil // the container has ended
 	}
 	return err

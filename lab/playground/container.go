@@ -342,7 +342,7 @@ const selfPath = "/proc/self/exe"
 func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // what it left running has its output still
 		return 0
 	case !errors.As(err, &exit):
 		return exitCannotStart

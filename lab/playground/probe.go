@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,10 +70,20 @@ func (c *container) probeOnce(ctx context.Context, p *lab.Process, h *corev1.Pro
 // maxAnswer bounds what is read of an answer, in bytes, as kubelet does.
 const maxAnswer = 10 << 10
 
-// exec runs a command beside the container's own, and kills it when ctx ends.
+// exitKilled is the exit code of what SIGKILL has ended.
+const exitKilled = 128 + int(syscall.SIGKILL)
+
+// endWait bounds the wait for the end of a container that may be why something in it has ended.
+const endWait = time.Second
+
+// exec runs a command beside the container's own, and kills it when ctx ends. The error is os.ErrProcessDone if the container has
+// ended by itself meanwhile.
 func (c *container) exec(ctx context.Context, own *lab.Process, argv []string) error {
 	p := c.beside(own, argv)
 	if err := p.Start(); err != nil {
+		if failed := (*lab.StartError)(nil); !errors.As(err, &failed) && endsToo(ctx, own) {
+			return os.ErrProcessDone
+		}
 		return err
 	}
 	select {
@@ -84,11 +96,26 @@ func (c *container) exec(ctx context.Context, own *lab.Process, argv []string) e
 	if code == 0 {
 		return nil
 	}
+	if code == exitKilled && endsToo(ctx, own) {
+		return os.ErrProcessDone
+	}
 	err := fmt.Errorf("%s: exit code %d", argv[0], code)
 	if line := lastLine(p.Tail()); line != "" {
 		err = fmt.Errorf("%w: %s", err, line)
 	}
 	return err
+}
+
+// endsToo reports whether a container ends: the kernel kills all that runs beside its process 1 before the end of that is seen.
+func endsToo(ctx context.Context, own *lab.Process) bool {
+	select {
+	case <-own.Done():
+		return true
+	case <-ctx.Done():
+		return true
+	case <-time.After(endWait):
+		return false
+	}
 }
 
 // dial connects from the node's network namespace.

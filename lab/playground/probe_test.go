@@ -101,6 +101,7 @@ func TestProbe(t *testing.T) {
 		{"TCP, the node", "tcpSocket: {port: 8080, host: localhost}", ""},
 		{"exec", "exec: {command: [sh, -c, 'test $HOSTNAME = $(uname -n)']}", ""},
 		{"exec fails", "exec: {command: [sh, -c, 'echo why; exit 3']}", "sh: exit code 3: why"},
+		{"exec leaves something running", "timeoutSeconds: 20, exec: {command: [sh, -c, 'sleep 1000 & exit 0']}", ""},
 		{"exec hangs", "exec: {command: [sleep, '1000']}", "no answer within 1s"},
 		{"exec of nothing", "exec: {command: [no-such-program]}", "there is no program no-such-program"},
 		{"gRPC, no such server", "grpc: {port: 8080}", "HTTP/1.1"},
@@ -222,5 +223,22 @@ func TestPostStart(t *testing.T) {
 		if last := s.Containers[0].LastState; !strings.Contains(last.Message, want) {
 			t.Errorf("got %+v, want %s", last, want)
 		}
+	}
+}
+
+// A container that ends by itself has not ended by what ran in it at that moment: its own words say why.
+func TestEndsDuringHook(t *testing.T) {
+	r := run(t, spec("hook", "restartPolicy: Never", `containers: [{name: main, command: [sh, -c, 'sleep 0.3; echo own words; exit 3'],
+  lifecycle: {postStart: {exec: {command: [sleep, "1000"]}}}}]`),
+		spec("probe", "restartPolicy: Never", `containers: [{name: main, command: [sh, -c, 'sleep 0.3; echo own words; exit 3'],
+  livenessProbe: {exec: {command: [sleep, "1000"]}, failureThreshold: 1, timeoutSeconds: 60}}]`))
+	for _, name := range []string{"hook", "probe"} {
+		s := r.eventually(name+" has failed", name, func(s PodStatus) bool { return s.Phase == "Failed" })
+		if got := s.Reason(); got != "main: exit code 3: own words" {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	if log := r.log.String(); strings.Contains(log, "is ended") {
+		t.Errorf("got\n%s", log)
 	}
 }
