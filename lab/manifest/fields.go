@@ -89,7 +89,7 @@ var fields = map[string]treatment{
 	"spec.containers.env.valueFrom.resourceFieldRef": warned(noResources + ", and the variable is left out"),
 	"spec.containers.env.valueFrom.configMapKeyRef":  warned("there are no ConfigMaps, and the variable is left out; give it a value"),
 	"spec.containers.env.valueFrom.secretKeyRef":     warned("there are no Secrets, and the variable is left out; give it a value"),
-	"spec.containers.env.valueFrom.fileKeyRef":       warned("there are no volumes, and the variable is left out; give it a value"),
+	"spec.containers.env.valueFrom.fileKeyRef":       warned("no file is read for a variable, and it is left out; give it a value"),
 	"spec.containers.envFrom":                        warned("there are neither ConfigMaps nor Secrets; name the variables in env"),
 	"spec.containers.imagePullPolicy":                ignored("no image is pulled"),
 	"spec.containers.ports":                          ignored("every port is open, named or not"),
