@@ -131,11 +131,32 @@ func (s *Set) pod(file string, n *yaml.Node) error {
 	if err := d.pod.check(); err != nil {
 		return err
 	}
-	if g := d.pod.Spec.TerminationGracePeriodSeconds; g != nil && *g > MaxGrace {
-		const field = "spec.terminationGracePeriodSeconds"
-		s.warn(field, "%s, line %d: %s of %d is cut to %d", file, d.pod.lines[field], field, *g, MaxGrace)
-	}
+	s.warnOfGraces(d.pod)
 	return s.add(d.pod)
+}
+
+// warnOfGraces tells of grace periods that are cut to MaxGrace.
+func (s *Set) warnOfGraces(p *Pod) {
+	tell := func(subject, at string, grace *int64) {
+		if grace != nil && *grace > MaxGrace {
+			at += ".terminationGracePeriodSeconds"
+			s.warn(subject+".terminationGracePeriodSeconds", "%s, line %d: %s of %d is cut to %d", p.File, p.lines[at], at, *grace, MaxGrace)
+		}
+	}
+	ofProbes := func(list string, containers []corev1.Container) {
+		for i, c := range containers {
+			at := fmt.Sprintf("spec.%s[%d].", list, i)
+			if c.StartupProbe != nil {
+				tell("spec.containers.startupProbe", at+"startupProbe", c.StartupProbe.TerminationGracePeriodSeconds)
+			}
+			if c.LivenessProbe != nil {
+				tell("spec.containers.livenessProbe", at+"livenessProbe", c.LivenessProbe.TerminationGracePeriodSeconds)
+			}
+		}
+	}
+	tell("spec", "spec", p.Spec.TerminationGracePeriodSeconds)
+	ofProbes("initContainers", p.Spec.InitContainers)
+	ofProbes("containers", p.Spec.Containers)
 }
 
 // add refuses a second pod of one name.

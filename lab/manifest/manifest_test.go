@@ -61,6 +61,8 @@ func TestParse(t *testing.T) {
 			"  terminationGracePeriodSeconds: 30\n", []string{"default/web"}, nil},
 		{"what somebody wished for", web + "  hostPID: true\n  volumes: [{name: kube-api-access-x, projected: {sources: []}}, {name: data, hostPath: {path: /x}}]\n  terminationGracePeriodSeconds: 61\n", []string{"default/web"},
 			[]string{"spec.hostPID is not", "spec.volumes.hostPath is not", "line 12: spec.terminationGracePeriodSeconds of 61 is cut to 60"}},
+		{"what a probe waits for", web + "    livenessProbe: {grpc: {port: 1}, terminationGracePeriodSeconds: 61}\n    startupProbe: {grpc: {port: 1}, terminationGracePeriodSeconds: 60}\n", []string{"default/web"},
+			[]string{"line 10: spec.containers[0].livenessProbe.terminationGracePeriodSeconds of 61 is cut to 60"}},
 		{"empty field", edited("spec:", "spec:\n  tolerations:\n  nodeName: ~"), []string{"default/web"}, nil},
 		{"anchors and merges", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n" +
 			"  - &a\n    name: a\n    command: &c [serve]\n  - <<: *a\n    name: b\n    args: *c\n", []string{"default/web"}, nil},
