@@ -154,6 +154,7 @@ func (p *Pod) checkEnv(at string, e corev1.EnvVar) error {
 
 // Facts are what becomes known of a pod when it runs.
 type Facts struct {
+	UID      string
 	NodeName string
 	HostIP   string
 	PodIPs   []string
@@ -184,7 +185,7 @@ func (p *Pod) FieldValue(path string, f Facts) (string, bool) {
 	case "metadata.namespace":
 		return p.Namespace, true
 	case "metadata.uid":
-		return string(p.UID), true
+		return f.UID, true
 	case "spec.nodeName":
 		return f.NodeName, true
 	case "spec.serviceAccountName":

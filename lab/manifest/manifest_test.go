@@ -288,7 +288,7 @@ func TestExpand(t *testing.T) {
 }
 
 func TestCommand(t *testing.T) {
-	s, err := Parse("x.yaml", []byte(edited("name: web", "name: web\n  labels: {app: x}")+`    args: [$(IP), "$(URL)", $$(IP)]
+	s, err := Parse("x.yaml", []byte(edited("name: web", "name: web\n  uid: old\n  labels: {app: x}")+`    args: [$(IP), "$(URL)", $$(IP)]
     env:
     - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
     - {name: URL, value: "http://$(IP):$(PORT)"}
@@ -296,6 +296,7 @@ func TestCommand(t *testing.T) {
     - {name: SECRET, valueFrom: {secretKeyRef: {name: s, key: k}}}
     - {name: APP, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
     - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: ID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -304,11 +305,11 @@ func TestCommand(t *testing.T) {
 		t.Errorf("got warnings %q", s.Warnings)
 	}
 	p := s.Pods[0]
-	argv, env := p.Command(&p.Spec.Containers[0], Facts{NodeName: "node-1", PodIPs: []string{"10.244.1.2", "fd00:10:244:1::2"}})
+	argv, env := p.Command(&p.Spec.Containers[0], Facts{UID: "new", NodeName: "node-1", PodIPs: []string{"10.244.1.2", "fd00:10:244:1::2"}})
 	if diff := cmp.Diff([]string{"serve", "10.244.1.2", "http://10.244.1.2:$(PORT)", "$(IP)"}, argv); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	want := []string{"IP=10.244.1.2", "URL=http://10.244.1.2:$(PORT)", "PORT=80", "APP=x", "NODE=node-1"}
+	want := []string{"IP=10.244.1.2", "URL=http://10.244.1.2:$(PORT)", "PORT=80", "APP=x", "NODE=node-1", "ID=new"}
 	if diff := cmp.Diff(want, env); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}

@@ -37,10 +37,10 @@ func newNetwork(dir *directory, runDir string) (*network, error) {
 // runtimeConf is what a runtime tells the plugin of a pod.
 func runtimeConf(p *Pod) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
-		ContainerID: string(p.manifest.UID), NetNS: p.ns.Path(), IfName: "eth0",
+		ContainerID: p.uid, NetNS: p.ns.Path(), IfName: "eth0",
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.manifest.Namespace}, {"K8S_POD_NAME", p.manifest.Name},
-			{"K8S_POD_INFRA_CONTAINER_ID", string(p.manifest.UID)}, {"K8S_POD_UID", string(p.manifest.UID)},
+			{"K8S_POD_INFRA_CONTAINER_ID", p.uid}, {"K8S_POD_UID", p.uid},
 		},
 	}
 }

@@ -19,7 +19,7 @@ const (
 )
 
 func (p *Pod) join(names ...string) string {
-	return p.cluster.dir.join(append([]string{podsDir, string(p.manifest.UID)}, names...)...)
+	return p.cluster.dir.join(append([]string{podsDir, p.uid}, names...)...)
 }
 
 // makeFiles makes the pod's files and volumes. Its addresses must be known.

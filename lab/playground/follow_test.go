@@ -92,11 +92,16 @@ func TestFollowFailure(t *testing.T) {
 			}
 		}
 	}
-	wait("it says why", func(p *Pod) bool { return p != nil && p.Status().Message != "" })
+	var failed *Pod
+	wait("it says why", func(p *Pod) bool { failed = p; return p != nil && p.Status().Message != "" })
+	uid := failed.Status().UID
 	if err := os.Rename(socket+".away", socket); err != nil {
 		t.Fatal(err)
 	}
 	wait("it runs", func(p *Pod) bool { return p != nil && p.Status().Phase == "Running" })
+	if now := failed.Status().UID; now != uid {
+		t.Errorf("the pod that could not be attached: got UID %s, which was %s", now, uid)
+	}
 	c.reconciler.follow(nil)
 	wait("it is deleted", func(p *Pod) bool { return p == nil })
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/manifest"
@@ -23,7 +22,8 @@ import (
 type Pod struct {
 	cluster    *Cluster
 	node       *Node
-	manifest   *manifest.Pod
+	manifest   *manifest.Pod // may be that of an earlier pod, which could not be started
+	uid        string
 	ns         *lab.Namespace // the node's with hostNetwork
 	names      names
 	hostname   *lab.Hostname
@@ -44,8 +44,7 @@ type Pod struct {
 
 // newPod makes a pod's namespaces. Nothing runs before start.
 func newPod(c *Cluster, n *Node, m *manifest.Pod) (*Pod, error) {
-	p := &Pod{cluster: c, node: n, manifest: m, stop: make(chan struct{}), done: make(chan struct{})}
-	m.UID = newUID()
+	p := &Pod{cluster: c, node: n, manifest: m, uid: newUID(), stop: make(chan struct{}), done: make(chan struct{})}
 	if err := p.makeNamespaces(); err != nil {
 		return nil, errors.Join(err, p.closeNamespaces())
 	}
@@ -92,11 +91,11 @@ func (p *Pod) makeContainers() {
 }
 
 // newUID returns a random UUID (RFC 9562, section 5.4).
-func newUID() types.UID {
+func newUID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:]))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // Namespace is the network namespace in which the pod's containers run.
@@ -248,7 +247,7 @@ func (p *Pod) setProblem(s string) {
 
 // facts are what the pod's variables may ask for.
 func (p *Pod) facts() manifest.Facts {
-	f := manifest.Facts{NodeName: p.node.Name(), HostIP: p.node.Addresses()[0].String()}
+	f := manifest.Facts{UID: p.uid, NodeName: p.node.Name(), HostIP: p.node.Addresses()[0].String()}
 	for _, a := range p.Addrs() {
 		f.PodIPs = append(f.PodIPs, a.String())
 	}
@@ -295,7 +294,7 @@ func (p *Pod) event(what string) {
 // Status returns what the pod is like now.
 func (p *Pod) Status() PodStatus {
 	s := PodStatus{
-		Namespace: p.manifest.Namespace, Name: p.manifest.Name, UID: string(p.manifest.UID), Node: p.node.Name(),
+		Namespace: p.manifest.Namespace, Name: p.manifest.Name, UID: p.uid, Node: p.node.Name(),
 		HostNetwork: p.manifest.Spec.HostNetwork, IPs: []netip.Addr{},
 	}
 	p.mu.Lock()
