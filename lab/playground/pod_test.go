@@ -224,8 +224,8 @@ func TestSidecar(t *testing.T) {
 containers:
 - {name: main, command: [sh, -c, 'cat /srv/middleway/up; until test -e /srv/middleway/go; do sleep 0.05; done'], `+mounts+`}
 `))
-	s := r.eventually("it runs", "job", func(s PodStatus) bool { return s.Status == "Running" })
-	if ready, of := s.ReadyContainers(); ready != 2 || of != 2 || s.Restarts() != 1 || s.InitContainers[0].LastState.ExitCode != 7 {
+	s := r.eventually("it is ready", "job", func(s PodStatus) bool { ready, _ := s.ReadyContainers(); return ready == 2 })
+	if _, of := s.ReadyContainers(); of != 2 || s.Status != "Running" || s.Restarts() != 1 || s.InitContainers[0].LastState.ExitCode != 7 {
 		t.Errorf("got %+v", s)
 	}
 	r.sh("job", "touch /srv/middleway/go")
