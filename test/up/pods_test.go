@@ -84,9 +84,9 @@ func TestPodsInTrouble(t *testing.T) {
 			if last == nil || last.ExitCode != 137 || last.Reason != "Error" || !strings.HasPrefix(last.Message, "exit code 137: liveness probe failed: ") {
 				t.Errorf("got %+v", last)
 			}
-			if out := p.must("status"); !strings.Contains(out, "default/crashes   0/1    CrashLoopBackOff  node-1") {
-				t.Errorf("got\n%s", out)
-			}
+			p.eventually("status shows how it crashes", func() bool { // between two runs
+				return strings.Contains(p.must("status"), "default/crashes   0/1    CrashLoopBackOff  node-1")
+			})
 			if out := p.must("exec", "well", "--", "sh", "-c", "uname -n; tail -n 1 /etc/hosts | cut -f 2"); out != "front\nfront\n" {
 				t.Errorf("got %q", out)
 			}
