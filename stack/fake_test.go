@@ -50,6 +50,7 @@ type fakePort struct {
 	parsed  packet.Parsed
 	pending []*packet.Buffer
 	taps    tap.Writers
+	midway  bool // Tap was called between Send and Flush
 
 	mu   sync.Mutex
 	sent []sent
@@ -101,7 +102,9 @@ func (p *fakePort) MTU(netip.Addr) int { return testMTU }
 
 func (p *fakePort) Drops() *packet.Drops { return &p.drops }
 
-func (p *fakePort) Tap(ws tap.Writers) { p.taps = ws }
+func (p *fakePort) Tap(ws tap.Writers) {
+	p.taps, p.midway = ws, p.midway || len(p.pending) > 0
+}
 
 // fakeNode keeps what is delivered to the node.
 type fakeNode struct {

@@ -86,6 +86,9 @@ func (s *Stack) Attached() (all []Attached) {
 
 // useTaps makes the forwarder write to taps. It is called between two batches, or two parts of one.
 func (f *forwarder) useTaps(t *taps) {
+	if f.port != nil {
+		f.port.Flush() // what is pending is the old taps' to be told of
+	}
 	f.taps.Publish()
 	f.tapped, f.taps = t, nil
 	if t != nil {
@@ -158,9 +161,12 @@ func (f *forwarder) noteLate(b []byte) {
 
 // noteLostFragment notes a fragment that waited in vain. Any goroutine may call it.
 func (s *Stack) noteLostFragment(b []byte, r packet.DropReason) {
+	if s.taps.Load() == nil {
+		return // without the lock, for which all workers would wait
+	}
 	s.fragmentsMu.Lock()
 	defer s.fragmentsMu.Unlock()
-	t := s.taps.Load()
+	t := s.taps.Load() // setTapsLocked waits for the lock after it has set others
 	if t == nil {
 		return
 	}

@@ -298,6 +298,26 @@ func TestTaps(t *testing.T) {
 	}
 }
 
+// A port has sent what it was given before others look on: it counts its datagrams from there.
+func TestTapFlushes(t *testing.T) {
+	d := bareBed(t, 1)
+	w := d.workers[0]
+	att := d.tables.Load().attachments[d.idA]
+	send := func() {
+		b := w.pool.Get()
+		b.SetFrame(copy(b.Space(), packettest.Packet{Src: podA, Dst: farPod}.Frame()))
+		w.fromPod(att, b)
+	}
+	w.begin()
+	send()
+	watched := d.Tap(tap.Config{})
+	send()
+	d.Untap(watched)
+	if port := d.ports[0]; len(port.sent) != 2 || port.midway {
+		t.Errorf("%d packets sent, want 2; taps changed while some were pending: %v", len(port.sent), port.midway)
+	}
+}
+
 // Nobody looks on, or somebody does: no packet allocates.
 func TestTapAllocs(t *testing.T) {
 	for _, watchers := range []int{0, 1, 2} {
