@@ -194,6 +194,42 @@ func TestDaemonDies(t *testing.T) {
 	}
 }
 
+// A daemon that says nothing any more holds up the packets of others for a moment only.
+func TestDaemonStalls(t *testing.T) {
+	one, first := newDaemon(t, "node-1", "default/web-0")
+	two, second := newDaemon(t, "node-2", "default/web-0")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	shown := &signal{Sink: NewText(io.Discard), shown: make(chan struct{})}
+	go func() {
+		two.Send(&Message{Mark: start})
+		one.Send(&Message{Record: syn(1000)})
+		select {
+		case <-shown.shown:
+		case <-time.After(time.Minute):
+			t.Error("the packet of the other node is held up")
+		}
+		cancel()
+		go one.end(nil)
+		two.end(nil)
+	}()
+	totals, err := Merge(ctx, []*Stream{first, second}, shown, Options{})
+	if err != nil || totals.Records != 1 {
+		t.Errorf("got %+v, %v", totals, err)
+	}
+}
+
+// signal tells when a record is shown.
+type signal struct {
+	Sink
+	shown chan struct{}
+}
+
+func (s *signal) Record(r *Record) error {
+	close(s.shown)
+	return s.Sink.Record(r)
+}
+
 // A sink that takes no more ends the capture.
 func TestSinkFails(t *testing.T) {
 	one, stream := newDaemon(t, "node-1", "default/web-0")

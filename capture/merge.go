@@ -45,6 +45,10 @@ const slack = 50 * time.Millisecond
 // flushEvery is how long what was captured waits to be shown.
 const flushEvery = 100 * time.Millisecond
 
+// patience is for how many times flushEvery others' records wait for a node that says nothing any more: one whose daemon is
+// stopped, or has no time. A time counts if everything that came was taken, so that a slow sink makes no node silent.
+const patience = 20
+
 // stopWait bounds how long daemons have to end a capture in order.
 const stopWait = 3 * time.Second
 
@@ -58,7 +62,7 @@ type arrived struct {
 // Merge hands the records of all streams to the sink, by their times, until ctx ends, all nodes have ended or the options' bounds are
 // reached. It ends the streams.
 func Merge(ctx context.Context, streams []*Stream, sink Sink, o Options) (Totals, error) {
-	m := &merger{sink: sink, options: o, marks: map[*Stream]time.Time{}}
+	m := &merger{sink: sink, options: o, marks: map[*Stream]time.Time{}, silent: map[*Stream]int{}}
 	if m.options.Problem == nil {
 		m.options.Problem = func(error) {}
 	}
@@ -93,7 +97,7 @@ func (s *Stream) pass(to chan<- arrived, over <-chan struct{}) {
 	}
 }
 
-// maxWaiting bounds the records that wait for those of a node that says nothing any more.
+// maxWaiting bounds the records that wait for those of other nodes.
 const maxWaiting = 1 << 16
 
 // ended is a node that ended.
@@ -111,6 +115,7 @@ type merger struct {
 	came    uint64
 	ended   []ended
 	marks   map[*Stream]time.Time // of those that have not ended
+	silent  map[*Stream]int       // times that it said nothing
 }
 
 func (m *merger) run(ctx context.Context, streams []*Stream, messages <-chan arrived) error {
@@ -135,7 +140,12 @@ func (m *merger) run(ctx context.Context, streams []*Stream, messages <-chan arr
 		case a := <-messages:
 			err = m.take(a)
 		case <-tick.C:
-			if err = m.release(m.oldest().Add(-slack)); err == nil {
+			if len(messages) == 0 {
+				for s := range m.marks {
+					m.silent[s]++
+				}
+			}
+			if err = m.release(m.oldest()); err == nil {
 				err = m.sink.Flush()
 			}
 		case <-done:
@@ -186,6 +196,7 @@ func (m *merger) full() bool { return m.options.Count > 0 && m.totals.Records >=
 // take takes a message.
 func (m *merger) take(a arrived) error {
 	node := a.from.Start.Node
+	m.silent[a.from] = 0
 	switch {
 	case a.err != nil:
 		delete(m.marks, a.from)
@@ -214,11 +225,14 @@ func (m *merger) take(a arrived) error {
 	return nil
 }
 
-// oldest returns up to when all records are here.
+// oldest returns up to when all records are here, but for those of nodes that say nothing any more; the zero time if no node does.
 func (m *merger) oldest() (t time.Time) {
 	first := true
-	for _, mark := range m.marks {
-		if first || mark.Before(t) {
+	for s, mark := range m.marks {
+		if m.silent[s] > patience {
+			continue
+		}
+		if mark = mark.Add(-slack); first || mark.Before(t) {
 			t, first = mark, false
 		}
 	}
