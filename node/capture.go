@@ -314,8 +314,22 @@ func (c *nodeCapture) lost(t *tap.Tap) map[string]uint64 {
 	return lost
 }
 
+// startWait bounds how long a daemon has to begin a capture.
+var startWait = 10 * time.Second
+
 // Capture asks the daemon of a run directory for what it sees from now on.
 func Capture(ctx context.Context, runDir string, req capture.Request) (*capture.Stream, error) {
+	starting, started := context.WithTimeout(ctx, startWait)
+	defer started()
+	s, err := startCapture(starting, runDir, req)
+	if err != nil && ctx.Err() == nil && starting.Err() != nil {
+		return nil, fmt.Errorf("the daemon in %s has not begun a capture within %v; is it stopped, or the machine very busy?", runDir, startWait)
+	}
+	return s, err
+}
+
+// startCapture returns when the daemon has begun. From then on the capture does not end with ctx.
+func startCapture(ctx context.Context, runDir string, req capture.Request) (*capture.Stream, error) {
 	if err := CheckRunDir(runDir); err != nil {
 		return nil, err
 	}
@@ -327,7 +341,10 @@ func Capture(ctx context.Context, runDir string, req capture.Request) (*capture.
 	// The body goes on until the capture is to end, and the answer until it has ended.
 	rest, end := io.Pipe()
 	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	connected := context.AfterFunc(ctx, cancel)
+	connected := context.AfterFunc(ctx, func() {
+		cancel()
+		_ = end.Close() // http.Client waits for who sends the body, who waits for its end
+	})
 	defer connected()
 	post, err := http.NewRequestWithContext(under, http.MethodPost, "http://node/capture", io.MultiReader(bytes.NewReader(append(line, '\n')), rest))
 	if err != nil {
@@ -337,7 +354,7 @@ func Capture(ctx context.Context, runDir string, req capture.Request) (*capture.
 	resp, err := ask(filepath.Join(runDir, socketName), post)
 	if err != nil {
 		cancel()
-		return nil, err
+		return nil, errors.Join(err, end.Close())
 	}
 	closeAll := func() error {
 		cancel()
