@@ -170,12 +170,15 @@ func (m *meter) join(r *Result, i, j int) {
 	}
 }
 
+// errNothing is the error of a test in whose time the server received nothing, or no request was answered.
+var errNothing = errors.New("nothing arrived")
+
 // result returns what was measured in all.
 func (m *meter) result() (r Result, err error) {
 	r.addTimes(&m.all, m.unanswered)
 	m.join(&r, 0, len(m.plan)-1)
 	if r.Bytes == 0 && r.Requests == 0 && m.test.Kind != UDP { // of datagrams all may be lost
-		return r, errors.New("nothing arrived")
+		return r, errNothing
 	}
 	return r, nil
 }
