@@ -66,6 +66,13 @@ func syntaxError(file string, b []byte, err error) error {
 	return e
 }
 
+// coreKinds are the kinds of the version v1 besides Pod, https://kubernetes.io/docs/reference/kubernetes-api/. A word that is none of
+// them is a slip, which is not to remove the pod that it was.
+var coreKinds = []string{
+	"Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange", "Namespace", "Node", "PersistentVolume",
+	"PersistentVolumeClaim", "PodTemplate", "ReplicationController", "ResourceQuota", "Secret", "Service", "ServiceAccount",
+}
+
 // maxNested bounds lists within lists.
 const maxNested = 4
 
@@ -87,6 +94,8 @@ func (s *Set) object(file string, n *yaml.Node, depth int) error {
 		return s.pod(file, n)
 	case kind == "List" || kind == "PodList":
 		return s.list(file, n, depth)
+	case version == "v1" && !slices.Contains(coreKinds, strings.TrimSuffix(kind, "List")):
+		return &Error{File: file, Line: field(n, "kind").Line, Field: "kind", Problem: fmt.Sprintf("Kubernetes has no %s in v1; write Pod for a pod", kind)}
 	}
 	if !slices.Contains(s.others, kind) {
 		s.others = append(s.others, kind)
