@@ -321,7 +321,11 @@ func (f *captureFlags) started(streams []*capture.Stream) string {
 		interfaces += len(s.Start.Interfaces)
 		nodes = append(nodes, s.Start.Node)
 	}
-	s := fmt.Sprintf("capturing at %d interfaces of %s", interfaces, strings.Join(nodes, ", "))
+	noun := "interfaces"
+	if interfaces == 1 {
+		noun = "interface"
+	}
+	s := fmt.Sprintf("capturing at %d %s of %s", interfaces, noun, strings.Join(nodes, ", "))
 	if f.file != "" && f.file != "-" {
 		s += ", to " + f.file
 	}

@@ -11,6 +11,23 @@ import (
 	"github.com/middleway-net/middleway/lab/playground"
 )
 
+func TestCaptureStarted(t *testing.T) {
+	stream := func(node string, interfaces int) *capture.Stream {
+		return &capture.Stream{Start: capture.Start{Node: node, Interfaces: make([]capture.Interface, interfaces)}}
+	}
+	for _, tt := range []struct {
+		streams []*capture.Stream
+		want    string
+	}{
+		{[]*capture.Stream{stream("node-1", 1)}, "capturing at 1 interface of node-1; Ctrl-C ends it"},
+		{[]*capture.Stream{stream("node-1", 1), stream("node-2", 2)}, "capturing at 3 interfaces of node-1, node-2; Ctrl-C ends it"},
+	} {
+		if got := new(captureFlags).started(tt.streams); got != tt.want {
+			t.Errorf("got %s, want %s", got, tt.want)
+		}
+	}
+}
+
 func TestCaptureRequest(t *testing.T) {
 	f := captureFlags{
 		hosts: []string{"10.244.1.2", "10.244.9.9/16", "fd00::1", "::ffff:10.0.0.1"}, protos: []string{"TCP", "icmp6", "200"}, ports: []uint{80, 65535},

@@ -19,7 +19,8 @@ import (
 
 const upHelp = `Makes a cluster on this machine: every node a network namespace with a daemon of its own, and pods from ordinary
 Kubernetes manifests. A pod's command runs in the pod's namespaces, with this machine's files in place of an image; so a
-container needs a command, unless its image is nginx, httpd, busybox, agnhost, curl or pause, which have stand-ins. The CNI plugin attaches the pods; it is this program under another name.
+container needs a command, unless its image is nginx, httpd, busybox, agnhost, curl or pause, which have stand-ins. The CNI
+plugin attaches the pods; it is this program under another name.
 
 Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
 else pods are spread. Files and directories of -f are followed while the cluster runs: pods are added, replaced and deleted with them,
