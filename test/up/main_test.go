@@ -54,7 +54,10 @@ func TestMain(m *testing.M) {
 
 // become replaces this process by a program on a machine that lacks something. What is mounted over needs a mount namespace.
 func become(what string, argv []string) error {
-	var err error
+	f, err := os.Open(argv[0]) // it may lie below what is mounted over
+	if err != nil {
+		return err
+	}
 	switch what {
 	case withoutIPv6:
 		return seccomp.WithoutIPv6(argv...)
@@ -68,7 +71,7 @@ func become(what string, argv []string) error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(argv[0], argv, os.Environ())
+	return syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), argv, os.Environ())
 }
 
 // What a machine lacks.
