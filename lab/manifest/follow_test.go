@@ -161,8 +161,9 @@ func TestFollowSettles(t *testing.T) {
 	if _, news := g.after(absence / 2); news {
 		t.Fatal("a file that was renamed away was taken for removed at once")
 	}
+	g.write("a.yaml~", pod("a", "x")+pod("b", "x"))
 	g.must(os.Rename(g.path("a.yaml~"), g.path("a.yaml")))
-	g.check(g.settled(), nil, "a x", "b y")
+	g.check(g.settled(), nil, "a x", "b x")
 	g.write("new", pod("a", "z"))
 	g.must(os.Rename(g.path("new"), g.path("a.yaml")))
 	g.check(g.settled(), nil, "a z")
