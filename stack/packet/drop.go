@@ -51,6 +51,14 @@ const (
 	DropNoRoute
 	// DropNoPod: the destination lies in this node's range, and no pod has it.
 	DropNoPod
+	// DropNoService: the destination lies in a range of Services, and no Service has it.
+	DropNoService
+	// DropServicePort: the Service at the destination has no such port; the source is refused.
+	DropServicePort
+	// DropNoBackend: no endpoint of the Service is usable; the source is refused.
+	DropNoBackend
+	// DropNoLocalBackend: endpoints of the Service are usable, but its traffic policy is Local and none is on this node.
+	DropNoLocalBackend
 	// DropTransit: a peer sent a packet that would leave through the tunnel again.
 	DropTransit
 	// DropTranslate: addresses that would have to be translated, and cannot be: every port is taken, or the protocol forbids it.
@@ -86,6 +94,10 @@ var dropNames = [numDropReasons]string{
 	DropTTL:             "ttl",
 	DropNoRoute:         "no-route",
 	DropNoPod:           "no-pod",
+	DropNoService:       "no-service",
+	DropServicePort:     "service-port",
+	DropNoBackend:       "no-backend",
+	DropNoLocalBackend:  "no-local-backend",
 	DropTransit:         "transit",
 	DropTranslate:       "translate",
 	DropTooBig:          "too-big",

@@ -1,0 +1,119 @@
+// Package object holds Kubernetes' objects stripped to the fields that a node needs, and converts them at the edge: a Service of
+// 2 kB of JSON becomes 200 bytes, and what lies in memory on every node is only that.
+//
+// Every source of objects (package k8s) converts as they arrive; the Compile functions (k8s/services, k8s/nodes) read nothing
+// else.
+package object
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Key names an object within its kind. Objects without a namespace leave it empty.
+type Key struct{ Namespace, Name string }
+
+// String returns "namespace/name", or the name alone.
+func (k Key) String() string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + "/" + k.Name
+}
+
+// Protocol is an IP protocol number, as package stack/packet has it.
+type Protocol uint8
+
+// The protocols of Services.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// Service is a Service (core/v1).
+type Service struct {
+	Key
+	// ClusterIPs are its virtual addresses, at most one of each family; none for headless ones and ExternalName.
+	ClusterIPs []netip.Addr
+	// Headless: its clusterIP is None.
+	Headless bool
+	// ExternalName is the name that a Service of that type stands for; "" for others.
+	ExternalName string
+	Ports        []ServicePort
+	// Affinity is how long a client stays with its backend (sessionAffinity ClientIP); 0: not at all.
+	Affinity time.Duration
+	// InternalLocal and ExternalLocal: internalTrafficPolicy and externalTrafficPolicy are Local.
+	InternalLocal, ExternalLocal bool
+	// ProxyName is the label service.kubernetes.io/service-proxy-name: another proxy serves it.
+	ProxyName string
+	// Scheduler is the annotation middleway.net/scheduler, which chooses among backends; "" is random.
+	Scheduler string
+}
+
+// ServicePort is one port of a Service.
+type ServicePort struct {
+	Name     string // "" if it is the only one
+	Protocol Protocol
+	Port     uint16
+	NodePort uint16 // 0 if it has none
+}
+
+// EndpointSlice is an EndpointSlice (discovery/v1).
+type EndpointSlice struct {
+	Key
+	// Service is the Service that it belongs to, of the same namespace: the label kubernetes.io/service-name.
+	Service   string
+	Ports     []EndpointPort
+	Endpoints []Endpoint
+	// ProxyName and Headless are the labels service.kubernetes.io/service-proxy-name, and whether it has …/headless.
+	ProxyName string
+	Headless  bool
+}
+
+// EndpointPort is a port of all endpoints of a slice.
+type EndpointPort struct {
+	Name     string
+	Protocol Protocol
+	Port     uint16
+}
+
+// Endpoint is one member of a slice. Conditions that the object does not tell have the values of the API's comments: ready and
+// serving are true, terminating is false.
+type Endpoint struct {
+	Addr     netip.Addr // the first of its addresses: all of them are fungible
+	Hostname string     // "" if none was set
+	Node     string     // "" if not told
+	Pod      string     // name of the pod behind it, of the slice's namespace; "" if it is none
+	Ready    bool
+	Serving  bool
+	// Terminating: its pod has been asked to end.
+	Terminating bool
+	// ForZones and ForNodes are hints: the zones and nodes whose clients it is for (KEP-2433, KEP-3015).
+	ForZones, ForNodes []string
+}
+
+// Node is a Node (core/v1).
+type Node struct {
+	Name     string
+	PodCIDRs []netip.Prefix
+	// Addresses are those of type InternalIP, then those of type ExternalIP.
+	Addresses []netip.Addr
+	// Zone is the label topology.kubernetes.io/zone.
+	Zone string
+	// Annotations are those that begin with flannel.alpha.coreos.com/ or middleway.net/.
+	Annotations map[string]string
+}
+
+// Pod is a Pod (core/v1).
+type Pod struct {
+	Key
+	Addrs       []netip.Addr
+	Node        string
+	HostNetwork bool
+	// Ended: its phase is Succeeded or Failed. Its addresses may be another pod's by now.
+	Ended bool
+}
+
+// Namespace is a Namespace (core/v1).
+type Namespace struct{ Name string }
