@@ -20,9 +20,7 @@ var leftOut = []struct{ tests, why string }{
 	{"TestPathMTU TestPathMTUOnTheWay TestHello TestNoTrains TestRouteRefusesTrains", "sit out the intervals in which nodes ask each other"},
 	{"TestFaults TestWorkers TestManyConnections TestMalformedFromWire TestLogsOfAMillionLines", "move more than so slow a machine does in a minute"},
 	{"TestKills TestConcurrentAdds TestInterruptedStart TestForeground TestCrash TestHangingDaemon TestOrdinaryUser", "start hundreds of processes, or the same tests once more"},
-	{"TestRun TestRunText TestRunBroken TestDemoWithoutDaemon", "are the demo, which runs by itself"},
-	{"TestSidecar TestPodEnds TestLiveness", "give containers a second for what takes one there"},
-	{"TestContradictionsFromPod", "hands the kernel super-packets that contradict themselves, over which Linux 6.1 in user mode was seen to stand still"},
+	{"TestRun TestRunText TestRunBroken", "are the demo, which runs by itself"},
 }
 
 // leftOutPattern is what go test -skip takes.
