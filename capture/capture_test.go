@@ -30,12 +30,12 @@ func syn(ms int) *Record {
 
 func TestComment(t *testing.T) {
 	for want, r := range map[string]Record{
-		"forwarded to pod default/db-0; route 10.244.1.3/32; tcp a -> b": {Verdict: Forwarded, Packets: 1, To: "pod default/db-0", Rule: "route 10.244.1.3/32", Flow: "tcp a -> b"},
-		"forwarded to the host in 3 pieces; udp a -> b; as udp c -> b":   {Verdict: Forwarded, Packets: 3, To: "the host", Flow: "udp a -> b", As: "udp c -> b"},
-		"dropped: ttl; answered: time exceeded; udp a -> b":              {Verdict: Dropped, Packets: 1, Reason: "ttl", Answer: "time exceeded", Flow: "udp a -> b"},
-		"dropped: device, 2 pieces":                                      {Verdict: Dropped, Packets: 2, Reason: "device"},
-		"held; udp a -> b":                                               {Verdict: Held, Flow: "udp a -> b"},
-		"taken":                                                          {Verdict: Taken},
+		"forwarded to pod default/db-0; route 10.244.1.3/32; tcp a -> b":                                {Verdict: Forwarded, Packets: 1, To: "pod default/db-0", Rule: "route 10.244.1.3/32", Flow: "tcp a -> b"},
+		"forwarded to the host in 3 pieces; udp a -> b; as udp c -> b":                                  {Verdict: Forwarded, Packets: 3, To: "the host", Flow: "udp a -> b", As: "udp c -> b"},
+		"dropped: ttl; answered: time exceeded; udp a -> b":                                             {Verdict: Dropped, Packets: 1, Reason: "ttl", Answer: "time exceeded", Flow: "udp a -> b"},
+		"dropped: device, 2 pieces":                                                                     {Verdict: Dropped, Packets: 2, Reason: "device"},
+		"held; udp a -> b":                                                                              {Verdict: Held, Flow: "udp a -> b"},
+		"taken; path check of peer node-2 (192.168.254.12)":                                             {Verdict: Taken, Message: "path check of peer node-2 (192.168.254.12)"},
 		"sent, from peer node-2 (192.168.254.12); tcp a -> b; super-packet of 3 × 1400 bytes; and more": {Verdict: Sent, From: "peer node-2 (192.168.254.12)", Flow: "tcp a -> b", Notes: []string{"super-packet of 3 × 1400 bytes", "and more"}},
 	} {
 		if got := r.Comment(); got != want {
@@ -252,16 +252,18 @@ func TestLines(t *testing.T) {
 	r := syn(1)
 	r.Node, r.Time = "node-1", r.Time.Local()
 	var text, objects bytes.Buffer
+	message := Record{Time: r.Time, Node: "node-1", Interface: "tunnel", Direction: In, Verdict: Taken, Message: "path check of peer node-2 (192.168.254.12)", Length: 110}
 	for _, sink := range []Sink{NewText(&text), NewJSON(&objects)} {
 		evil := *r
 		evil.Interface, evil.Verdict, evil.Packets, evil.Reason, evil.Flow, evil.Flags, evil.To = "tunnel", Dropped, 1, "not-vxlan", "", "", "\x1b[2J"
-		if err := errors.Join(sink.Start(&Start{}), sink.Names(nil), sink.Record(r), sink.Record(&evil), sink.End("node-1", nil), sink.Flush()); err != nil {
+		if err := errors.Join(sink.Start(&Start{}), sink.Names(nil), sink.Record(r), sink.Record(&evil), sink.Record(&message), sink.End("node-1", nil), sink.Flush()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	at := r.Time.Format("15:04:05.000000")
 	want := at + ` node-1/default/web-0 in  tcp 10.244.1.2:1 -> 10.244.1.3:5432 [S], 60 bytes: forwarded to pod default/db-0; route 10.244.1.3/32
 ` + at + ` node-1/tunnel in  unreadable, 60 bytes: dropped: not-vxlan; route 10.244.1.3/32
+` + at + ` node-1/tunnel in  path check of peer node-2 (192.168.254.12), 110 bytes: taken
 `
 	if diff := cmp.Diff(want, text.String()); diff != "" {
 		t.Error(diff)

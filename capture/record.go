@@ -31,6 +31,8 @@ type Record struct {
 	// Flow is the packet's, and As the one as which it leaves, if that is another one.
 	Flow string `json:"flow,omitempty"`
 	As   string `json:"as,omitempty"`
+	// Message is what it is where it is no packet of a pod: a message between nodes.
+	Message string `json:"message,omitempty"`
 	// Flags are TCP's, as in tcpdump.
 	Flags string `json:"flags,omitempty"`
 	// Notes are what else is to be known.
@@ -60,7 +62,7 @@ const (
 //	dropped: REASON, N pieces               N times
 //	held | taken | sent, from PLACE         not counted
 //
-// Then follow the answer, the rule, the flow and the notes, as far as there are any.
+// Then follow the answer, the rule, the flow or the message, and the notes, as far as there are any.
 func (r *Record) Comment() string {
 	parts := []string{r.verdict()}
 	add := func(name, value string) {
@@ -72,6 +74,7 @@ func (r *Record) Comment() string {
 	add("", r.Rule)
 	add("", r.Flow)
 	add("as ", r.As)
+	add("", r.Message)
 	for _, n := range r.Notes {
 		add("", n)
 	}

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,15 +23,12 @@ func (t *Text) Names([]Name) error { return nil }
 
 // Record writes a line: time of day, interface, direction, flow, TCP flags, length, and the comment without the flow.
 func (t *Text) Record(r *Record) error {
-	what := r.Flow
-	if what == "" {
-		what = "unreadable"
-	}
+	what := cmp.Or(r.Flow, r.Message, "unreadable")
 	if r.Flags != "" {
 		what += " [" + r.Flags + "]"
 	}
 	short := *r
-	short.Flow = ""
+	short.Flow, short.Message = "", ""
 	line := fmt.Sprintf("%s %s/%s %-3s %s, %d bytes: %s",
 		r.Time.Local().Format("15:04:05.000000"), r.Node, r.Interface, r.Direction, what, r.Length, short.Comment())
 	_, err := fmt.Fprintln(t.w, printable(line))

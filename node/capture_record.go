@@ -33,6 +33,9 @@ func (c *nodeCapture) describe(r *tap.Record, data []byte) {
 	if r.Route.IsValid() {
 		d.Rule = "route " + r.Route.String()
 	}
+	if r.Message {
+		d.Message = "path check of " + c.peerName(r.At.Peer)
+	}
 	if r.Version != 0 {
 		d.Flow = flowOf(&r.Flow, r.HasPorts)
 		if r.Translated {

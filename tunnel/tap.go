@@ -32,11 +32,13 @@ func (p *Port) Tap(ws tap.Writers) { p.taps = ws }
 func (p *Port) noteReceived(data []byte, from netip.AddrPort) {
 	s := &p.seen
 	s.parsed = packet.Parsed{}
-	if vxlan.Decode(data, &s.header) == nil && s.header.Type != vxlan.EtherTypeLocal {
+	readable := vxlan.Decode(data, &s.header) == nil
+	message := readable && s.header.Type == vxlan.EtherTypeLocal
+	if readable && !message {
 		_ = packet.Parse(data[vxlan.Overhead:], &s.parsed) // open says why it is dropped
 	}
 	head := s.encodeOuter(from, p.conn.Local(), p.outer, len(data))
-	p.taps.Enter(tap.Place{Layer: tap.Tunnel, Peer: from.Addr()}, tap.Packet{P: &s.parsed, Head: head, Body: data})
+	p.taps.Enter(tap.Place{Layer: tap.Tunnel, Peer: from.Addr()}, tap.Packet{P: &s.parsed, Head: head, Body: data, Message: message})
 }
 
 // noteSent notes a datagram of two parts, with a packet or a segment of one whose headers are parsed.

@@ -8,6 +8,7 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
 	"github.com/middleway-net/middleway/stack/tap"
+	"github.com/middleway-net/middleway/tunnel/hello"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
@@ -123,6 +124,31 @@ func TestTapDrops(t *testing.T) {
 		t.Errorf("%d counted and %d noted, want 5", got, len(out))
 	}
 	one.Port(0).lanes = nil // are closed
+}
+
+// A message between nodes is noted as one, whether it is taken or dropped, and has no flow.
+func TestTapMessage(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hello bool
+		want  tap.Verdict
+	}{"taken": {true, tap.Taken}, "of a peer that says none": {false, tap.Dropped}} {
+		t.Run(name, func(t *testing.T) {
+			one, two := pair(t, func(p *Peer) { p.Hello = tt.hello })
+			received := lookOn(two)
+			h, err := newHerald(one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.conn.Close()
+			m := hello.Message{Version: hello.Version, Kind: hello.Answer, MTU: innerMTU, Length: hello.HeaderLen}
+			h.send(one.peers.Load().byAddr[node2], m, nil)
+			receive(t, two, 1)
+			in := received()
+			if len(in) != 1 || !in[0].Message || in[0].Verdict != tt.want || in[0].Version != 0 {
+				t.Errorf("got %+v", in)
+			}
+		})
+	}
 }
 
 // The outer headers of either family, and what they leave out.

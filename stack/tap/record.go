@@ -89,8 +89,8 @@ type Record struct {
 	// Answer is the ICMP error that the source was told; 0 if none.
 	Answer uint8
 	// Error says that the packet is an ICMP error of this node, Late that it is a fragment that was Held, Bare that of an
-	// encapsulated packet only the inside is there.
-	Error, Late, Bare bool
+	// encapsulated packet only the inside is there, Message that it is no packet of a pod but a message of another node.
+	Error, Late, Bare, Message bool
 	// Flow is valid iff Version is not 0; its ports iff HasPorts. Flags are TCP's.
 	Version  uint8
 	Flags    uint8

@@ -43,8 +43,8 @@ type Packet struct {
 	// Head, Body and More are its bytes, one behind the other. Borrowed.
 	Head, Body []byte
 	More       [][]byte
-	// Error, Late and Bare are as in Record.
-	Error, Late, Bare bool
+	// Error, Late, Bare and Message are as in Record.
+	Error, Late, Bare, Message bool
 }
 
 func (p *Packet) length() int {
@@ -257,7 +257,7 @@ func (w *Writer) add(at *Place, d Direction, p *Packet) (number uint64, ok bool)
 	rec := w.slot(number)
 	rec.Time, rec.At, rec.Direction, rec.Length = time.Now(), *at, d, length
 	rec.Version, rec.Flags, rec.HasPorts, rec.Flow = p.P.Version, p.P.Flags, hasPorts(p.P), p.P.Flow
-	rec.Error, rec.Late, rec.Bare = p.Error, p.Late, p.Bare
+	rec.Error, rec.Late, rec.Bare, rec.Message = p.Error, p.Late, p.Bare, p.Message
 	if p.Offload.GSO != packet.GSONone {
 		rec.GSO, rec.Segment, rec.Payload = p.Offload.GSO, int(p.Offload.Size), length-p.P.Payload
 	}
