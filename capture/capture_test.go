@@ -182,7 +182,7 @@ func TestDaemonDies(t *testing.T) {
 	told := make(chan struct{})
 	go func() {
 		one.Send(&Message{Record: syn(1)})
-		one.w.Close()
+		one.w.CloseWithError(io.ErrUnexpectedEOF) // as an HTTP answer that is cut off
 		<-told
 		two.Send(&Message{Record: syn(2)})
 		cancel()
@@ -191,6 +191,46 @@ func TestDaemonDies(t *testing.T) {
 	packets, _, _ := file(t, ctx, Options{Problem: func(err error) { problems = append(problems, err.Error()); close(told) }}, first, second)
 	if len(packets) != 2 || len(problems) != 1 || !strings.Contains(problems[0], "node-1: its daemon ended") {
 		t.Errorf("got %q, %q", packets, problems)
+	}
+}
+
+// Nodes that end by themselves, the one soon after the other, are told of once, and end the capture.
+func TestNodesEnd(t *testing.T) {
+	one, first := newDaemon(t, "node-2", "default/web-0")
+	two, second := newDaemon(t, "node-1", "default/web-0")
+	go func() {
+		one.Send(&Message{Record: syn(1)})
+		one.Send(&Message{End: &End{Lost: map[string]uint64{"default/web-0": 2}, Reason: "the daemon ended"}})
+		time.Sleep(2 * flushEvery)
+		two.Send(&Message{End: &End{Reason: "the daemon ended"}})
+	}()
+	var told []string
+	packets, _, totals := file(t, t.Context(), Options{
+		Problem: func(err error) { t.Error(err) },
+		Ended:   func(nodes []string, reason string) { told = append(told, fmt.Sprint(nodes, " ", reason)) },
+	}, first, second)
+	if diff := cmp.Diff([]string{"[node-1 node-2] the daemon ended"}, told); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(packets) != 1 || totals != (Totals{Records: 1, Lost: 2}) {
+		t.Errorf("got %q, %+v", packets, totals)
+	}
+}
+
+// A node that ends while others go on is told of before they end.
+func TestNodeEndsFirst(t *testing.T) {
+	one, first := newDaemon(t, "node-1", "default/web-0")
+	two, second := newDaemon(t, "node-2", "default/web-0")
+	go one.Send(&Message{End: &End{Reason: "the daemon ended"}})
+	var told []string
+	_, _, _ = file(t, t.Context(), Options{
+		Ended: func(nodes []string, reason string) {
+			told = append(told, fmt.Sprint(nodes, " ", reason))
+			go two.Send(&Message{End: &End{Reason: "the daemon ended"}})
+		},
+	}, first, second)
+	if diff := cmp.Diff([]string{"[node-1] the daemon ended", "[node-2] the daemon ended"}, told); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

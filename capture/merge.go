@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,6 +31,8 @@ type Options struct {
 	Count int
 	// Problem is called with what goes wrong while others go on: a node that ended. Default: nothing is.
 	Problem func(error)
+	// Ended is called with nodes that ended their captures in order without being asked to, and why. Default: nothing is.
+	Ended func(nodes []string, reason string)
 }
 
 // Totals is what a capture had.
@@ -49,6 +52,9 @@ const flushEvery = 100 * time.Millisecond
 // stopped, or has no time. A time counts if everything that came was taken, so that a slow sink makes no node silent.
 const patience = 20
 
+// togetherWait is how long others are waited for where a node has ended its capture, so that the end of a cluster is told once.
+const togetherWait = time.Second
+
 // stopWait bounds how long daemons have to end a capture in order.
 const stopWait = 3 * time.Second
 
@@ -65,6 +71,9 @@ func Merge(ctx context.Context, streams []*Stream, sink Sink, o Options) (Totals
 	m := &merger{sink: sink, options: o, marks: map[*Stream]time.Time{}, silent: map[*Stream]int{}}
 	if m.options.Problem == nil {
 		m.options.Problem = func(error) {}
+	}
+	if m.options.Ended == nil {
+		m.options.Ended = func([]string, string) {}
 	}
 	messages := make(chan arrived, 256)
 	var reading sync.WaitGroup
@@ -100,10 +109,12 @@ func (s *Stream) pass(to chan<- arrived, over <-chan struct{}) {
 // maxWaiting bounds the records that wait for those of other nodes.
 const maxWaiting = 1 << 16
 
-// ended is a node that ended.
+// ended is a node that ended, and why if that is still to be told.
 type ended struct {
-	node string
-	lost map[string]uint64
+	node   string
+	lost   map[string]uint64
+	reason string
+	at     time.Time
 }
 
 // merger puts records in order.
@@ -145,6 +156,7 @@ func (m *merger) run(ctx context.Context, streams []*Stream, messages <-chan arr
 					m.silent[s]++
 				}
 			}
+			m.tellEnded(time.Now().Add(-togetherWait))
 			if err = m.release(m.oldest()); err == nil {
 				err = m.sink.Flush()
 			}
@@ -182,12 +194,40 @@ func (m *merger) end(messages <-chan arrived) error {
 			clear(m.marks)
 		}
 	}
+	m.tellEnded(time.Now())
 	for _, e := range m.ended {
 		if err := m.sink.End(e.node, e.lost); err != nil {
 			return err
 		}
 	}
 	return m.sink.Flush()
+}
+
+// tellEnded tells of nodes that have ended, if the first of them did so before a time: all of one reason at once.
+func (m *merger) tellEnded(before time.Time) {
+	var reasons []string
+	nodes := map[string][]string{}
+	due := false
+	for _, e := range m.ended {
+		if e.reason == "" {
+			continue
+		}
+		due = due || !e.at.After(before)
+		if nodes[e.reason] == nil {
+			reasons = append(reasons, e.reason)
+		}
+		nodes[e.reason] = append(nodes[e.reason], e.node)
+	}
+	if !due {
+		return
+	}
+	for i := range m.ended {
+		m.ended[i].reason = ""
+	}
+	for _, reason := range reasons {
+		slices.Sort(nodes[reason])
+		m.options.Ended(nodes[reason], reason)
+	}
 }
 
 // full reports whether as many records were shown as are wanted.
@@ -204,13 +244,13 @@ func (m *merger) take(a arrived) error {
 			a.err = errors.New("its daemon ended")
 		}
 		m.options.Problem(fmt.Errorf("%s: %w; its last packets and the count of lost ones may be missing", node, a.err))
-		m.ended = append(m.ended, ended{node, nil})
+		m.ended = append(m.ended, ended{node: node})
 	case a.m.End != nil:
 		delete(m.marks, a.from)
 		for _, n := range a.m.End.Lost {
 			m.totals.Lost += n
 		}
-		m.ended = append(m.ended, ended{node, a.m.End.Lost})
+		m.ended = append(m.ended, ended{node, a.m.End.Lost, a.m.End.Reason, time.Now()})
 	case a.m.Record != nil:
 		m.came++
 		heap.Push(&m.waiting, waiting{a.m.Record, m.came})

@@ -63,6 +63,8 @@ type Name struct {
 type End struct {
 	// Lost is how many records were lost, by their interfaces: there was no room for them.
 	Lost map[string]uint64
+	// Reason is why the node ended it, in a clause; "" where the client asked for the end.
+	Reason string
 }
 
 // Sender sends messages.
@@ -109,7 +111,7 @@ func (s *Stream) Next() (Message, error) {
 
 func (s *Stream) next() (m Message, err error) {
 	if err := s.d.Decode(&m); err != nil {
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return m, io.EOF
 		}
 		return m, fmt.Errorf("read what the node captured: %w", err)

@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,8 @@ const maxCaptures = 8
 
 // captures are those under way.
 type captures struct {
+	ending chan struct{} // closed when the node ends
+
 	mu     sync.Mutex // guards number and ended
 	number int
 	ended  bool
@@ -62,13 +65,25 @@ func (c *captures) end() {
 	c.none.Done()
 }
 
-// wait lets none begin any more and returns when all have ended.
-func (c *captures) wait() {
+// finish lets none begin any more, and returns when those under way have told their clients of the node's end, or after lastWait.
+func (c *captures) finish() {
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()
-	c.none.Wait()
+	close(c.ending)
+	all := make(chan struct{})
+	go func() { // wait, too, waits for it
+		defer close(all)
+		c.none.Wait()
+	}()
+	select {
+	case <-all:
+	case <-time.After(lastWait):
+	}
 }
+
+// wait returns when all have ended.
+func (c *captures) wait() { c.none.Wait() }
 
 // Times of a capture.
 const (
@@ -76,8 +91,10 @@ const (
 	readEvery = 5 * time.Millisecond
 	// markEvery is how often the client is told up to when it has all records.
 	markEvery = 25 * time.Millisecond
-	// namesEvery is how often pods are looked for that came later.
+	// namesEvery is how often pods are looked for that came later, or are gone.
 	namesEvery = time.Second
+	// lastWait bounds how long clients have to take what is left when the node ends.
+	lastWait = time.Second
 )
 
 // maxRequest bounds a capture's request, in bytes.
@@ -139,8 +156,9 @@ type nodeCapture struct {
 	control *http.ResponseController
 	buffer  *bufio.Writer
 	sender  *capture.Sender
-	host    string                // the host's interface
-	peers   map[netip.Addr]string // their names
+	host    string                  // the host's interface
+	peers   map[netip.Addr]string   // their names
+	pods    map[string][]netip.Addr // with their addresses, where nothing but pods is wanted
 	named   map[capture.Name]bool
 	record  capture.Record // under way
 	failed  error          // of sending
@@ -167,7 +185,36 @@ func (n *Node) newCapture(w io.Writer, req capture.Request) (*nodeCapture, error
 		}
 		c.filter.Places = append(c.filter.Places, at)
 	}
+	c.pods = c.onlyPods()
 	return c, nil
+}
+
+// onlyPods returns the pods with their addresses where nothing but pods is wanted, else nil.
+func (c *nodeCapture) onlyPods() map[string][]netip.Addr {
+	pods := map[string][]netip.Addr{}
+	for _, a := range c.n.stack.Attached() {
+		if slices.Contains(c.filter.Places, tap.Place{Layer: tap.Pod, Name: a.Name}) {
+			pods[a.Name] = a.Addrs
+		}
+	}
+	if len(pods) < len(c.filter.Places) {
+		return nil
+	}
+	return pods
+}
+
+// gone says that the pods are gone where nothing else is wanted, in a clause; "" as long as one is there. One of the same name
+// with other addresses is another pod.
+func (c *nodeCapture) gone() string {
+	for _, a := range c.n.stack.Attached() {
+		if addrs, ok := c.pods[a.Name]; ok && slices.Equal(addrs, a.Addrs) {
+			return ""
+		}
+	}
+	if len(c.pods) == 0 {
+		return ""
+	}
+	return "pod " + strings.Join(slices.Sorted(maps.Keys(c.pods)), ", ") + " is gone"
 }
 
 // places returns the interfaces that the node has now, by name.
@@ -185,15 +232,10 @@ func (c *nodeCapture) places() map[string]tap.Place {
 	return all
 }
 
-// run sends what is seen until stop is closed, which is a capture's end in order, or ctx ends.
+// run sends what is seen until stop is closed, the node ends or the pods are gone, which are a capture's end in order, or ctx ends.
 func (c *nodeCapture) run(ctx context.Context, stop <-chan struct{}) error {
 	t := c.n.stack.Tap(tap.Config{Filter: c.filter, SnapLen: c.req.SnapLen})
-	watching := true
-	defer func() {
-		if watching {
-			c.n.stack.Untap(t)
-		}
-	}()
+	defer c.n.stack.Untap(t)
 	if err := c.send(&capture.Message{Start: c.start()}); err != nil {
 		return err
 	}
@@ -207,11 +249,9 @@ func (c *nodeCapture) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-stop:
-			c.n.stack.Untap(t)
-			watching = false
-			c.read(t)
-			_ = c.send(&capture.Message{End: &capture.End{Lost: c.lost(t)}})
-			return c.flush()
+			return c.end(t, "")
+		case <-c.n.status.captures.ending:
+			return c.end(t, cmp.Or(c.gone(), "the daemon ended"))
 		case <-tick.C:
 		}
 		now := time.Now()
@@ -220,6 +260,9 @@ func (c *nodeCapture) run(ctx context.Context, stop <-chan struct{}) error {
 			looked = now
 			if names := c.names(); len(names) > 0 {
 				_ = c.send(&capture.Message{Names: names})
+			}
+			if reason := c.gone(); reason != "" {
+				return c.end(t, reason)
 			}
 		}
 		if now.Sub(marked) >= markEvery {
@@ -231,6 +274,14 @@ func (c *nodeCapture) run(ctx context.Context, stop <-chan struct{}) error {
 			return c.failed
 		}
 	}
+}
+
+// end ends the capture in order.
+func (c *nodeCapture) end(t *tap.Tap, reason string) error {
+	c.n.stack.Untap(t)
+	c.read(t)
+	_ = c.send(&capture.Message{End: &capture.End{Lost: c.lost(t), Reason: reason}})
+	return c.flush()
 }
 
 // send sends a message; after an error it sends no more.

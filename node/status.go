@@ -63,7 +63,7 @@ func (n *Node) listenStatus() error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.Status())
 	})
-	n.status.listener = l
+	n.status.listener, n.status.captures.ending = l, make(chan struct{})
 	mux.HandleFunc("POST /capture", n.serveCapture)
 	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return nil
@@ -80,7 +80,10 @@ func (n *Node) Status() Status {
 }
 
 func (s *statusServer) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.server.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		s.captures.finish()
+		_ = s.server.Close()
+	})
 	defer stop()
 	defer s.captures.wait() // they look at the stack
 	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -118,6 +118,9 @@ func (f *captureFlags) run(cmd *cobra.Command, what string) error {
 	fmt.Fprintln(cmd.ErrOrStderr(), f.started(streams))
 	totals, err := capture.Merge(ctx, streams, sink, capture.Options{
 		Count: f.count, Problem: func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "middleway:", err) },
+		Ended: func(nodes []string, reason string) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s, and with it this capture\n", strings.Join(nodes, ", "), reason)
+		},
 	})
 	err = errors.Join(err, finish())
 	if err != nil {

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/pcapgo"
@@ -98,5 +101,71 @@ func TestCapture(t *testing.T) {
 	}
 	if out, code := p.middleway("capture", "--duration", "10ms", "-o", "json"); code != 0 || !strings.Contains(out, "none was lost") {
 		t.Errorf("got %d %q", code, out)
+	}
+}
+
+// capturing begins a capture, and returns what waits for its end, which is to be in order, and returns its words.
+func (p *playgroundAt) capturing(args ...string) (ended func() string) {
+	p.Helper()
+	cmd := p.command(append([]string{"capture", "-w", filepath.Join(p.TempDir(), "x.pcapng")}, args...)...)
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		p.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		p.Fatal(err)
+	}
+	timeout := time.AfterFunc(40*time.Second, func() { _ = cmd.Process.Kill() })
+	stderr := bufio.NewReader(pipe)
+	if line, err := stderr.ReadString('\n'); err != nil || !strings.HasPrefix(line, "capturing at ") {
+		p.Fatalf("%q, %v", line, err)
+	}
+	return func() string {
+		p.Helper()
+		defer timeout.Stop()
+		words, err := io.ReadAll(stderr)
+		if err := errors.Join(err, cmd.Wait()); err != nil {
+			p.Errorf("capture %v: %v", args, err)
+		}
+		return string(words)
+	}
+}
+
+// A capture of a pod ends with the pod, also if another one of its name takes its place, and every capture with the cluster: each
+// with a sentence and exit code 0.
+func TestCaptureEnds(t *testing.T) {
+	p := newPlayground(t)
+	dir := t.TempDir()
+	sleeper := func(name, seconds string) {
+		t.Helper()
+		text := fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %s}, spec: {nodeName: node-1, containers: [{name: c, command: [sleep, %q]}], terminationGracePeriodSeconds: 0}}", name, seconds)
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"goes", "changes", "stays"} {
+		sleeper(name, "1000")
+	}
+	p.must("up", "-d", "-f", dir)
+	goes, changes, stays, all := p.capturing("goes"), p.capturing("changes"), p.capturing("stays"), p.capturing()
+	if err := os.Remove(filepath.Join(dir, "goes.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	sleeper("changes", "1001")
+	for _, tt := range []struct {
+		words, want string
+	}{
+		{goes(), "node-1: pod default/goes is gone, and with it this capture"}, {changes(), "node-1: pod default/changes is gone, and with it this capture"},
+	} {
+		if first, rest, _ := strings.Cut(tt.words, "\n"); first != tt.want || !strings.HasSuffix(rest, " packets, none was lost\n") {
+			t.Errorf("got %q, want %q", tt.words, tt.want)
+		}
+	}
+	p.must("down")
+	if words := stays(); !strings.HasPrefix(words, "node-1: pod default/stays is gone, and with it this capture\n") {
+		t.Errorf("got %q", words)
+	}
+	if words := all(); !strings.HasPrefix(words, "node-1, node-2: the daemon ended, and with it this capture\n") || strings.Count(words, "\n") != 2 {
+		t.Errorf("got %q", words)
 	}
 }
