@@ -52,19 +52,14 @@ What cannot be shown fast enough is left out and counted; packets never wait. On
   middleway capture -w all.pcapng --duration 10s && tshark -r all.pcapng -T fields -e frame.interface_name -e frame.comment
   middleway capture --run-dir /run/middleway tunnel  # at a node daemon`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return fmt.Errorf("capture: %q: want one pod or node, or tunnel", args)
+			req, err := f.check(cmd, args)
+			if err != nil {
+				return wrong("capture: %w", err)
 			}
-			if cmd.Flags().Changed("dir") && cmd.Flags().Changed("run-dir") {
-				return errors.New("capture: --dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
-			}
-			what := ""
-			if len(args) == 1 {
-				what = args[0]
-			}
-			return f.run(cmd, what)
+			return f.run(cmd, strings.Join(args, ""), req)
 		},
 	}
+	cmd.SetFlagErrorFunc(wrongFlag)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "write", "w", "", "write pcapng to this file, - for standard output")
 	flags.StringVarP(&f.output, "output", "o", "text", "without -w: text, or json for an object a line")
@@ -81,11 +76,30 @@ What cannot be shown fast enough is left out and counted; packets never wait. On
 	return cmd
 }
 
-func (f *captureFlags) run(cmd *cobra.Command, what string) error {
-	req, err := f.request()
-	if err != nil {
-		return err
+// check returns what is asked for, or what is wrong with the command line.
+func (f *captureFlags) check(cmd *cobra.Command, args []string) (req capture.Request, err error) {
+	switch {
+	case len(args) > 1:
+		return req, fmt.Errorf("%q: want one pod or node, or tunnel", args)
+	case cmd.Flags().Changed("dir") && cmd.Flags().Changed("run-dir"):
+		return req, errors.New("--dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
+	case f.output != "text" && f.output != "json":
+		return req, fmt.Errorf("-o %q: want text or json", f.output)
+	case f.file != "" && cmd.Flags().Changed("output"):
+		return req, errors.New("-o is for lines, and -w writes pcapng; give one of them")
 	}
+	if o, ok := cmd.OutOrStdout().(*os.File); ok && f.file == "-" && isTerminal(o) {
+		return req, errors.New("-w - writes pcapng, which is nothing for a terminal; put `| wireshark -k -i -` or `> FILE` behind it")
+	}
+	if f.file != "-" {
+		if err := canBeMade("-w", f.file); err != nil {
+			return req, err
+		}
+	}
+	return f.request()
+}
+
+func (f *captureFlags) run(cmd *cobra.Command, what string, req capture.Request) error {
 	targets, err := f.targets(cmd, what)
 	if err != nil {
 		return err
@@ -137,7 +151,7 @@ func (f *captureFlags) run(cmd *cobra.Command, what string) error {
 // request returns what the flags ask for.
 func (f *captureFlags) request() (req capture.Request, err error) {
 	if f.count < 0 || f.snapLen < 0 || f.duration < 0 {
-		return req, errors.New("capture: --count, --snaplen and --duration want 0 or more")
+		return req, errors.New("--count, --snaplen and --duration want 0 or more")
 	}
 	req = capture.Request{Drops: f.drops, SnapLen: f.snapLen}
 	for _, s := range f.hosts {
@@ -149,7 +163,7 @@ func (f *captureFlags) request() (req capture.Request, err error) {
 	}
 	for _, p := range f.ports {
 		if p < 1 || p > 65535 {
-			return req, fmt.Errorf("capture: --port %d: want 1 to 65535", p)
+			return req, fmt.Errorf("--port %d: want 1 to 65535", p)
 		}
 		req.Ports = append(req.Ports, uint16(p))
 	}
@@ -171,7 +185,7 @@ func parseHost(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil || p.Addr().Is4In6() {
-		return p, fmt.Errorf("capture: --host %q: want an address like 10.244.1.2, or a range like 10.244.0.0/16", s)
+		return p, fmt.Errorf("--host %q: want an address like 10.244.1.2, or a range like 10.244.0.0/16", s)
 	}
 	return p.Masked(), nil
 }
@@ -184,7 +198,7 @@ func parseProto(s string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("capture: --proto %q: want tcp, udp, icmp, icmpv6, sctp or a number up to 255", s)
+		return 0, fmt.Errorf("--proto %q: want tcp, udp, icmp, icmpv6, sctp or a number up to 255", s)
 	}
 	return uint8(n), nil
 }
@@ -265,22 +279,15 @@ func (f *captureFlags) inCluster(st playground.Status, what string) ([]target, e
 func (f *captureFlags) sink(cmd *cobra.Command, what string) (capture.Sink, func() error, error) {
 	stdout, nothing := cmd.OutOrStdout(), func() error { return nil }
 	switch {
-	case f.file == "" && f.output == "text":
-		return capture.NewText(stdout), nothing, nil
 	case f.file == "" && f.output == "json":
 		return capture.NewJSON(stdout), nothing, nil
 	case f.file == "":
-		return nil, nil, fmt.Errorf("capture: -o %q: want text or json", f.output)
-	case cmd.Flags().Changed("output"):
-		return nil, nil, errors.New("capture: -o is for lines, and -w writes pcapng; give one of them")
+		return capture.NewText(stdout), nothing, nil
 	}
 	config := capture.FileConfig{
 		Application: "middleway " + version, Comment: strings.TrimSpace("middleway capture " + what), Filter: f.filter(), SnapLen: f.snapLen,
 	}
 	if f.file == "-" {
-		if o, ok := stdout.(*os.File); ok && isTerminal(o) {
-			return nil, nil, errors.New("capture: -w - writes pcapng, which is nothing for a terminal; put `| wireshark -k -i -` or `> FILE` behind it")
-		}
 		sink, err := capture.NewFile(stdout, config)
 		return sink, nothing, err
 	}

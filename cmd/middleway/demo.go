@@ -40,6 +40,9 @@ func demoCommand() *cobra.Command {
 			if c.Duration < 100*time.Millisecond || c.Duration > time.Minute {
 				return fmt.Errorf("demo: --duration %v: want 100ms to 1m", c.Duration)
 			}
+			if err := canBeMade("-w", c.Write); err != nil {
+				return fmt.Errorf("demo: %w", err)
+			}
 			c.Download, c.JSON = int64(size), output == "json"
 			c.Color, c.Progress, c.ASCII = wantsColor(cmd.OutOrStdout()), movesCursor(cmd.OutOrStdout()), !utf8Locale()
 			c.Width, c.Program = textWidth(cmd.OutOrStdout()), os.Args[0]

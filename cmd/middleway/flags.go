@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -89,6 +90,21 @@ func (f *pathFlag) Set(s string) error {
 func (f *pathFlag) String() string { return string(*f) }
 
 func (f *pathFlag) Type() string { return "path" }
+
+// canBeMade says what is wrong with a file that is to be written, as far as that is known beforehand; "" is none.
+func canBeMade(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil || !info.IsDir() {
+		return fmt.Errorf("%s %s: there is no directory %s; make it, or name a file elsewhere", flag, path, filepath.Dir(path))
+	}
+	if info, err = os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s %s: is a directory; name a file in it", flag, path)
+	}
+	return nil
+}
 
 // logFlags choose the form of a daemon's log.
 type logFlags struct{ level, format string }

@@ -39,15 +39,18 @@ func toolCommand() *cobra.Command {
 		toolPerfCommand(),
 		toolStandInCommand(),
 	)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &exitError{toolWrong, fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())}
-	})
+	cmd.SetFlagErrorFunc(wrongFlag)
 	return cmd
 }
 
 // wrong is the error of a question that could not be asked.
 func wrong(format string, args ...any) error {
 	return &exitError{toolWrong, fmt.Errorf(format, args...)}
+}
+
+// wrongFlag is the error of a flag that is not known, or has a wrong value.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	return wrong("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 }
 
 // familyFlags let a name be asked for addresses of one family.

@@ -87,17 +87,8 @@ func TestCapture(t *testing.T) {
 			}
 		})
 	}
-	for args, want := range map[string]string{
-		"nobody":             "there is no node and no pod default/nobody; the nodes are node-1, node-2",
-		"pod-1-1 node-1":     "want one pod or node, or tunnel",
-		"-w - -o json":       "give one of them",
-		"--run-dir /tmp":     "give one of them",
-		"--duration -1s":     "want 0 or more",
-		"-w /nowhere/x.pcap": "/nowhere/x.pcap",
-	} {
-		if out, code := p.middleway(append([]string{"capture"}, strings.Fields(args)...)...); code != 1 || !strings.Contains(out, want) {
-			t.Errorf("%s: got %d %q, want %q", args, code, out, want)
-		}
+	if out, code := p.middleway("capture", "nobody"); code != 1 || !strings.Contains(out, "there is no node and no pod default/nobody; the nodes are node-1, node-2") {
+		t.Errorf("got %d %q", code, out)
 	}
 	if out, code := p.middleway("capture", "--duration", "10ms", "-o", "json"); code != 0 || !strings.Contains(out, "none was lost") {
 		t.Errorf("got %d %q", code, out)

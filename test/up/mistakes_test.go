@@ -99,3 +99,29 @@ func TestStatusMistakes(t *testing.T) {
 		}
 	}
 }
+
+// A wrong command line is told before a cluster is looked for, or made.
+func TestCaptureMistakes(t *testing.T) {
+	p := newPlayground(t) // there is none
+	for args, want := range map[string]string{
+		"pod-1-1 node-1":     "want one pod or node, or tunnel",
+		"-w - -o json":       "give one of them",
+		"--run-dir /tmp":     "give one of them",
+		"--duration -1s":     "want 0 or more",
+		"--duration soon":    "want a time like 500ms or 10s",
+		"--hosts web":        "unknown flag: --hosts; `middleway capture --help` lists the flags",
+		"--host web":         `--host "web": want an address`,
+		"-o xml":             `-o "xml": want text or json`,
+		"-w /nowhere/x.pcap": "-w /nowhere/x.pcap: there is no directory /nowhere; make it, or name a file elsewhere",
+		"-w /tmp":            "-w /tmp: is a directory",
+	} {
+		out, code := p.middleway(append([]string{"capture"}, strings.Fields(args)...)...)
+		if code != 2 || !strings.Contains(out, want) || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: got %d %q, want %q", args, code, out, want)
+		}
+	}
+	out, err := exec.Command(program, "demo", "-w", "/nowhere/demo.pcapng").CombinedOutput()
+	if want := "middleway: demo: -w /nowhere/demo.pcapng: there is no directory /nowhere; make it, or name a file elsewhere\n"; err == nil || string(out) != want {
+		t.Errorf("got %v %q, want %q", err, out, want)
+	}
+}
