@@ -100,7 +100,7 @@ func (f *digFlags) parse(args []string) error {
 		}
 		f.name = tool.ReverseName(a)
 	}
-	return nil
+	return tool.CheckDNSName(f.name)
 }
 
 func (f *digFlags) run(cmd *cobra.Command) error {
@@ -162,7 +162,7 @@ func serverAddr(cmd *cobra.Command, s string) (netip.AddrPort, error) {
 		port = "53"
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
+	if err != nil || host == "" {
 		return netip.AddrPort{}, fmt.Errorf("@%s: want a server like 10.96.0.10, 10.96.0.10:53 or dns.test:53", s)
 	}
 	a, err := (&familyFlags{}).resolve(cmd.Context(), host)

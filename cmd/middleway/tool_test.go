@@ -32,6 +32,12 @@ func TestDigArguments(t *testing.T) {
 		{"web nonsense", false, `"nonsense" is no type of record, and one name is asked for at a time`},
 		{"web A AAAA", false, `"AAAA" is no type of record, and one name is asked for at a time`},
 		{"web +short", false, `"+short" is not known here, only +tcp`},
+		{"a..b", false, `name "a..b": a dot without anything before it`},
+		{".web", false, `name ".web": a dot without anything before it`},
+		{strings.Repeat("w", 64) + ".test", false, `name "` + strings.Repeat("w", 64) + `.test": 64 characters between dots, of which DNS takes 63`},
+		{strings.Repeat("web.", 64), false, "a name of 255 characters, of which DNS takes 253"},
+		{"..", false, `name "..": a dot without anything before it`},
+		{".", false, ". TypeA  false"},
 		{"web", true, `-x wants an address, not "web"`},
 	} {
 		f := digFlags{reverse: tt.reverse}
@@ -54,8 +60,10 @@ func TestDigServer(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %s", s, got, err, want)
 		}
 	}
-	if _, err := serverAddr(toolDigCommand(), "dns.test:x"); err == nil || !strings.Contains(err.Error(), "want a server like") {
-		t.Errorf("a port that is none: got %v", err)
+	for _, s := range []string{"dns.test:x", ":53", ""} {
+		if _, err := serverAddr(toolDigCommand(), s); err == nil || !strings.Contains(err.Error(), "want a server like") {
+			t.Errorf("%q: got %v", s, err)
+		}
 	}
 }
 
@@ -115,6 +123,9 @@ func TestToolDig(t *testing.T) {
 	var a tool.DNSAnswer
 	if err := json.Unmarshal([]byte(out), &struct{ RCode *string }{&a.RCode}); err != nil || code != toolNo || a.RCode != "NXDOMAIN" {
 		t.Errorf("json: got %d %q, %v", code, out, err)
+	}
+	if out, code := runTool(t, "dig", "a..b", dnsOnce(t, 0)); code != toolWrong || !strings.HasPrefix(out, `tool dig: name "a..b": a dot`) {
+		t.Errorf("got %d %s", code, out)
 	}
 	if out, code := runTool(t, "dig"); code != toolWrong || !strings.Contains(out, "want a name") {
 		t.Errorf("nothing: got %d %q", code, out)

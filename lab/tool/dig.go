@@ -102,6 +102,9 @@ func Dig(ctx context.Context, name string, t dnsmessage.Type, servers []netip.Ad
 	if !strings.HasSuffix(name, ".") {
 		name += "."
 	}
+	if err := CheckDNSName(name); err != nil {
+		return nil, err
+	}
 	n, err := dnsmessage.NewName(name)
 	if err != nil {
 		return nil, fmt.Errorf("name %q: %w", name, err)

@@ -291,6 +291,7 @@ sortlist
 	if diff := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
+	long := strings.Repeat("w.", 117) + "web"
 	for _, tt := range []struct {
 		name string
 		want []string
@@ -298,6 +299,7 @@ sortlist
 		{"web", []string{"web.default.svc.cluster.local.", "web.svc.cluster.local.", "web.cluster.local.", "web."}},
 		{"web.", []string{"web."}},
 		{"a.b.c.d.e.f", []string{"a.b.c.d.e.f.", "a.b.c.d.e.f.default.svc.cluster.local.", "a.b.c.d.e.f.svc.cluster.local.", "a.b.c.d.e.f.cluster.local."}},
+		{long, []string{long + ".", long + ".cluster.local."}}, // with the other domains it is too long
 	} {
 		if diff := cmp.Diff(tt.want, c.Candidates(tt.name)); diff != "" {
 			t.Errorf("%s: -want +got\n%s", tt.name, diff)

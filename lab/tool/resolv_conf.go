@@ -54,14 +54,17 @@ func domains(names []string) []string {
 	return out
 }
 
-// Candidates returns the full names that a name may stand for, in the order in which they are tried.
+// Candidates returns the full names that a name may stand for, in the order in which they are tried. What a domain makes of it that
+// DNS cannot carry, it does not stand for.
 func (c ResolvConf) Candidates(name string) []string {
 	if strings.HasSuffix(name, ".") {
 		return []string{name}
 	}
 	var searched []string
 	for _, domain := range c.Search {
-		searched = append(searched, name+"."+domain)
+		if full := name + "." + domain; CheckDNSName(full) == nil {
+			searched = append(searched, full)
+		}
 	}
 	if strings.Count(name, ".") >= c.NDots {
 		return append([]string{name + "."}, searched...)
