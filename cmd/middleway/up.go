@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func upCommand() *cobra.Command {
   middleway up -d -f pods/               # follows the files there
   middleway up -d && middleway status && middleway down
   middleway up --underlay userspace -f - <pods.yaml`,
-		Args: noArgs,
+		Args: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.named = cmd.Flags().Changed("dir")
 			if err := f.check(); err != nil {
@@ -96,7 +97,7 @@ func (f *upFlags) check() error {
 		if path == "-" {
 			continue
 		}
-		if f.files[i], err = filepath.Abs(path); err != nil {
+		if f.files[i], err = manifestPath(path); err != nil {
 			return err
 		}
 	}
@@ -105,6 +106,28 @@ func (f *upFlags) check() error {
 	}
 	// As an ordinary user a process of the cluster is root of a user namespace, and its default would be another one.
 	return os.Setenv(playground.DirVar, f.config.Dir)
+}
+
+// noFiles refuses arguments, and says how a manifest is given.
+func noFiles(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if _, err := manifestPath(args[0]); err != nil {
+		return err
+	}
+	if _, err := os.Stat(args[0]); err == nil || slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(args[0])) {
+		return fmt.Errorf("%s takes no argument like %q; manifests are given by -f, once for each file or directory: -f %[2]s", cmd.CommandPath(), args[0])
+	}
+	return noArgs(cmd, args)
+}
+
+// manifestPath returns the absolute path of a manifest, which is a file or directory of this machine.
+func manifestPath(path string) (string, error) {
+	if strings.Contains(path, "://") {
+		return "", fmt.Errorf("-f %s: addresses are not fetched; fetch it first, for example: curl -fsSL %[1]s | middleway up -f -", path)
+	}
+	return filepath.Abs(path)
 }
 
 // read reads the manifests, if there are any.

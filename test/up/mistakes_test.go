@@ -41,7 +41,12 @@ func TestMistakes(t *testing.T) {
 		{"no nodes", "", []string{"--nodes", "0"}, []string{"want 1 to 89"}},
 		{"too many nodes", "", []string{"--nodes", "90"}, []string{"want 1 to 89"}},
 		{"underlay", "", []string{"--underlay", "wireless"}, []string{`"wireless"`, "want auto, kernel, userspace or machine"}},
-		{"argument", "", []string{"pods.yaml"}, []string{`"pods.yaml"`}},
+		{"argument", "", []string{"pods.yaml"}, []string{`middleway up takes no argument like "pods.yaml"; manifests are given by -f, once for each file or directory: -f pods.yaml`}},
+		{"directory as argument", "", []string{foreign}, []string{"once for each file or directory: -f " + foreign}},
+		{"word as argument", "", []string{"now"}, []string{`middleway up takes no argument like "now", only flags`}},
+		{"address", "", []string{"-f", "https://shop.test/pods.yaml"},
+			[]string{"-f https://shop.test/pods.yaml: addresses are not fetched; fetch it first, for example: curl -fsSL https://shop.test/pods.yaml | middleway up -f -"}},
+		{"address as argument", "", []string{"http://shop.test/pods.yaml"}, []string{"addresses are not fetched"}},
 		{"other things there", "", []string{"--dir", foreign}, []string{foreign, "precious", "empty or new directory"}},
 		{"long path", "", []string{"--dir", "/tmp/" + strings.Repeat("long/", 25)}, []string{"longer than", "--dir"}},
 	} {
