@@ -2,7 +2,7 @@
 // 2 kB of JSON becomes 200 bytes, and what lies in memory on every node is only that.
 //
 // Every source of objects (package k8s) converts as they arrive; the Compile functions (k8s/services, k8s/nodes) read nothing
-// else.
+// else. An object, once made, is never changed.
 package object
 
 import (
@@ -41,12 +41,13 @@ type Service struct {
 	// ExternalName is the name that a Service of that type stands for; "" for others.
 	ExternalName string
 	Ports        []ServicePort
-	// Affinity is how long a client stays with its backend (sessionAffinity ClientIP); 0: not at all.
+	// Affinity is how long a client stays with its backend (sessionAffinity ClientIP), 1 s to 24 h; 0: not at all.
 	Affinity time.Duration
 	// InternalLocal and ExternalLocal: internalTrafficPolicy and externalTrafficPolicy are Local.
 	InternalLocal, ExternalLocal bool
-	// ProxyName is the label service.kubernetes.io/service-proxy-name: another proxy serves it.
-	ProxyName string
+	// NotProxied: it has the label service.kubernetes.io/service-proxy-name or …/headless, whatever its value: another proxy
+	// serves it, or none. Its names are served all the same.
+	NotProxied bool
 	// Scheduler is the annotation middleway.net/scheduler, which chooses among backends; "" is random.
 	Scheduler string
 }
@@ -66,9 +67,8 @@ type EndpointSlice struct {
 	Service   string
 	Ports     []EndpointPort
 	Endpoints []Endpoint
-	// ProxyName and Headless are the labels service.kubernetes.io/service-proxy-name, and whether it has …/headless.
-	ProxyName string
-	Headless  bool
+	// NotProxied: it has one of the labels of Service.NotProxied.
+	NotProxied bool
 }
 
 // EndpointPort is a port of all endpoints of a slice.
