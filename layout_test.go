@@ -59,7 +59,7 @@ var arrows = []arrow{
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
 	{"k8s/services", "k8s/object stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
-	{"k8s/nodes", "k8s/object stack/fib tunnel", "a pure function from nodes to routes and peers"},
+	{"k8s/nodes", "k8s/object tunnel/vxlan", "a pure function from nodes to peers, and back to their annotations (ADR 0023)"},
 
 	{"cni", "cni/* unixsock", "cni reaches the node over a small interface of its own"},
 	{"cni/ipam", "", "leases know nothing but addresses"},
