@@ -39,7 +39,7 @@ var arrows = []arrow{
 	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/standin lab/tool capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
-	{"node", "node/* k8s stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
+	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
 	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
@@ -59,6 +59,7 @@ var arrows = []arrow{
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
 	{"k8s/services", "k8s/object stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
+	{"k8s/informers", "k8s k8s/object", "a source of objects fills the store (ADR 0023)"},
 	{"k8s/nodes", "k8s/object tunnel/vxlan", "a pure function from nodes to peers, and back to their annotations (ADR 0023)"},
 
 	{"cni", "cni/* unixsock", "cni reaches the node over a small interface of its own"},
