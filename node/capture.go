@@ -170,7 +170,7 @@ func (n *Node) newCapture(w io.Writer, req capture.Request) (*nodeCapture, error
 		n: n, req: req, buffer: buffer, sender: capture.NewSender(buffer), host: "mw0",
 		peers: map[netip.Addr]string{}, named: map[capture.Name]bool{},
 	}
-	for _, p := range n.config.Peers {
+	for _, p := range n.peers() {
 		c.peers[p.Address] = p.Name
 	}
 	c.filter = tap.Filter{Hosts: req.Hosts, Ports: req.Ports, Drops: req.Drops}

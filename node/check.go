@@ -75,16 +75,20 @@ func (c *Config) check() error {
 	if err := c.checkUnderlay(); err != nil {
 		return err
 	}
-	if err := checkCIDRs("podCIDRs", c.PodCIDRs); err != nil {
+	if err := c.Kubernetes.check(); err != nil {
 		return err
 	}
-	if err := c.checkPeers(); err != nil {
-		return err
+	if len(c.PodCIDRs) > 0 || !c.Kubernetes.used() {
+		if err := checkCIDRs("podCIDRs", c.PodCIDRs); err != nil {
+			return err
+		}
 	}
-	if err := c.checkHost(); err != nil {
-		return err
+	for _, check := range []func() error{c.checkPeers, c.checkHost, c.checkServices, c.checkPods} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	return c.checkPods()
+	return nil
 }
 
 // maxDevice is the longest name of an interface, in bytes (IFNAMSIZ less the end).

@@ -27,7 +27,7 @@ type Config struct {
 	// tunnel's sockets come from there, and Address and Underlay are about that side. Default: the sockets are the daemon's own.
 	Sockets string `json:"sockets,omitempty"`
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
-	// the gateway of the pods. Required.
+	// the gateway of the pods. Required, unless Kubernetes tells them.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	// NodeAddresses are the node's own addresses as pods know them. Packets to them, and to every other address that the
 	// host has, go to the host. Default Address.
@@ -66,8 +66,12 @@ type Config struct {
 	CNI CNI `json:"cni,omitempty"`
 	// VXLAN configures the tunnel.
 	VXLAN VXLAN `json:"vxlan,omitempty"`
-	// Peers are the other nodes.
+	// Peers are the other nodes. Default: those that Kubernetes tells.
 	Peers []Peer `json:"peers,omitempty"`
+	// Kubernetes says where the cluster's objects come from. Default: there is no cluster.
+	Kubernetes Kubernetes `json:"kubernetes,omitzero"`
+	// Services configures the cluster's Services.
+	Services Services `json:"services,omitzero"`
 	// Pods are pods of this node that no CNI plugin attaches.
 	Pods []Pod `json:"pods,omitempty"`
 

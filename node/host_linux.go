@@ -59,10 +59,14 @@ func (n *Node) hostConfig() link.HostConfig {
 	for _, cidr := range n.config.PodCIDRs {
 		c.Addrs = append(c.Addrs, HostAddr(cidr))
 	}
-	c.Own = n.config.podRanges()
+	now := n.now()
+	c.Own = now.podRanges()
 	c.Routes = append(slices.Clone(c.Own), n.config.ClusterCIDRs...)
+	if !n.config.Services.BesideKubeProxy {
+		c.Routes = append(c.Routes, n.config.Services.CIDRs...)
+	}
 	if n.config.Sockets != "" {
-		c.Routes = append(c.Routes, n.config.peerAddrs()...)
+		c.Routes = append(c.Routes, now.peerAddrs()...)
 	}
 	return c
 }
@@ -99,7 +103,7 @@ func (n *Node) setHostAddrs() error {
 		return fmt.Errorf("list the host's addresses: %w", err)
 	}
 	addrs := slices.Clone(n.config.NodeAddresses)
-	ranges := n.config.podRanges()
+	ranges := n.now().podRanges()
 	for _, h := range has {
 		a, ok := netip.AddrFromSlice(h.IP)
 		a = a.Unmap()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/middleway-net/middleway/cni/link"
@@ -23,9 +24,20 @@ type host struct {
 	attached bool   // id is valid
 	pace     pace
 
+	stale atomic.Bool // the routes that it has to have are others than those of whole
+
 	mu     sync.Mutex // guards what follows
 	whole  link.Host  // as it has to be
 	failed error      // why it could not be put back; nil if it was
+}
+
+// renew has the routes made those to the peers that there are now.
+func (h *host) renew() {
+	h.stale.Store(true)
+	select {
+	case h.changed <- struct{}{}:
+	default: // without a device, or about to be looked at
+	}
 }
 
 // want returns the attachment as it has to be.
@@ -63,7 +75,7 @@ func (h *host) look() (now link.Host, missing string) {
 		return now, err.Error()
 	}
 	if failed := h.failure(); failed != nil {
-		missing = cmp.Or(missing, h.device+" is not attached") + "; it could not be put back, which is tried again: " + failed.Error()
+		missing = cmp.Or(missing, h.device+" is not as it has to be") + "; it could not be put back, which is tried again: " + failed.Error()
 	}
 	return now, missing
 }
@@ -106,10 +118,27 @@ func (n *Node) keepHost(ctx context.Context) error {
 			n.log.Warn("the host's addresses are looked at again in a moment", "err", err)
 			again = time.After(watchRetry)
 		}
-		if wait := n.putHostBack(); wait > 0 {
+		if wait := cmp.Or(n.renewHost(), n.putHostBack()); wait > 0 {
 			again = time.After(wait)
 		}
 	}
+}
+
+// renewHost makes the routes of the host's attachment those to the peers. It returns when to try again, 0 if that is not needed.
+func (n *Node) renewHost() time.Duration {
+	if !n.host.attached || !n.host.stale.Swap(false) {
+		return 0
+	}
+	err := n.restoreHost()
+	if err == nil {
+		n.host.fail(nil)
+		return 0
+	}
+	n.host.stale.Store(true)
+	if n.host.fail(err) {
+		n.log.Error("the host does not reach the pods of all peers; it is tried again", "err", err)
+	}
+	return longestPause
 }
 
 // putHostBack restores what is missing of the host's attachment. It returns when to look again, 0 if only after a change.
@@ -124,7 +153,9 @@ func (n *Node) putHostBack() time.Duration {
 		err = n.detachHost()
 	}
 	if missing == "" && n.host.attached {
-		n.host.fail(nil)
+		if !n.host.stale.Load() {
+			n.host.fail(nil)
+		}
 		return 0
 	}
 	if wait := n.host.pace.left(time.Now()); wait > 0 {

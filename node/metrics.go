@@ -79,7 +79,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descFlows, st.Flows)
 	count(descEvictions, st.EvictedFlows)
 	gauge(descPods, st.Attachments)
-	gauge(descPeers, len(cfg.Peers))
+	gauge(descPeers, len(c.n.peers()))
 	for name, o := range c.n.offloads {
 		gauge(descOffload, 1, name, o.State)
 	}
@@ -89,7 +89,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 // collectPeers reads the metrics of the peers.
 func (c collector) collectPeers(ch chan<- prometheus.Metric) {
 	kernel := map[netip.Addr]bool{}
-	for _, p := range c.n.config.Peers {
+	for _, p := range c.n.peers() {
 		kernel[p.Address] = p.Kernel
 	}
 	for _, p := range c.n.peerStatus() {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,7 +16,6 @@ import (
 	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/cni/ipam"
 	"github.com/middleway-net/middleway/stack"
-	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/netstack"
 	"github.com/middleway-net/middleway/stack/tun"
@@ -49,6 +49,8 @@ type Node struct {
 	cni      *cni.Server
 	host     host
 	offloads map[string]Offload
+	cluster  cluster
+	others   atomic.Pointer[[]Peer] // the peers that there are now
 
 	madeRunDir bool
 	madeLeases bool
@@ -61,19 +63,23 @@ type Node struct {
 // Run builds a node and runs it until ctx ends or a part of it fails. What it could not build in whole it takes down
 // again before it returns; devices of pods stay, so that the next daemon takes them up.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
-	n, err := New(c, log)
+	n, err := New(ctx, c, log)
+	if ctx.Err() != nil && n == nil {
+		return nil // it waited for the cluster
+	}
 	if err != nil {
 		return err
 	}
 	return errors.Join(n.Run(ctx), n.Close())
 }
 
-// New builds a node. Nothing runs before Run.
-func New(c Config, log *slog.Logger) (*Node, error) {
+// New builds a node. Nothing runs before Run. In a cluster it waits until that tells of the node, or ctx ends.
+func New(ctx context.Context, c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
+	n.others.Store(&c.Peers)
 	for _, step := range []func() error{
-		n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
-		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.keepDevices,
+		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
+		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.recordSelf, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -90,7 +96,7 @@ func (n *Node) Run(ctx context.Context) error {
 		runtime.GOMAXPROCS(want)
 	}
 	n.log.Info("node is up", "address", n.config.Address, "interface", n.out.Interface, "how", n.out.How,
-		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.config.Peers),
+		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.peers()),
 		"restoredFlows", n.flows.Restored())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.stack.Run(ctx) })
@@ -104,6 +110,7 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return n.keepHost(ctx) })
 	}
 	g.Go(func() error { return n.cni.Run(ctx) })
+	n.runCluster(ctx, g)
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
@@ -172,11 +179,5 @@ func (n *Node) buildStack() error {
 	}
 	n.stack = s
 	n.netstack.Connect(s.Inject)
-	var routes []fib.Route
-	for _, p := range n.config.Peers {
-		for _, r := range p.ranges() {
-			routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
-		}
-	}
-	return s.SetRoutes(routes)
+	return s.SetRoutes(routesTo(n.peers()))
 }

@@ -45,12 +45,20 @@ func (n *Node) recordPods() error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(n.config.RunDir, podsName)
-	if err = os.WriteFile(path+".new", b, 0o600); err == nil {
+	if err := replaceFile(filepath.Join(n.config.RunDir, podsName), b); err != nil {
+		return fmt.Errorf("write down pods: %w; make runDir writable, or choose another one", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file, so that its readers see the former text or the new one.
+func replaceFile(path string, text []byte) error {
+	err := os.WriteFile(path+".new", text, 0o600)
+	if err == nil {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		return fmt.Errorf("write down pods: %w; make runDir writable, or choose another one", errors.Join(err, remove(path+".new")))
+		return errors.Join(err, remove(path+".new"))
 	}
 	return nil
 }
@@ -84,7 +92,7 @@ func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, flowsNa
 func (n *Node) removeState() error {
 	var errs []error
 	if n.flows != nil && !n.flows.Reopened() {
-		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)))
+		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)), remove(filepath.Join(n.config.RunDir, selfName)))
 	}
 	if n.madeLeases {
 		errs = append(errs, os.Remove(n.leaseFile()))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/tunnel"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -48,20 +49,63 @@ func (n *Node) openTunnel() error {
 		return err
 	}
 	n.tunnel = t
-	return n.setPeers()
+	peers, err := n.tunnelPeers(n.peers())
+	if err != nil {
+		return err
+	}
+	return t.SetPeers(peers)
 }
 
-func (n *Node) setPeers() error {
-	peers := make([]tunnel.Peer, len(n.config.Peers))
-	for i, p := range n.config.Peers {
+// peers returns the other nodes that there are now.
+func (n *Node) peers() []Peer { return *n.others.Load() }
+
+// now returns the configuration with the peers that there are now.
+func (n *Node) now() *Config {
+	c := n.config
+	c.Peers = n.peers()
+	return &c
+}
+
+// setPeers makes these the peers, of tunnel, stack and host.
+func (n *Node) setPeers(peers []Peer) error {
+	to, err := n.tunnelPeers(peers)
+	if err != nil {
+		return err
+	}
+	if err := n.tunnel.SetPeers(to); err != nil {
+		return err
+	}
+	if err := n.stack.SetRoutes(routesTo(peers)); err != nil {
+		return err
+	}
+	n.others.Store(&peers)
+	n.host.renew()
+	return nil
+}
+
+// tunnelPeers returns the peers as the tunnel knows them. Those of the configuration are what it says they are. Of those of a cluster an
+// annotation says so, which may be left of an earlier daemon: what they can they have to show (Hello).
+func (n *Node) tunnelPeers(all []Peer) ([]tunnel.Peer, error) {
+	peers, given := make([]tunnel.Peer, len(all)), len(n.config.Peers) > 0
+	for i, p := range all {
 		mac, err := vxlan.ParseMAC(p.MAC)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		peers[i] = tunnel.Peer{
 			Name: p.Name, Addr: p.Address, MAC: mac, Sources: p.ranges(),
-			Hello: !p.Kernel, Trains: !p.Kernel || p.Trains, RemoteChecksum: !p.Kernel, Unfinished: p.Kernel,
+			Hello: !p.Kernel, Trains: p.Trains || given && !p.Kernel, RemoteChecksum: given && !p.Kernel, Unfinished: p.Kernel,
 		}
 	}
-	return n.tunnel.SetPeers(peers)
+	return peers, nil
+}
+
+// routesTo are the routes to what is behind the peers.
+func routesTo(peers []Peer) (routes []fib.Route) {
+	for _, p := range peers {
+		for _, r := range p.ranges() {
+			routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
+		}
+	}
+	return routes
 }

@@ -21,8 +21,8 @@ The configuration is a YAML file, whose fields some flags override:
     canReach: 192.168.254.1       the source address toward it
     ipv6: false                   true: the nodes reach each other by IPv6
   sockets: PATH                   rootless: where "middleway sockets" serves outside; default: sockets of its own
-  podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required; the network's own address is the host's, the next one
-                                  the pods' gateway
+  podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required without kubernetes; the network's own address is the host's,
+                                  the next one the pods' gateway
   nodeAddresses: [192.168.254.11] this node as pods know it; default: address
   hostDevice: mw0                 through it the host reaches all pods, and they the host; none: without
   clusterCIDRs: [10.244.0.0/16]   further ranges that the host reaches through it; default: those of podCIDRs alone
@@ -42,7 +42,7 @@ The configuration is a YAML file, whose fields some flags override:
     socket: /run/middleway/cni.sock   where the CNI plugin asks; default: cni.sock in runDir
     interval: 1m                  how often pods are looked for that have gone without a DEL
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
-  peers:
+  peers:                          default: those that kubernetes tells
   - name: node-2                  for messages and metrics; default: its address
     address: 192.168.254.12       required
     podCIDRs: [10.244.2.0/24]     required
@@ -50,6 +50,14 @@ The configuration is a YAML file, whose fields some flags override:
     kernel: false                 true for a kernel's VXLAN device, for example flannel's
     trains: false                 true for a kernel peer that is known to take trains of datagrams
     mac: "02:…"                   default as the peer makes it
+  kubernetes:                     where the cluster's objects come from; at most one of the first three; default: there is no cluster
+    kubeconfig: /etc/middleway/kubeconfig
+    inCluster: false              true: this process runs in a pod and uses its service account
+    folder: /run/middleway-state  a folder of objects, which somebody else writes
+    server: https://192.168.254.11:6443   the API server's own address; default: what kubeconfig or the pod's environment says
+  services:
+    cidrs: [10.96.0.0/16, "fd00:10:96::/112"]   from which Services have their addresses; default none: the host does not reach them
+    besideKubeProxy: false        true: kube-proxy serves the host's own programs, this daemon the pods
   pods:                           that no CNI plugin attaches
   - name: default/web
     netns: /proc/4711/ns/net      required; has to be there, unless the last daemon had this pod
@@ -71,6 +79,7 @@ func nodeCommand() *cobra.Command {
 		Example: `  middleway node --config /etc/middleway/node.yaml
   middleway node --config node.yaml --name "$NODE_NAME" --log-format json --log-level debug
   middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24
+  middleway node --name "$NODE_NAME" --kubeconfig /etc/middleway/kubeconfig --service-cidr 10.96.0.0/16
   middleway node --config /etc/middleway/node.yaml --cleanup`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -100,11 +109,12 @@ func nodeCommand() *cobra.Command {
 
 // nodeFlags override fields of the configuration file.
 type nodeFlags struct {
-	name, http                 string
-	runDir, sockets, cniSocket pathFlag
-	address                    addrFlag
-	podCIDRs                   prefixFlags
-	mtu, workers               int
+	name, http, apiServer                  string
+	runDir, sockets, cniSocket, kubeconfig pathFlag
+	address                                addrFlag
+	podCIDRs, serviceCIDRs                 prefixFlags
+	mtu, workers                           int
+	inCluster, besideKubeProxy             bool
 }
 
 func (f *nodeFlags) register(cmd *cobra.Command) {
@@ -116,6 +126,11 @@ func (f *nodeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.runDir, "run-dir", "run directory (overrides runDir)")
 	cmd.Flags().Var(&f.cniSocket, "cni-socket", "where the CNI plugin asks (overrides cni.socket)")
 	cmd.Flags().Var(&f.sockets, "sockets", "where \"middleway sockets\" serves outside, of a rootless node (overrides sockets)")
+	cmd.Flags().Var(&f.kubeconfig, "kubeconfig", "kubeconfig file of the cluster (overrides kubernetes.kubeconfig)")
+	cmd.Flags().BoolVar(&f.inCluster, "in-cluster", false, "reach the cluster by the service account of this pod (overrides kubernetes.inCluster)")
+	cmd.Flags().StringVar(&f.apiServer, "api-server", "", "the API server's own address, like https://192.168.254.11:6443 (overrides kubernetes.server)")
+	cmd.Flags().Var(&f.serviceCIDRs, "service-cidr", "range of Services, once for each family (overrides services.cidrs)")
+	cmd.Flags().BoolVar(&f.besideKubeProxy, "beside-kube-proxy", false, "kube-proxy serves the host's own programs (overrides services.besideKubeProxy)")
 	cmd.Flags().StringVar(&f.http, "http", "", "address of /healthz, /readyz and /metrics, or none (overrides http)")
 }
 
@@ -129,8 +144,15 @@ func (f *nodeFlags) apply(c *node.Config) {
 	override(&c.MTU, f.mtu)
 	override(&c.Workers, f.workers)
 	override(&c.Address, netip.Addr(f.address))
+	override(&c.Kubernetes.Kubeconfig, string(f.kubeconfig))
+	override(&c.Kubernetes.InCluster, f.inCluster)
+	override(&c.Kubernetes.Server, f.apiServer)
+	override(&c.Services.BesideKubeProxy, f.besideKubeProxy)
 	if len(f.podCIDRs) > 0 {
 		c.PodCIDRs = f.podCIDRs
+	}
+	if len(f.serviceCIDRs) > 0 {
+		c.Services.CIDRs = f.serviceCIDRs
 	}
 }
 

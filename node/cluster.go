@@ -1,0 +1,199 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/middleway-net/middleway/k8s"
+	"github.com/middleway-net/middleway/k8s/informers"
+	"github.com/middleway-net/middleway/k8s/nodes"
+	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
+)
+
+// cluster is a node's part in a Kubernetes cluster. The zero cluster is none.
+type cluster struct {
+	source k8s.Source        // nil: there is no cluster
+	api    *informers.Client // nil: the source is no API server
+	self   *object.Node      // this node's, as it was at the start
+	ranges []netip.Prefix    // of its pods, where they were taken from self
+
+	left     map[string]string      // by node: what was logged of it last
+	unsaid   chan map[string]string // holds this node's annotations while the API server has to hear of it
+	outdated chan error             // holds why this node has to start anew
+}
+
+// setNodes makes the tunnel and the routes those to the cluster's nodes. One goroutine calls it.
+func (n *Node) setNodes(all []*object.Node) {
+	n.ownNode(all)
+	if len(n.config.Peers) > 0 {
+		return // they were given
+	}
+	found, left := nodes.Compile(n.tunnelEnd(), all)
+	n.tellLeft(left)
+	peers := make([]Peer, len(found))
+	for i, p := range found {
+		peers[i] = Peer{Name: p.Name, Address: p.Address, PodCIDRs: p.PodCIDRs, NodeAddresses: p.Addresses, MAC: p.MAC.String(), Kernel: !p.Middleway}
+	}
+	if reflect.DeepEqual(peers, n.peers()) {
+		return // new routes would have every flow judged again
+	}
+	n.tellPeers(peers)
+	if err := n.setPeers(peers); err != nil {
+		n.log.Error("the peers stay as they were", "err", err)
+	}
+}
+
+// tunnelEnd is what the other nodes are compared with.
+func (n *Node) tunnelEnd() nodes.Self {
+	mac, _ := vxlan.ParseMAC(n.config.VXLAN.MAC) // it was checked
+	return nodes.Self{
+		Name: n.config.Name, Address: n.config.Address, VNI: cmp.Or(n.config.VXLAN.VNI, vxlan.DefaultVNI), MAC: mac,
+		PodCIDRs: n.config.PodCIDRs, Addresses: n.config.NodeAddresses, ServiceCIDRs: n.config.Services.CIDRs,
+	}
+}
+
+// tellLeft logs what is left out of the nodes, once for each state of each.
+func (n *Node) tellLeft(left []nodes.Left) {
+	now := map[string]string{}
+	for _, l := range left {
+		if was := now[l.Node]; was != "" {
+			l.Why = was + "; " + l.Why
+		}
+		now[l.Node] = l.Why
+		if n.cluster.left[l.Node] == l.Why {
+			continue
+		}
+		if l.Waits {
+			n.log.Info("a node is no peer yet", "peer", l.Node, "why", l.Why)
+		} else {
+			n.log.Warn("a node, or an address of it, is left out", "peer", l.Node, "why", l.Why)
+		}
+	}
+	n.cluster.left = now
+}
+
+// tellPeers logs which peers come and go.
+func (n *Node) tellPeers(peers []Peer) {
+	was := map[string]bool{}
+	for _, p := range n.peers() {
+		was[p.Name] = true
+	}
+	for _, p := range peers {
+		if !was[p.Name] {
+			n.log.Info("a node has become a peer", "peer", p.Name, "addr", p.Address, "podCIDRs", p.PodCIDRs, "kernel", p.Kernel)
+		}
+		delete(was, p.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		n.log.Info("a node is no peer any more", "peer", name)
+	}
+}
+
+// ownNode looks whether this node's object still is what the node lives by, and whether it says what the others need.
+func (n *Node) ownNode(all []*object.Node) {
+	at := slices.IndexFunc(all, func(o *object.Node) bool { return o.Name == n.config.Name })
+	if at < 0 {
+		return // kubelet has not made it, or somebody has deleted it: pods live on
+	}
+	self := all[at]
+	if n.cluster.ranges != nil && len(self.PodCIDRs) > 0 && !slices.Equal(self.PodCIDRs, n.cluster.ranges) {
+		n.outdate(self)
+		return
+	}
+	for key, value := range n.announcement(self.Annotations) {
+		if self.Annotations[key] != value {
+			n.cluster.say(self.Annotations)
+			return
+		}
+	}
+}
+
+// outdate ends the daemon, so that its next start takes what the node's object says now.
+func (n *Node) outdate(self *object.Node) {
+	err := fmt.Errorf("spec.podCIDRs of node %s is %v now, and was %v when this daemon started; the next start takes the new ranges",
+		self.Name, self.PodCIDRs, n.cluster.ranges)
+	n.cluster.self = self
+	select {
+	case n.cluster.outdated <- errors.Join(err, n.recordSelf()):
+	default:
+	}
+}
+
+// say has the API server told of this node, whose object has the annotations has.
+func (c *cluster) say(has map[string]string) {
+	if c.api == nil {
+		return
+	}
+	select {
+	case <-c.unsaid: // these are newer
+	default:
+	}
+	c.unsaid <- has
+}
+
+// announcement returns the annotations by which peers know this node.
+func (n *Node) announcement(has map[string]string) map[string]string {
+	self := n.tunnelEnd()
+	return nodes.Announcement{Address: self.Address, VNI: self.VNI, MAC: self.MAC}.Annotations(has)
+}
+
+// announce tells the API server of this node at the start, and whenever its object does not say it, until ctx ends.
+func (n *Node) announce(ctx context.Context) error {
+	n.cluster.say(n.cluster.self.Annotations)
+	var p pace
+	for {
+		var has map[string]string
+		select {
+		case <-ctx.Done():
+			return nil
+		case has = <-n.cluster.unsaid:
+		}
+		for told := false; ; told = true {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(p.left(time.Now())):
+			}
+			p.tried(time.Now())
+			err := n.cluster.api.Announce(ctx, n.announcement(has))
+			if err == nil {
+				n.log.Info("the other nodes have been told of this one", "address", n.config.Address, "mac", n.config.VXLAN.MAC)
+				break
+			}
+			if !told && ctx.Err() == nil {
+				n.log.Warn("the other nodes cannot be told of this one; it is tried again", "err", err)
+			}
+		}
+	}
+}
+
+// watchCluster ends with an error when this node has to start anew.
+func (n *Node) watchCluster(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.cluster.outdated:
+		return err
+	}
+}
+
+// runCluster follows the cluster until ctx ends.
+func (n *Node) runCluster(ctx context.Context, g *errgroup.Group) {
+	if n.cluster.source == nil {
+		return
+	}
+	g.Go(func() error { return n.watchCluster(ctx) })
+	if n.cluster.api != nil {
+		g.Go(func() error { return n.announce(ctx) })
+	}
+}
