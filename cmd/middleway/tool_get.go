@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -165,33 +164,80 @@ func (f *getFlags) run(cmd *cobra.Command) error {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), time.Duration(f.timeout))
 	defer cancel()
-	var body bytes.Buffer
 	w := cmd.OutOrStdout()
+	head := tool.Head{Limit: maxHead, Rest: w}
+	object := getJSON{w: w, url: f.URL.String(), body: tool.JSONText{W: w}}
 	to := w
-	if f.whom || f.output.json() {
-		to = &body
+	switch {
+	case f.output.json():
+		to = &object
+	case f.whom:
+		to = &head
 	}
 	start := time.Now()
 	fetch, err := fetcher.Fetch(ctx, to)
+	if f.output.json() {
+		err = errors.Join(err, object.end(fetch, err))
+	}
 	if err != nil {
 		return &exitError{toolNo, fmt.Errorf("tool get: %v: %w", f.URL, f.inTime(err))}
 	}
 	switch {
-	case f.output.json():
-		fmt.Fprintln(w, toJSON(struct {
-			URL string `json:"url"`
-			tool.Fetch
-			Body string `json:"body"`
-		}{f.URL.String(), fetch, body.String()}))
-	case f.whom:
-		fmt.Fprint(w, whomSaw(f.URL.Host, fetch, body.Bytes(), time.Since(start)))
-	case f.verbose:
+	case f.whom && !head.Over():
+		fmt.Fprint(w, whomSaw(f.URL.Host, fetch, head.Bytes(), time.Since(start)))
+	case f.verbose && !f.output.json():
 		printFetch(cmd.ErrOrStderr(), fetch)
 	}
 	if !fetch.OK() {
 		return &exitError{toolNo, fmt.Errorf("tool get: %v: %d %s", f.URL, fetch.Status, http.StatusText(fetch.Status))}
 	}
 	return nil
+}
+
+// maxHead is how much of an answer is kept where something is looked for in it, in bytes.
+const maxHead = 64 << 10
+
+// getJSON prints an answer as an object, whose body it passes on as it comes.
+type getJSON struct {
+	w     io.Writer
+	url   string
+	body  tool.JSONText
+	begun bool
+}
+
+func (g *getJSON) Write(p []byte) (int, error) {
+	if err := g.begin(); err != nil {
+		return 0, err
+	}
+	return g.body.Write(p)
+}
+
+func (g *getJSON) begin() error {
+	if g.begun {
+		return nil
+	}
+	g.begun = true
+	_, err := fmt.Fprintf(g.w, "{\n  \"url\": %s,\n  \"body\": \"", toJSON(g.url))
+	return err
+}
+
+// end prints the rest of the object, and why the body is not whole if it is not. Without an answer there is no object.
+func (g *getJSON) end(fetch tool.Fetch, failed error) error {
+	if failed != nil && !g.begun {
+		return nil
+	}
+	if err := errors.Join(g.begin(), g.body.Close()); err != nil {
+		return err
+	}
+	rest := struct {
+		tool.Fetch
+		Error string `json:"error,omitempty"`
+	}{Fetch: fetch}
+	if failed != nil {
+		rest.Error = failed.Error()
+	}
+	_, err := fmt.Fprintf(g.w, "\",\n%s\n", strings.TrimPrefix(toJSON(rest), "{\n"))
+	return err
 }
 
 // inTime says how long was waited where time was up.
@@ -238,15 +284,15 @@ func (f *getFlags) runMany(cmd *cobra.Command, fetcher *tool.Fetcher) error {
 	r := tool.Repeat(cmd.Context(), f.repeat, f.concurrency, func(ctx context.Context) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(f.timeout))
 		defer cancel()
-		var body bytes.Buffer
-		fetch, err := fetcher.Fetch(ctx, &body)
+		head := tool.Head{Limit: maxHead, Rest: io.Discard}
+		fetch, err := fetcher.Fetch(ctx, &head)
 		if err != nil {
 			return "", withoutPorts(f.inTime(err))
 		}
 		if !fetch.OK() {
 			return "", fmt.Errorf("%d %s", fetch.Status, http.StatusText(fetch.Status))
 		}
-		return f.inShort(body.Bytes()), nil
+		return f.inShort(head.Bytes()), nil
 	})
 	if f.output.json() {
 		fmt.Fprintln(cmd.OutOrStdout(), toJSON(r))
