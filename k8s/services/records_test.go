@@ -72,7 +72,7 @@ func TestRecords(t *testing.T) {
 		},
 		{
 			name:    "another proxy's",
-			service: object.Service{Key: key, ClusterIPs: []netip.Addr{ip("10.96.0.20")}, ProxyName: "other"},
+			service: object.Service{Key: key, ClusterIPs: []netip.Addr{ip("10.96.0.20")}, NotProxied: true},
 			want:    dns.Service{ClusterIPs: []netip.Addr{ip("10.96.0.20")}},
 			why:     "its name leads to it nevertheless",
 		},
