@@ -53,7 +53,7 @@ var arrows = []arrow{
 	{"lab/standin", "", "what runs in place of well-known images knows only sockets"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
-	{"k8s", "k8s/* stack/service stack/dns", "one loop joins what the parts below compile, and hands on their tables (ADR 0022)"},
+	{"k8s", "k8s/object k8s/kept k8s/services k8s/policies k8s/nodes stack/service stack/dns", "one loop joins what the parts below compile, and hands on their tables (ADR 0022)"},
 	{"k8s/folder", "k8s k8s/object", "a source brings objects into the store (ADR 0022)"},
 	{"k8s/kept", "k8s/object", "a file of stripped objects (ADR 0022)"},
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
