@@ -51,7 +51,8 @@ const (
 	DropNoRoute
 	// DropNoPod: the destination lies in this node's range, and no pod has it.
 	DropNoPod
-	// DropNoService: the destination lies in a range of Services, and no Service has it.
+	// DropNoService: the destination lies in a range of Services, and no Service has it; or a peer sent to a Service's address,
+	// which its own node should have translated.
 	DropNoService
 	// DropServicePort: the Service at the destination has no such port; the source is refused.
 	DropServicePort
@@ -109,6 +110,46 @@ var dropNames = [numDropReasons]string{
 func (r DropReason) String() string {
 	if r < numDropReasons {
 		return dropNames[r]
+	}
+	return "unknown"
+}
+
+var dropSentences = [numDropReasons]string{
+	Kept:                "it was not dropped",
+	DropMalformed:       "a header is cut off, contradicts itself, or holds an address that may not be on a wire",
+	DropOffload:         "the device's own description of the packet contradicts the packet",
+	DropNotVXLAN:        "the datagram on the tunnel's port holds no valid VXLAN header and frame",
+	DropVNI:             "the datagram is for another virtual network",
+	DropUnknownPeer:     "the datagram's sender is no peer",
+	DropVTEP:            "the inner frame is for another VTEP",
+	DropHello:           "the message about the way between two nodes is none, or came too fast",
+	DropPeerSource:      "the inner source lies outside the sender's range",
+	DropECN:             "the tunnel met congestion, and the packet's sender does not know of ECN",
+	DropSource:          "the pod has no such address and may not send from it",
+	DropScope:           "multicast, broadcast, link-local and unspecified addresses are not routed",
+	DropSourceRoute:     "an IPv4 option chooses the way past the node's decisions",
+	DropChecksum:        "the checksum is wrong",
+	DropFragment:        "the fragment hides or overlaps its packet's transport header",
+	DropFragmentFull:    "the fragment came before its packet's first one, when as many as may wait did so",
+	DropFragmentTimeout: "the fragment's packet's first one did not come in time",
+	DropTTL:             "the time to live is used up",
+	DropNoRoute:         "no pod, peer, node or Service has the destination",
+	DropNoPod:           "the destination lies in this node's range, and no pod has it",
+	DropNoService:       "the destination lies in a range of Services, and no Service has it for this sender",
+	DropServicePort:     "the Service at the destination has no such port",
+	DropNoBackend:       "no endpoint of the Service is usable",
+	DropNoLocalBackend:  "the Service's traffic policy is Local, and no usable endpoint is on this node",
+	DropTransit:         "a node does not relay from one peer to another",
+	DropTranslate:       "the addresses would have to be translated, and cannot be",
+	DropTooBig:          "it is larger than what the next hop takes, and may not be cut",
+	DropDevice:          "the device did not take it",
+	DropSend:            "the tunnel's socket did not take it",
+}
+
+// Sentence says for people why the packet was dropped.
+func (r DropReason) Sentence() string {
+	if r < numDropReasons {
+		return dropSentences[r]
 	}
 	return "unknown"
 }

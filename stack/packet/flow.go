@@ -71,10 +71,24 @@ func (f Flow) WithSource(a AddrKey, port uint16) Flow {
 	return f
 }
 
+// WithDestination returns the flow with another destination. Precondition: its protocol is not ICMP, whose echoes have one
+// identifier in place of two ports.
+func (f Flow) WithDestination(a AddrKey, port uint16) Flow {
+	f.dst = a.a
+	f.ports = f.ports&^(0xffff<<16) | uint64(port)<<16
+	return f
+}
+
+// SrcKey returns the source's key.
+func (f *Flow) SrcKey() AddrKey { return AddrKey{f.src} }
+
+// DstKey returns the destination's key.
+func (f *Flow) DstKey() AddrKey { return AddrKey{f.dst} }
+
 // HasPorts reports whether the flow's protocol has ports, or an identifier in their place, that can be translated.
 func (f *Flow) HasPorts() bool {
 	switch f.Proto() {
-	case TCP, UDP, ICMP, ICMPv6:
+	case TCP, UDP, SCTP, ICMP, ICMPv6:
 		return true
 	}
 	return false
@@ -91,6 +105,12 @@ func KeyOf(ip netip.Addr) AddrKey {
 	b := ip.As16()
 	return AddrKey{[2]uint64{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}}
 }
+
+// Addr returns the address.
+func (k AddrKey) Addr() netip.Addr { return addr(k.a) }
+
+// Hash returns 64 well-mixed bits of the address, the same for all time.
+func (k AddrKey) Hash() uint64 { return mum(k.a[0]^0x2d358dccaa6c78a5, k.a[1]^0xa0761d6478bd642f) }
 
 // Hash returns 64 well-mixed bits of the flow. With a secret seed a sender cannot choose colliding flows. It is part of the
 // format of the flow table's file.

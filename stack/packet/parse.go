@@ -301,3 +301,15 @@ func DecrementTTL(b []byte, p *Parsed) bool {
 	binary.BigEndian.PutUint16(b[10:], uint16(sum+(sum+1)>>16))
 	return true
 }
+
+// SetTTL gives the packet a time to live and keeps the IPv4 header checksum right.
+func SetTTL(b []byte, p *Parsed, ttl uint8) {
+	p.TTL = ttl
+	if p.Version == 6 {
+		b[7] = ttl
+		return
+	}
+	was := uint16(b[8]) << 8
+	b[8] = ttl
+	Adjust(b[10:], was, uint16(ttl)<<8)
+}

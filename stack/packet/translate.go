@@ -1,6 +1,9 @@
 package packet
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
 
 // Translate rewrites addresses and ports of packet b, whose headers are p and whose unfinished parts o describes, so that
 // it becomes one of flow to, and keeps its checksums right by what changed (RFC 1624); the payload is not looked at. A
@@ -9,15 +12,17 @@ import "encoding/binary"
 //
 // Of a later fragment only the addresses change: the transport header is in the first.
 //
-// What cannot be translated is left as it is and not kept: ports of SCTP, whose checksum would have to be made anew; an open
-// checksum that is not the transport's. Preconditions: Parse kept b as p, o.Check kept it, to is of the same version and
+// SCTP's checksum does not cover the addresses, and is made anew for new ports, from the whole packet (RFC 9260, appendix A).
+//
+// What cannot be translated is left as it is and not kept: ports of an SCTP packet in fragments, or whose checksum is wrong and
+// would become right; an open checksum that is not the transport's. Preconditions: Parse kept b as p, o.Check kept it, to is of the same version and
 // protocol, and a fragment has the flow of its packet.
 func Translate(b []byte, p *Parsed, o *Offload, to *Flow) DropReason {
 	at, covers := checksumOffset(p.Proto)
 	later := p.Fragment && p.FragmentOffset > 0
 	switch {
 	case p.Proto == SCTP && to.ports != p.Flow.ports:
-		return DropTranslate
+		return translateSCTP(b, p, to)
 	case o.NeedsChecksum && (!covers || int(o.ChecksumStart) != p.L4 || int(o.ChecksumOffset) != at):
 		return DropOffload
 	}
@@ -42,6 +47,38 @@ func Translate(b []byte, p *Parsed, o *Offload, to *Flow) DropReason {
 		adjustTransport(l4[at:], p.Proto, addSum(addrs, ports))
 	}
 	return Kept
+}
+
+// sctpChecksum is where the checksum lies in SCTP's common header (RFC 9260, section 3.1).
+const sctpChecksum = 8
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// translateSCTP is Translate where ports change. A checksum of zero that is not right says that there is none (RFC 9653).
+func translateSCTP(b []byte, p *Parsed, to *Flow) DropReason {
+	if p.Fragment {
+		return DropTranslate
+	}
+	l4 := b[p.L4:p.Len]
+	was := binary.LittleEndian.Uint32(l4[sctpChecksum:])
+	right := was == sctpSum(l4)
+	if !right && was != 0 {
+		return DropChecksum
+	}
+	setAddrs(b, p.Version, to)
+	setPorts(l4, SCTP, to)
+	p.Flow = *to
+	if right {
+		binary.LittleEndian.PutUint32(l4[sctpChecksum:], sctpSum(l4))
+	}
+	return Kept
+}
+
+// sctpSum returns the CRC32c of an SCTP packet, its checksum field taken as zero.
+func sctpSum(l4 []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, l4[:sctpChecksum])
+	sum = crc32.Update(sum, castagnoli, []byte{0, 0, 0, 0})
+	return crc32.Update(sum, castagnoli, l4[sctpChecksum+4:])
 }
 
 // setAddrs writes the addresses of flow to into the IP header at b, keeps an IPv4 header's checksum right, and returns by
@@ -85,6 +122,9 @@ func setPorts(l4 []byte, proto Proto, to *Flow) (change uint16) {
 func adjust(field []byte, change uint16) {
 	binary.BigEndian.PutUint16(field, ^addSum(^binary.BigEndian.Uint16(field), change))
 }
+
+// Adjust keeps the checksum that starts field right after one 16-bit word of what it covers changed.
+func Adjust(field []byte, was, now uint16) { adjust(field, addSum(^was, now)) }
 
 // adjustTransport is adjust for a transport checksum: one of UDP that says that there is none stays so, and none becomes so
 // (RFC 768).

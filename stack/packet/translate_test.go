@@ -3,8 +3,10 @@ package packet
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -227,6 +229,8 @@ func TestTranslatePieces(t *testing.T) {
 
 func TestTranslateRefuses(t *testing.T) {
 	sctp := spec{proto: SCTP, payload: wire(t, "0fa0 0050 0000 0000 0000 0000")}
+	wrong := spec{proto: SCTP, payload: wire(t, "0fa0 0050 0000 0000 0000 0001")}
+	piece := spec{proto: SCTP, frag: 0x2000, payload: wire(t, "0fa0 0050 0000 0000 0000 0000 0000 0000")}
 	odd := tcp4(40)
 	weird := PartialOffload(parsed(t, odd.build()))
 	weird.ChecksumOffset = 6
@@ -237,7 +241,8 @@ func TestTranslateRefuses(t *testing.T) {
 		to   Flow
 		want DropReason
 	}{
-		{"SCTP with another port", sctp, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:1"), netip.MustParseAddrPort("10.244.2.3:80")), DropTranslate},
+		{"SCTP whose checksum is wrong with another port", wrong, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:1"), netip.MustParseAddrPort("10.244.2.3:80")), DropChecksum},
+		{"a piece of SCTP with another port", piece, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:1"), netip.MustParseAddrPort("10.244.2.3:80")), DropTranslate},
 		{"SCTP with its port", sctp, Offload{}, NewFlow(SCTP, netip.MustParseAddrPort("10.244.1.0:4000"), netip.MustParseAddrPort("10.244.2.3:80")), Kept},
 		{"an open checksum elsewhere", odd, weird, odd.moved(other4, third4, 1, 2).flowOf(t), DropOffload},
 		{"an open checksum of a protocol without", spec{proto: 50, payload: bytesOf(40)}, Offload{NeedsChecksum: true, ChecksumStart: 20}, spec{proto: 50, payload: bytesOf(40), src: other4}.flowOf(t), DropOffload},
@@ -253,6 +258,46 @@ func TestTranslateRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTranslateSCTP: with new ports an INIT (RFC 9260, section 3.3.2) gets the checksum that its new sender would have given it.
+func TestTranslateSCTP(t *testing.T) {
+	for _, tt := range []struct{ name, from, want string }{
+		{"ports", "0fa0 0050 00000000 SUM 0100 0014 00000001 0001f400 000a ffff 00000001", "1388 0051 00000000 SUM 0100 0014 00000001 0001f400 000a ffff 00000001"},
+		{"odd length", "0fa0 0050 00000007 SUM 0003 0005 01", "1388 0051 00000007 SUM 0003 0005 01"},
+		{"no checksum (RFC 9653)", "0fa0 0050 00000007 00000000 0e00 0004", "1388 0051 00000007 00000000 0e00 0004"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, six := range []bool{false, true} {
+				b, want := sctpPacket(t, tt.from, six, false), sctpPacket(t, tt.want, six, true)
+				p, to := parsed(t, b), parsed(t, want).Flow
+				if r := Translate(b, p, &Offload{}, &to); r != Kept || p.Flow != to {
+					t.Fatalf("%v, flow %v", r, p.Flow)
+				}
+				if !bytes.Equal(b, want) {
+					t.Errorf("got  % x\nwant % x", b, want)
+				}
+			}
+		})
+	}
+}
+
+// sctpPacket returns an SCTP packet of the given bytes, SUM standing for its checksum, from one pair of addresses or another.
+func sctpPacket(t *testing.T, l4 string, six, other bool) []byte {
+	t.Helper()
+	at := strings.Index(l4, "SUM")
+	payload := wire(t, strings.Replace(l4, "SUM", "00000000", 1))
+	if at >= 0 {
+		binary.LittleEndian.PutUint32(payload[8:], crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	s := spec{proto: SCTP, payload: payload, v6: six}
+	switch {
+	case other && six:
+		s.src, s.dst = other6, third6
+	case other:
+		s.src, s.dst = other4, third4
+	}
+	return s.build()
 }
 
 func TestTranslateAllocs(t *testing.T) {
