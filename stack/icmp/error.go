@@ -21,10 +21,12 @@ const (
 	HostUnreachable                 // the destination's network is here, the destination is not
 	Prohibited                      // forbidden by a rule
 	TooBig                          // larger than the way takes
+	PortUnreachable                 // the address is there, and nothing at that port
 )
 
 var kindNames = [...]string{
 	TimeExceeded: "time exceeded", NetUnreachable: "net unreachable", HostUnreachable: "host unreachable", Prohibited: "prohibited", TooBig: "too big",
+	PortUnreachable: "port unreachable",
 }
 
 // String returns what the error says.
@@ -49,6 +51,7 @@ var messages = [...]struct{ type4, code4, type6, code6 uint8 }{
 	HostUnreachable: {3, 1, 1, 3},
 	Prohibited:      {3, 13, 1, 1},
 	TooBig:          {3, 4, 2, 0},
+	PortUnreachable: {3, 3, 1, 4},
 }
 
 // MaxLen is the most bytes that an error takes.
