@@ -36,6 +36,7 @@ const (
 	seenOne // a packet came in this direction
 	fin     // TCP: this direction was closed
 	reset   // TCP: reset
+	opener  // this direction opened the flow
 )
 
 const entrySize = 128

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layoutVersion is the format of the file: header, entry and packet.Flow.Hash. A daemon that knows another one starts with
+// layoutVersion is the format of the file: header, entries, affinities, packet.Flow.Hash and packet.AddrKey.Hash. A daemon that knows another one starts with
 // an empty table.
-const layoutVersion = 2
+const layoutVersion = 3
 
 // headerSize keeps the entries page-aligned.
 const headerSize = 4096
@@ -78,7 +78,7 @@ func Open(path string, entries int) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open flow table: %w", err)
 	}
-	size := headerSize + n*entrySize
+	size := fileSize(n)
 	if err := prepareFile(f, n, size); err != nil {
 		_ = f.Close()
 		if fresh {
@@ -95,12 +95,16 @@ func Open(path string, entries int) (*Table, error) {
 		head:    (*header)(unsafe.Pointer(&mem[0])),
 		entries: unsafe.Slice((*entry)(unsafe.Pointer(&mem[headerSize])), n),
 	}
+	t.affinities.entries = unsafe.Slice((*affinity)(unsafe.Pointer(&mem[headerSize+n*entrySize])), affinitiesBeside(n))
 	t.unmap = func() error { return errors.Join(unix.Munmap(mem), f.Close()) } // the lock ends with the file
 	t.finish()
 	t.recover()
 	t.reopened = t.head.generation.Load() > 0
 	return t, nil
 }
+
+// fileSize returns the size of the file of a table with n entries, in bytes.
+func fileSize(n int) int { return headerSize + n*entrySize + affinitiesBeside(n)*affinitySize }
 
 // prepareFile locks the file and makes sure that it holds a header that fits.
 func prepareFile(f *os.File, entries, size int) error {
@@ -164,6 +168,7 @@ func (t *Table) recover() {
 		t.restored++
 	}
 	t.flows.Store(int64(t.restored))
+	t.affinities.recover(now)
 }
 
 // sound reports whether an entry can have been written by a table: it lies where it is looked for, its verdict is one, and

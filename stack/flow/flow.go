@@ -31,6 +31,7 @@ const (
 	ToAttachment        // to a pod on this node
 	ToPeer              // to another node
 	ToNode              // to the node's own netstack
+	Answer              // the worker itself answers; flows with this action are not entered
 )
 
 // String returns the action as logs and traces name it.
@@ -42,6 +43,8 @@ func (a Action) String() string {
 		return "peer"
 	case ToNode:
 		return "node"
+	case Answer:
+		return "answer"
 	}
 	return "drop"
 }
@@ -71,6 +74,8 @@ type Copy struct {
 	seen       uint32
 	// Translates: packets leave as others than they came, as Translated.
 	Translates bool
+	// Entered: the call that returned the copy made the entry, and no other worker was faster.
+	Entered bool
 	// Translated is the flow that packets become; valid iff Translates.
 	Translated packet.Flow
 }
@@ -94,4 +99,6 @@ type Pair struct {
 	Verdict, Reply Verdict
 	// Generation is that of the tables by which the verdicts were made.
 	Generation uint32
+
+	opened bool // by the other direction
 }

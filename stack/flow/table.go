@@ -35,6 +35,8 @@ type Table struct {
 	evicted  atomic.Uint64
 
 	shards [numShards]shard
+
+	affinities affinities
 }
 
 type shard struct {
@@ -48,6 +50,7 @@ func New(entries int) *Table {
 	n := roundEntries(entries)
 	t := &Table{head: &header{}, entries: make([]entry, n), unmap: func() error { return nil }}
 	t.head.init(n)
+	t.affinities.entries = make([]affinity, affinitiesBeside(n))
 	t.finish()
 	return t
 }
@@ -112,16 +115,19 @@ func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
 	bucket := t.bucket(hash)
 	s := t.lockOf(bucket)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	ref, ok := t.findIn(bucket, f)
+	if ok && t.widowed(ref) {
+		alone := t.takeLocked(ref)
+		s.mu.Unlock()
+		c, ok := t.Enter(&alone)
+		c.Entered = false
+		return c, ok
+	}
+	defer s.mu.Unlock()
 	if !ok {
 		return Copy{}, false
 	}
 	e := &t.entries[ref]
-	if t.widowed(ref) {
-		t.free(ref)
-		return Copy{}, false
-	}
 	if !e.is(seenOne) {
 		e.state.Or(seenOne)
 	}
@@ -143,8 +149,20 @@ func (t *Table) Peek(f packet.Flow) (Copy, bool) {
 }
 
 // widowed reports whether an entry translates but its twin was evicted: replies would come through as they are. Such a
-// flow is entered anew.
+// flow is entered anew, as it was: either direction tells the other.
 func (t *Table) widowed(ref Ref) bool { return t.entries[ref].translates() && t.twinOf(ref) == nil }
+
+// takeLocked frees an entry whose twin is gone and returns how to enter the flow again. Its verdicts are none that tables gave,
+// so that the next packets are judged. It needs the entry's shard locked.
+func (t *Table) takeLocked(ref Ref) Pair {
+	e := &t.entries[ref]
+	p := Pair{Flow: e.flow, Translated: e.leavesAs(), Verdict: e.verdict(), Generation: unjudged, opened: !e.is(opener)}
+	t.free(ref)
+	return p
+}
+
+// unjudged is a generation that no tables have (NextGeneration begins with 1).
+const unjudged = 0
 
 // Create enters a flow whose packets are not translated: f, judged v by tables of the given generation, and its reply
 // direction, judged reply. It returns a copy of f's entry. Where another worker was faster its entry stands and is
@@ -179,17 +197,28 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	}
 	ref := t.claimBut(b0, now, twinIf(there, twin))
 	t.put(ref, p.Flow, p.Translated, p.Verdict, p.Generation, now)
-	t.entries[ref].state.Or(seenOne)
+	t.entries[ref].state.Or(seenOne | p.openerIf(!p.opened))
 	if reply == p.Flow { // a packet to its own address and port
 		return t.entries[ref].copy(ref), true
 	}
 	if !there {
 		twin = t.claimBut(b1, now, ref)
 		t.put(twin, reply, back, p.Reply, p.Generation, now)
+		t.entries[twin].state.Or(p.openerIf(p.opened))
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
-	return t.entries[ref].copy(ref), true
+	c = t.entries[ref].copy(ref)
+	c.Entered = true
+	return c, true
+}
+
+// openerIf returns the bit for the direction that opened the flow.
+func (p *Pair) openerIf(this bool) uint32 {
+	if this {
+		return opener
+	}
+	return 0
 }
 
 func twinIf(there bool, twin Ref) Ref {

@@ -119,24 +119,39 @@ func TestEnterAgain(t *testing.T) {
 	}
 }
 
-// A translated flow of which one direction was evicted is not used further: its replies would come through untranslated.
+// A translated flow of which one direction was evicted is entered again as it was, from what the other one tells: its packets
+// would come through untranslated.
 func TestWidowed(t *testing.T) {
-	table, clock := withClock(New(512))
-	p := translated()
-	cache := NewCache(table)
-	c, _ := table.Enter(&p)
-	cache.Put(c)
-	twin, _ := table.Lookup(p.Translated.Reverse())
-	table.free(twin.ref)
-	clock.advance(time.Second)
-	if got := cache.Get(&p.Flow, clock.now()); got != nil {
-		t.Errorf("the worker's copy is used: %+v", got)
-	}
-	if table.Len() != 0 {
-		t.Errorf("%v, want it freed", table)
-	}
-	if _, ok := table.Enter(&p); !ok || table.Len() != 2 {
-		t.Errorf("entered again: %v, %v", ok, table)
+	for _, opened := range []bool{true, false} {
+		table, clock := withClock(New(512))
+		p := translated()
+		there, back := p.Flow, p.Translated.Reverse()
+		cache := NewCache(table)
+		first, _ := table.Enter(&p)
+		second, _ := table.Lookup(back)
+		evicted, left := second, first
+		if !opened {
+			evicted, left = first, second
+		}
+		cache.Put(left)
+		table.free(evicted.ref)
+		clock.advance(time.Second)
+		if got := cache.Get(&left.Flow, clock.now()); got == nil || got.Generation != unjudged || got.LeavesAs() == nil {
+			t.Fatalf("opener is left %v: got %+v, want a flow that is to be judged", opened, got)
+		}
+		for f, want := range map[packet.Flow]packet.Flow{there: p.Translated, back: there.Reverse()} {
+			if c, ok := table.Peek(f); !ok || c.Translated != want {
+				t.Errorf("opener is left %v: %v leaves as %v, want %v", opened, f, c.Translated, want)
+			}
+		}
+		for l := range table.Live() {
+			if l.Flow != there || l.LeavesAs != p.Translated {
+				t.Errorf("opener is left %v: opened as %v -> %v", opened, l.Flow, l.LeavesAs)
+			}
+		}
+		if table.Len() != 2 {
+			t.Errorf("opener is left %v: %v", opened, table)
+		}
 	}
 }
 

@@ -1,0 +1,40 @@
+package flow
+
+// Glance is a Table as one looks at it who leaves no trace: what would be entered or noted is not, and everything else is as
+// the table says.
+type Glance struct{ *Table }
+
+// Enter is the Table's, but enters nothing: the copy is of what would be there.
+func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
+	if c, ok := g.Peek(p.Flow); ok {
+		return c, true
+	}
+	if twin, ok := g.Peek(p.Translated.Reverse()); ok && *twin.LeavesAs() != p.Flow.Reverse() {
+		return Copy{}, false
+	}
+	c = Copy{Flow: p.Flow, Verdict: p.Verdict, Generation: p.Generation}
+	if p.Translated != p.Flow {
+		c.Translates, c.Translated = true, p.Translated
+	}
+	return c, true
+}
+
+// Rejudge is the Table's, but gives the new verdict to the copy alone.
+func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
+	fresh := *c
+	fresh.Verdict, fresh.Generation, fresh.version = v, generation, 0
+	return fresh, true
+}
+
+// Opening notes nothing.
+func (g Glance) Opening(*Copy) {}
+
+// Closing notes nothing.
+func (g Glance) Closing(*Copy, uint8) {}
+
+// NewCache returns a cache whose lookups leave no trace.
+func (g Glance) NewCache() *Cache {
+	c := NewCache(g.Table)
+	c.glance = true
+	return c
+}
