@@ -1,75 +1,230 @@
-// Package service finds who serves the address that a flow's first packet has been sent to: a Service's frontend leads to its
-// port, and the port's scheduler picks a backend.
-//
-//	first packet of a flow ─► Table.Lookup ─► Port ─► choose ─► Backend      (stack enters both directions of the flow)
-//
-// Later packets never come here: the flow table knows them. A Table is immutable; With makes the next one and shares with it
-// what has not changed, so that an event costs what it changes, whatever the number of Services.
 package service
 
 import (
+	"cmp"
+	"hash/maphash"
+	"iter"
+	"maps"
 	"net/netip"
-	"time"
+	"slices"
 
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
-// Frontend is where clients reach a Service.
-type Frontend struct {
-	Addr  netip.Addr
-	Proto packet.Proto
-	Port  uint16
+// numShards is how many maps hold a table's Services, and as many its addresses. With copies those maps in which something
+// changes: of 10,000 Services about 40 entries each.
+const numShards = 256
+
+// Table is an immutable set of Services. All methods may be called by any goroutine.
+type Table struct {
+	ranges   []netip.Prefix
+	addrs    [numShards]map[packet.AddrKey][]claim // of an address that has frontends: at least one, sorted
+	services [numShards]map[string]*held
+	len      int
+	counted  int // frontends whose ports count connections
 }
 
-// Port is what the frontends of one port of a Service share, for one family of addresses. It is immutable.
-type Port struct {
-	// Name is for traces and logs, for example "default/web:http".
-	Name string
-	// ID is the same in all tables and daemons: under it clients' affinities are kept. It is a hash of namespace, Service, port
-	// name and protocol.
-	ID uint64
-	// Affinity is how long a client's later connections go where its last one went; 0: not at all.
-	Affinity time.Duration
-	// Scheduler picks among backends. The zero Scheduler picks at random.
-	Scheduler Scheduler
-	// Internal serves clients of ClusterIPs, External those that come from outside.
-	Internal, External Choice
-	// Serving are all backends that serve, chosen from or not: a UDP flow to any other one ends (KEP-1669; kube-proxy's
-	// conntrack clean-up looks at serving alone).
-	Serving []Backend
+// claim is one Service's frontend at an address.
+type claim struct {
+	proto packet.Proto
+	port  uint16
+	owner string // "namespace/name"
+	leads *Port
 }
 
-// Choice is what a traffic policy leaves to choose from.
-type Choice struct {
-	Backends []Backend
-	// None is what becomes of a packet when there are no Backends: packet.DropNoBackend, which is answered with a refusal, or
-	// packet.DropNoLocalBackend, which is not.
-	None packet.DropReason
-	// Why says by which rule these are the backends, for traces: for example "ready", "terminating, as none is ready".
-	Why string
+// compare sorts by protocol and port, and where two Services have the same frontend by their names: the first one serves it,
+// whatever the order in which they came, and when it goes the next one does.
+func (c claim) compare(to claim) int {
+	return cmp.Or(cmp.Compare(c.proto, to.proto), cmp.Compare(c.port, to.port), cmp.Compare(c.owner, to.owner))
 }
 
-// Backend is an endpoint at a port.
-type Backend struct {
-	Addr packet.AddrKey
-	Port uint16
-	// Local: it is on this node.
-	Local bool
+// held is what a Table keeps of a Service, so that it can be taken out again.
+type held struct {
+	spots   []spot
+	counted int
 }
 
-// Scheduler is how backends are picked.
-type Scheduler uint8
+type spot struct {
+	addr  packet.AddrKey
+	proto packet.Proto
+	port  uint16
+}
 
-// Schedulers.
+// Found says what has a destination.
+type Found uint8
+
+// What Lookup finds.
 const (
-	Random Scheduler = iota
-	RoundRobin
-	LeastConnections
-	Maglev
+	NotService  Found = iota // no Service's business
+	AtPort                   // a Service's frontend
+	OtherPort                // an address that has frontends, but none at this port
+	Unallocated              // in a range of Services, and nobody's
 )
 
-// Service is what one Kubernetes Service puts into a Table.
-type Service struct {
-	// Frontends lead to ports. Addresses that have a frontend answer pings, and refuse other ports.
-	Frontends map[Frontend]*Port
+// New returns a table without Services. ranges is where the cluster's Services have their addresses.
+func New(ranges []netip.Prefix) *Table {
+	t := &Table{}
+	for _, r := range ranges {
+		t.ranges = append(t.ranges, r.Masked())
+	}
+	return t
+}
+
+// Len returns how many Services there are.
+func (t *Table) Len() int { return t.len }
+
+// Ranges returns the ranges that New got. They are borrowed.
+func (t *Table) Ranges() []netip.Prefix { return t.ranges }
+
+// CountsConnections reports whether a port's scheduler wants to know how many connections its backends have (Counts).
+func (t *Table) CountsConnections() bool { return t.counted > 0 }
+
+// Lookup returns the port at the destination of a flow; it is nil unless one was found.
+func (t *Table) Lookup(f *packet.Flow) (*Port, Found) {
+	key := f.DstKey()
+	claims := t.addrs[key.Hash()%numShards][key]
+	if claims == nil {
+		if t.inRange(f.Dst()) {
+			return nil, Unallocated
+		}
+		return nil, NotService
+	}
+	proto, port := f.Proto(), f.DstPort()
+	i, _ := slices.BinarySearchFunc(claims, claim{proto: proto, port: port}, claim.compare)
+	if i < len(claims) && claims[i].proto == proto && claims[i].port == port {
+		return claims[i].leads, AtPort
+	}
+	return nil, OtherPort
+}
+
+func (t *Table) inRange(a netip.Addr) bool {
+	return slices.ContainsFunc(t.ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+}
+
+// With returns a table that differs from t in the Services of the given names, "namespace/name"; nil removes one. It costs what
+// it changes. The ports belong to the table from then on.
+func (t *Table) With(changed map[string]*Service) *Table {
+	n := &next{Table: *t}
+	for name, s := range changed {
+		if s != nil {
+			n.prepare(name, s)
+		}
+		n.remove(name)
+		if s != nil {
+			n.add(name, s)
+		}
+	}
+	return &n.Table
+}
+
+// next is a table that is being made: which maps are its own already.
+type next struct {
+	Table
+	ownAddrs, ownServices [numShards]bool
+}
+
+// prepare makes what the schedulers of a Service's ports need, from what they had so far.
+func (n *next) prepare(name string, s *Service) {
+	prepared := make(map[*Port]bool, len(s.Frontends))
+	for f, p := range s.Frontends {
+		if !prepared[p] {
+			prepared[p] = true
+			p.prepare(n.claimed(name, f))
+		}
+	}
+}
+
+// claimed returns the port to which a Service's frontend leads, or nil.
+func (n *next) claimed(name string, f Frontend) *Port {
+	key := packet.KeyOf(f.Addr)
+	claims := n.addrs[key.Hash()%numShards][key]
+	i, ok := slices.BinarySearchFunc(claims, claim{proto: f.Proto, port: f.Port, owner: name}, claim.compare)
+	if !ok {
+		return nil
+	}
+	return claims[i].leads
+}
+
+func (n *next) remove(name string) {
+	shard := shardOf(name)
+	h := n.services[shard][name]
+	if h == nil {
+		return
+	}
+	n.servicesOf(shard)
+	delete(n.services[shard], name)
+	n.len--
+	n.counted -= h.counted
+	for _, s := range h.spots {
+		n.edit(s.addr, func(claims []claim) []claim {
+			return slices.DeleteFunc(claims, func(c claim) bool { return c.proto == s.proto && c.port == s.port && c.owner == name })
+		})
+	}
+}
+
+func (n *next) add(name string, s *Service) {
+	h := &held{spots: make([]spot, 0, len(s.Frontends))}
+	for f, p := range s.Frontends {
+		h.counted += p.counted()
+		at := spot{packet.KeyOf(f.Addr), f.Proto, f.Port}
+		h.spots = append(h.spots, at)
+		n.edit(at.addr, func(claims []claim) []claim {
+			c := claim{at.proto, at.port, name, p}
+			i, _ := slices.BinarySearchFunc(claims, c, claim.compare)
+			return slices.Insert(claims, i, c)
+		})
+	}
+	n.servicesOf(shardOf(name))[name] = h
+	n.len++
+	n.counted += h.counted
+}
+
+// edit replaces the claims of an address by edited ones: change gets a copy.
+func (n *next) edit(key packet.AddrKey, change func([]claim) []claim) {
+	shard := key.Hash() % numShards
+	if !n.ownAddrs[shard] {
+		n.ownAddrs[shard] = true
+		n.addrs[shard] = cloned(n.addrs[shard])
+	}
+	claims := change(slices.Clone(n.addrs[shard][key]))
+	if len(claims) == 0 {
+		delete(n.addrs[shard], key)
+		return
+	}
+	n.addrs[shard][key] = claims
+}
+
+// servicesOf returns a shard's map of Services to be written.
+func (n *next) servicesOf(shard uint64) map[string]*held {
+	if !n.ownServices[shard] {
+		n.ownServices[shard] = true
+		n.services[shard] = cloned(n.services[shard])
+	}
+	return n.services[shard]
+}
+
+func cloned[K comparable, V any](m map[K]V) map[K]V {
+	if m == nil {
+		return map[K]V{}
+	}
+	return maps.Clone(m)
+}
+
+var seed = maphash.MakeSeed()
+
+func shardOf(name string) uint64 { return maphash.String(seed, name) % numShards }
+
+// ports walks over the ports of all frontends; one with several comes as often.
+func (t *Table) ports() iter.Seq[*Port] {
+	return func(yield func(*Port) bool) {
+		for i := range t.addrs {
+			for _, claims := range t.addrs[i] {
+				for _, c := range claims {
+					if !yield(c.leads) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
