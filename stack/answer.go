@@ -15,15 +15,17 @@ type answerer struct {
 	// use it up, and no source for all others.
 	tooBig icmp.SharedLimit
 	other  icmp.Limit
-	sent   counters
-	parsed packet.Parsed                 // of the error
-	head   [packet.MaxSegmentHeader]byte // of the segment that an error quotes
+	// Refusals of Services are many where one has no endpoints.
+	refusals icmp.Limit
+	sent     counters
+	parsed   packet.Parsed                 // of the error
+	head     [packet.MaxSegmentHeader]byte // of the segment that an error quotes
 }
 
 // passes reports whether a packet goes further as it was judged. One that does not is dropped, and its source is told why;
 // one that is too large for its way, and may be cut, is sent in pieces. b is borrowed.
 func (f *forwarder) passes(b []byte, p *packet.Parsed, o packet.Offload, v flow.Verdict, to *packet.Flow, from origin) bool {
-	if v.Action == flow.ToNode {
+	if v.Action == flow.ToNode || v.Action == flow.Answer {
 		return true
 	}
 	if v.Action == flow.Drop {
@@ -41,6 +43,8 @@ func (f *forwarder) passes(b []byte, p *packet.Parsed, o packet.Offload, v flow.
 	if mtu := f.mtu(v); length > mtu {
 		f.exceed(b, p, o, v, to, from, mtu)
 		return false
+	} else if f.record != nil {
+		f.record.passed(p, length, mtu)
 	}
 	return true
 }
@@ -71,6 +75,8 @@ func (f *forwarder) reject(b []byte, p *packet.Parsed, o packet.Offload, r packe
 		f.answer(b, p, o, icmp.Error{Kind: icmp.HostUnreachable}, from)
 	case packet.DropTransit:
 		f.answer(b, p, o, icmp.Error{Kind: icmp.Prohibited}, from)
+	case packet.DropServicePort, packet.DropNoBackend:
+		f.refuseSource(b, p, o, from)
 	}
 }
 
@@ -140,8 +146,14 @@ func (f *forwarder) sendPiece(b *packet.Buffer, n int, fl *packet.Flow, hasFlow 
 // answer tells the source of packet b, which is borrowed and will not go further, an error: from the gateway address, if the
 // rules and the limit allow it.
 func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.Error, from origin) {
-	gateway := f.s.gateway(p.Version)
-	if !gateway.IsValid() || !icmp.MayAnswer(b, p, e.Kind) {
+	if gateway := f.s.gateway(p.Version); gateway.IsValid() {
+		f.answerFrom(gateway, b, p, o, e, from)
+	}
+}
+
+// answerFrom is answer from another address of the node than the gateway's.
+func (f *forwarder) answerFrom(addr netip.Addr, b []byte, p *packet.Parsed, o packet.Offload, e icmp.Error, from origin) {
+	if !icmp.MayAnswer(b, p, e.Kind) {
 		return
 	}
 	if !f.mayTell(e.Kind, &p.Flow) {
@@ -150,6 +162,9 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 	if f.taps != nil {
 		f.taps.Answered(uint8(e.Kind))
 	}
+	if f.record != nil {
+		f.record.told(e.Kind, addr)
+	}
 	head, rest := f.quote(b[:p.Len], p, o)
 	if from == originNode {
 		f.s.tell(e, p, head, rest)
@@ -157,7 +172,7 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 	}
 	nb := f.pool.Get()
 	packet.Offload{}.Encode(nb.Space())
-	nb.SetFrame(packet.VnetLen + e.Build(nb.Space()[packet.VnetLen:], gateway, p, head, rest))
+	nb.SetFrame(packet.VnetLen + e.Build(nb.Space()[packet.VnetLen:], addr, p, head, rest))
 	f.answers.sent.add(1, len(nb.Packet()))
 	reason := packet.Parse(nb.Packet(), &f.answers.parsed)
 	if f.taps != nil {
@@ -176,8 +191,11 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 
 // mayTell takes an error to the source of a flow from the limit of its kind.
 func (f *forwarder) mayTell(k icmp.Kind, fl *packet.Flow) bool {
-	if k == icmp.TooBig {
-		return f.answers.tooBig.Allow(fl.HashSource(f.s.flows.Seed()), f.s.clock())
+	switch k {
+	case icmp.TooBig:
+		return f.answers.tooBig.Allow(fl.HashSource(f.flows.Seed()), f.s.clock())
+	case icmp.PortUnreachable:
+		return f.answers.refusals.Allow(f.s.clock())
 	}
 	return f.answers.other.Allow(f.s.clock())
 }

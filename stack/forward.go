@@ -39,6 +39,9 @@ func (f *forwarder) fromPod(att *attachment, b *packet.Buffer) {
 	if reason == packet.Kept {
 		from, reason = f.source(att, &p.Flow)
 	}
+	if f.record != nil {
+		f.record.entered(att, from, &p.Flow, reason)
+	}
 	if reason != packet.Kept {
 		f.refuse(b, reason)
 		return
@@ -74,8 +77,11 @@ func (f *forwarder) forwardJudged(b *packet.Buffer, p *packet.Parsed, o packet.O
 		f.refuse(b, reason)
 		return
 	}
+	if p.Flow.DstPort() == dnsPort && f.answersQuery(b, p, o, from) {
+		return
+	}
 	v, to := f.judge(p, from)
-	if f.taps != nil {
+	if f.watched() {
 		f.noteJudged(v, to, &p.Flow)
 	}
 	if !f.passes(b.Packet(), p, o, v, to, from) {
@@ -138,7 +144,7 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		return
 	}
 	v, to := f.judge(p, originPeer)
-	if f.taps != nil {
+	if f.watched() {
 		f.noteJudged(v, to, &p.Flow)
 	}
 	if !f.passes(b, p, o, v, to, originPeer) {
@@ -184,6 +190,9 @@ func (f *forwarder) flushTrain() {
 		f.moved.add(n, length)
 	} else {
 		f.drops.Add(reason, n)
+		if f.record != nil {
+			f.record.dropped(reason)
+		}
 	}
 	if f.taps != nil {
 		f.noteTrain(reason, frame, more)
@@ -208,15 +217,17 @@ func (f *forwarder) editTrain() packet.DropReason {
 // flow cache answers.
 func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.Flow) {
 	if !p.HasFlow {
-		return f.decide(&p.Flow, from), nil
+		return f.stray(&p.Flow, from), nil
 	}
 	c := f.cache.Get(&p.Flow, f.now)
 	if c == nil {
-		v := f.decide(&p.Flow, from)
-		if v.Action == flow.Drop {
-			return v, nil // not worth an entry: a scan would push out what lives
+		opened := f.open(&p.Flow, from)
+		if a := opened.Verdict.Action; a == flow.Drop || a == flow.Answer {
+			return opened.Verdict, nil
 		}
-		c = f.cache.Put(f.enter(&p.Flow, v, from))
+		c = f.cache.Put(opened)
+	} else if f.record != nil {
+		f.record.known(c)
 	}
 	if c.Generation != f.tables.generation {
 		if c = f.rejudge(c, from); c == nil {
@@ -235,21 +246,11 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 	return c.Verdict, nil
 }
 
-// enter makes an entry for the flow of a packet on which v was decided.
-func (f *forwarder) enter(fl *packet.Flow, v flow.Verdict, from origin) flow.Copy {
-	back := fl.Reverse()
-	reply := f.decide(&back, originNode)
-	if from == originHost && v.Action == flow.ToPeer {
-		return f.enterFromHost(fl, v, reply)
-	}
-	return f.s.flows.Create(*fl, v, reply, f.tables.generation)
-}
-
 // rejudge decides again about a flow that was judged by other tables than those of this batch, older or newer: numbers of
 // attachments mean something only in the tables by which they were found.
 func (f *forwarder) rejudge(c *flow.Copy, from origin) *flow.Copy {
 	v := f.decide(c.LeavesAs(), from)
-	fresh, ok := f.s.flows.Rejudge(c, v, f.tables.generation)
+	fresh, ok := f.flows.Rejudge(c, v, f.tables.generation)
 	if !ok {
 		return nil
 	}
@@ -258,9 +259,9 @@ func (f *forwarder) rejudge(c *flow.Copy, from origin) *flow.Copy {
 
 func (f *forwarder) noteTCP(c *flow.Copy, flags uint8) {
 	if flags&packet.SYN != 0 {
-		f.s.flows.Opening(c)
+		f.flows.Opening(c)
 	} else {
-		f.s.flows.Closing(c, flags)
+		f.flows.Closing(c, flags)
 	}
 }
 
@@ -292,6 +293,9 @@ func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v 
 		}
 		f.toNode(b.Packet(), p, o)
 		b.Release()
+		return
+	case flow.Answer:
+		f.echo(b, p, o, from)
 		return
 	case flow.Drop:
 		f.refuse(b, v.Reason)
@@ -330,7 +334,7 @@ func (f *forwarder) toPeer(b *packet.Buffer, p *packet.Parsed, o packet.Offload,
 }
 
 func (f *forwarder) toNode(b []byte, p *packet.Parsed, o packet.Offload) {
-	if f.s.node == nil {
+	if f.node == nil {
 		f.drop(packet.DropNoRoute, 1)
 		return
 	}
@@ -342,7 +346,7 @@ func (f *forwarder) toNode(b []byte, p *packet.Parsed, o packet.Offload) {
 	if f.taps != nil {
 		f.taps.Leave(tap.Place{Layer: tap.Gateway}, tap.Packet{P: p, Offload: o, Body: b}, 0)
 	}
-	f.s.node.Deliver(b, p, o)
+	f.node.Deliver(b, p, o)
 }
 
 // refuse drops the packet in b.

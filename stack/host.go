@@ -2,12 +2,10 @@ package stack
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 
 	"github.com/middleway-net/middleway/stack/fib"
-	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
@@ -44,7 +42,7 @@ func (f *forwarder) hostSource(att *attachment, fl *packet.Flow) (origin, packet
 	return originHost, packet.DropSource
 }
 
-// portTries bounds the search for a port under which a flow of the host can leave.
+// portTries bounds the search for a port under which a flow can leave.
 const portTries = 64
 
 // Ports that translation chooses from: not the well-known ones, which some servers take for privileged (RFC 6056, section
@@ -53,27 +51,6 @@ const (
 	firstPort = 1024
 	lastPort  = 65535
 )
-
-// enterFromHost enters a flow of the host toward a peer. Peers reach the host's own addresses by other ways than the
-// tunnel, and know that only the attachment's is behind it: the flow leaves from there, with its own port where no other
-// flow leaves as the same, else with a random one.
-func (f *forwarder) enterFromHost(fl *packet.Flow, v, reply flow.Verdict) flow.Copy {
-	pair := flow.Pair{Flow: *fl, Verdict: v, Reply: reply, Generation: f.tables.generation}
-	source, ok := f.tables.host.addrOf(fl)
-	port := fl.SrcPort()
-	for range portTries {
-		if !ok {
-			break
-		}
-		pair.Translated = fl.WithSource(source, port)
-		if c, entered := f.s.flows.Enter(&pair); entered {
-			return c
-		}
-		ok = fl.HasPorts()
-		port = uint16(firstPort + rand.IntN(lastPort-firstPort+1))
-	}
-	return flow.Copy{Flow: *fl, Verdict: flow.Verdict{Reason: packet.DropTranslate}, Generation: pair.Generation}
-}
 
 // addrOf returns the attachment's address of a flow's family.
 func (a *attachment) addrOf(fl *packet.Flow) (packet.AddrKey, bool) {
@@ -96,7 +73,7 @@ func (f *forwarder) related(b []byte, p *packet.Parsed, o *packet.Offload) packe
 		return packet.Kept
 	}
 	// Who sends the error received the quoted packet, which so travelled the other way.
-	c, ok := f.s.flows.Peek(q.Flow.Reverse())
+	c, ok := f.flows.Peek(q.Flow.Reverse())
 	if !ok || !c.Translates {
 		return packet.Kept
 	}

@@ -29,7 +29,11 @@ const maxTold = 16
 // would need. The error comes from the far end, since the netstack takes nothing from its own addresses.
 func (s *Stack) tell(e icmp.Error, p *packet.Parsed, head, rest []byte) {
 	b := make([]byte, icmp.MaxLen)
-	b = b[:e.Build(b, p.Flow.Dst(), p, head, rest)]
+	s.tellLater(b[:e.Build(b, p.Flow.Dst(), p, head, rest)])
+}
+
+// tellLater has the netstack told a packet.
+func (s *Stack) tellLater(b []byte) {
 	select {
 	case s.told <- b:
 	default: // it will send again

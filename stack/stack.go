@@ -19,6 +19,7 @@ import (
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/fragment"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
 	"github.com/middleway-net/middleway/stack/tap"
 )
 
@@ -63,6 +64,14 @@ type Node interface {
 	Deliver(b []byte, p *packet.Parsed, o packet.Offload)
 }
 
+// Answerer answers DNS queries.
+type Answerer interface {
+	// Answer writes the answer to the query of a client into out, which has at least 1,232 bytes, and returns its length. ok is
+	// false if it cannot say at once or needs more room: then the packet goes to the Node. Both are borrowed. Any worker may call
+	// it; it must not block.
+	Answer(out, query []byte, client netip.Addr) (n int, ok bool)
+}
+
 // Config configures a Stack.
 type Config struct {
 	// Workers is how many workers move packets. Default: the number of processors, at most 8.
@@ -78,6 +87,11 @@ type Config struct {
 	// NodeAddrs are the addresses that the node itself answers. The first of each family is its pods' gateway, from which ICMP
 	// errors are sent.
 	NodeAddrs []netip.Addr
+	// DNSAddrs are the addresses of Services that the node itself serves at port 53, over UDP and TCP: packets there end in Node,
+	// which has these addresses too. Whatever endpoints such a Service has, no packet goes to them.
+	DNSAddrs []netip.Addr
+	// Answer answers what comes to DNSAddrs over UDP. Default: Node does.
+	Answer Answerer
 	// PodCIDRs are the ranges of the node's own pods: sources are told when no pod has an address in them.
 	PodCIDRs []netip.Prefix
 	// MTU is the largest packet that the pods' devices take, in bytes. Default packet.MaxSize.
@@ -101,15 +115,19 @@ func Workers(n int) int {
 	return min(runtime.NumCPU(), maxWorkers)
 }
 
-// Stack moves packets. Attach, Detach, Lost, SetRoutes, SetHostAddrs, Inject and Stats may be called by any goroutine, before and while
-// Run runs.
+// Stack moves packets. Its methods but Close may be called by any goroutine, before and while Run runs.
 type Stack struct {
 	log     *slog.Logger
 	flows   *flow.Table
 	node    Node
 	workers []*worker
 	local   localWorker
+	tracer  tracer
 	tables  atomic.Pointer[tables]
+
+	services atomic.Pointer[service.Table]
+	dns      []packet.AddrKey // Config.DNSAddrs
+	answer   Answerer
 
 	fragments *fragment.Table
 	mtu       int
@@ -152,7 +170,10 @@ func New(c Config) (*Stack, error) {
 		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
-	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: c.NodeAddrs})
+	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
+	s.services.Store(service.New(nil))
+	nodeAddrs := slices.Concat(c.NodeAddrs, c.DNSAddrs)
+	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: nodeAddrs})
 	if err := s.publish(nil); err != nil {
 		return nil, err
 	}

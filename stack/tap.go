@@ -57,12 +57,7 @@ func (s *Stack) tapsInUse() []*tap.Tap {
 // setTapsLocked returns when all write to the taps, and nobody to others.
 func (s *Stack) setTapsLocked(all []*tap.Tap) {
 	s.taps.Store(s.newTaps(all))
-	for _, w := range s.workers {
-		_ = w.call(func() error { w.begin(); return nil })
-	}
-	s.local.mu.Lock()
-	s.local.begin()
-	s.local.mu.Unlock()
+	s.settleLocked()
 	s.fragmentsMu.Lock() // whoever held it may have written to the old ones
 	defer s.fragmentsMu.Unlock()
 }
@@ -107,8 +102,17 @@ func (a *attachment) place() tap.Place {
 	return tap.Place{Layer: tap.Pod, Name: a.name}
 }
 
+// watched reports whether somebody looks on.
+func (f *forwarder) watched() bool { return f.taps != nil || f.record != nil }
+
 // noteJudged notes what was judged about a packet of flow fl.
 func (f *forwarder) noteJudged(v flow.Verdict, to *packet.Flow, fl *packet.Flow) {
+	if f.record != nil {
+		f.record.judged(v, to, fl)
+	}
+	if f.taps == nil {
+		return
+	}
 	var j tap.Judgement
 	leaves := fl
 	if to != nil {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
 	"github.com/middleway-net/middleway/stack/tap"
 )
 
@@ -223,6 +225,23 @@ func (w *worker) end() {
 	}
 }
 
+// flows is what a forwarder does with the node's flow table beyond its cache.
+type flows interface {
+	Seed() uint64
+	Peek(f packet.Flow) (flow.Copy, bool)
+	Enter(p *flow.Pair) (flow.Copy, bool)
+	Rejudge(c *flow.Copy, v flow.Verdict, generation uint32) (flow.Copy, bool)
+	Opening(c *flow.Copy)
+	Closing(c *flow.Copy, flags uint8)
+	Recall(client packet.AddrKey, id uint64, within time.Duration) (addr packet.AddrKey, port uint16, ok bool)
+	Remember(client packet.AddrKey, id uint64, addr packet.AddrKey, port uint16)
+}
+
+var (
+	_ flows = (*flow.Table)(nil)
+	_ flows = flow.Glance{} // of a trace
+)
+
 // forwarder is what forwards packets for one goroutine: a worker, or the node's netstack under a lock.
 type forwarder struct {
 	s     *Stack
@@ -230,7 +249,9 @@ type forwarder struct {
 	port  Port // nil without a tunnel
 	queue int  // which queue of a device it writes
 	pool  packet.Pool
+	flows flows
 	cache *flow.Cache
+	node  Node
 	train packet.Train
 	// Of the train:
 	to         *attachment
@@ -241,19 +262,23 @@ type forwarder struct {
 	moved   counters
 	answers answerer
 	piece   packet.Parsed // of a packet that goes on in pieces
+	opening flow.Pair     // the flow that is being entered
 
 	// Of the current batch:
-	tables *tables
-	now    uint32
-	parsed packet.Parsed
-	tapped *taps
-	taps   tap.Writers // those of tapped that are this forwarder's; nil if nobody looks on
+	tables   *tables
+	services *service.Table
+	now      uint32
+	parsed   packet.Parsed
+	tapped   *taps
+	taps     tap.Writers // those of tapped that are this forwarder's; nil if nobody looks on
+	record   *record     // of a tracer; nil in all others
 
 	deliver func(frame []byte, p *packet.Parsed, o packet.Offload)
 }
 
 func (f *forwarder) init(s *Stack, id int, ports []Port) {
-	f.s, f.id, f.queue, f.cache = s, id, id, flow.NewCache(s.flows)
+	f.s, f.id, f.queue, f.node = s, id, id, s.node
+	f.flows, f.cache = s.flows, flow.NewCache(s.flows)
 	if ports != nil {
 		f.port = ports[id]
 	}
@@ -262,7 +287,7 @@ func (f *forwarder) init(s *Stack, id int, ports []Port) {
 
 // begin starts a batch.
 func (f *forwarder) begin() {
-	f.tables, f.now = f.s.tables.Load(), f.cache.Now()
+	f.tables, f.services, f.now = f.s.tables.Load(), f.s.services.Load(), f.cache.Now()
 	if t := f.s.taps.Load(); t != f.tapped {
 		f.useTaps(t)
 	}
@@ -283,6 +308,9 @@ func (f *forwarder) drop(r packet.DropReason, n int) {
 	f.drops.Add(r, n)
 	if f.taps != nil {
 		f.taps.Dropped(r, n)
+	}
+	if f.record != nil {
+		f.record.dropped(r)
 	}
 }
 

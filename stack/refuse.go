@@ -1,0 +1,129 @@
+package stack
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/icmp"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/tap"
+)
+
+// refuseSource tells the source of packet b, which is borrowed, that nobody serves it at its destination, from there: by a reset of
+// TCP, else by ICMP port unreachable.
+func (f *forwarder) refuseSource(b []byte, p *packet.Parsed, o packet.Offload, from origin) {
+	if p.Proto != packet.TCP {
+		f.answerFrom(p.Flow.Dst(), b, p, o, icmp.Error{Kind: icmp.PortUnreachable}, from)
+		return
+	}
+	if p.Flags&packet.RST != 0 || p.Fragment || !f.answers.refusals.Allow(f.s.clock()) {
+		return
+	}
+	if from == originNode {
+		reset := make([]byte, packet.ResetLen)
+		f.s.tellLater(reset[:packet.BuildReset(reset, b, p)])
+		return
+	}
+	if f.record != nil {
+		f.record.answers(fmt.Sprintf("the source is refused: TCP reset, from %v", p.Flow.Dst()))
+	}
+	nb := f.pool.Get()
+	f.sendOwn(nb, packet.BuildReset(nb.Space()[packet.VnetLen:], b, p))
+}
+
+// sendOwn sends a packet of n bytes that the worker has built in nb, in answer to the one under way: past the flow table, since
+// nothing will answer it. It takes ownership of nb.
+func (f *forwarder) sendOwn(nb *packet.Buffer, n int) {
+	packet.Offload{}.Encode(nb.Space())
+	nb.SetFrame(packet.VnetLen + n)
+	p := &f.answers.parsed
+	reason := packet.Parse(nb.Packet(), p)
+	if f.taps != nil {
+		f.taps.Nest()
+		f.taps.Enter(tap.Place{Layer: tap.Gateway}, tap.Packet{P: p, Body: nb.Packet()})
+	}
+	if reason == packet.Kept {
+		f.sendBack(nb, p)
+	} else {
+		f.refuse(nb, reason)
+	}
+	if f.taps != nil {
+		f.taps.Unnest()
+	}
+}
+
+// sendBack sends a packet of the node on its way without entering a flow. It takes ownership of b.
+func (f *forwarder) sendBack(b *packet.Buffer, p *packet.Parsed) {
+	v := f.decide(&p.Flow, originNode)
+	if f.watched() {
+		f.noteJudged(v, nil, &p.Flow)
+	}
+	if !f.passes(b.Packet(), p, packet.Offload{}, v, nil, originNode) {
+		b.Release()
+		return
+	}
+	f.act(b, p, packet.Offload{}, v, originNode)
+}
+
+// echo makes of a ping to a Service's address the answer to it. It takes ownership of b.
+func (f *forwarder) echo(b *packet.Buffer, p *packet.Parsed, o packet.Offload, from origin) {
+	if !icmp.IsRequest(b.Packet(), p) || o.NeedsChecksum || from == originNode {
+		f.refuse(b, packet.DropServicePort)
+		return
+	}
+	if f.record != nil {
+		f.record.answered("an echo reply, from the Service's address")
+	}
+	icmp.Reply(b.Packet(), p)
+	f.sendBack(b, p)
+}
+
+// dnsPort is where DNS servers listen (RFC 1035, section 4.2).
+const dnsPort = 53
+
+// answerSize is how many bytes an Answerer may write: what fits a packet of IPv6's least MTU behind its headers (RFC 8200,
+// section 5), the size that DNS servers have agreed on (DNS Flag Day 2020).
+const answerSize = 1280 - 40 - 8
+
+// answersQuery answers a packet that is a DNS query to the node, and reports whether it did: it then has taken ownership of b.
+func (f *forwarder) answersQuery(b *packet.Buffer, p *packet.Parsed, o packet.Offload, from origin) bool {
+	if p.Proto != packet.UDP || p.Fragment || o.GSO != packet.GSONone || from == originPeer || f.s.answer == nil || !f.s.ownsService(&p.Flow) {
+		return false
+	}
+	if !o.NeedsChecksum && !packet.TransportChecksumOK(b.Packet(), p) {
+		f.refuse(b, packet.DropChecksum)
+		return true
+	}
+	nb := f.pool.Get()
+	room := nb.Space()[packet.VnetLen:]
+	head := packet.UDPHeaderLen(p.Version == 4)
+	n, ok := f.s.answer.Answer(room[head:head+answerSize:head+answerSize], packet.UDPPayload(b.Packet(), p), p.Flow.Src())
+	if !ok || n <= 0 || n > answerSize {
+		nb.Release()
+		return false
+	}
+	back := p.Flow.Reverse()
+	packet.BuildUDP(room[:head+n], &back)
+	if f.watched() {
+		f.noteJudged(flow.Verdict{Action: flow.ToNode}, nil, &p.Flow)
+	}
+	if f.record != nil {
+		f.record.answered("the answer of the node's DNS server")
+	}
+	f.forwarded(p.Len)
+	f.sendOwn(nb, head+n)
+	b.Release()
+	return true
+}
+
+// ownsService reports whether the node itself serves the destination of a flow: cluster DNS.
+func (s *Stack) ownsService(fl *packet.Flow) bool { return slices.ContainsFunc(s.dns, fl.To) }
+
+func keysOf(addrs []netip.Addr) (keys []packet.AddrKey) {
+	for _, a := range addrs {
+		keys = append(keys, packet.KeyOf(a))
+	}
+	return keys
+}

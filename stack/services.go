@@ -1,0 +1,219 @@
+package stack
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"net/netip"
+
+	"github.com/middleway-net/middleway/stack/flow"
+	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
+)
+
+// SetServices swaps in another table of Services and returns when no packet is decided by the former one any more. No flow is
+// judged again. UDP flows end whose backends serve their Services no longer, or whose Services are gone: their clients would
+// send on into the void (KEP-1669). Connections of TCP and SCTP are left to their ends. A flow that was opened to an address
+// before a Service had it ends too, unless it is an established connection.
+func (s *Stack) SetServices(t *service.Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.services.Swap(t) == t {
+		return
+	}
+	s.settleLocked()
+	s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
+}
+
+// outdated reports whether a flow has to end by a table of Services.
+func outdated(t *service.Table, l *flow.Listed) bool {
+	if l.Flow.DstKey() == l.LeavesAs.DstKey() && l.Flow.DstPort() == l.LeavesAs.DstPort() {
+		return predates(t, l)
+	}
+	if l.Flow.Proto() != packet.UDP {
+		return false
+	}
+	port, _ := t.Lookup(&l.Flow)
+	return port == nil || !port.Serves(l.LeavesAs.DstKey(), l.LeavesAs.DstPort())
+}
+
+// predates reports whether a flow went past the Services to an address that one of them has now. What ends in the node itself
+// was meant to.
+func predates(t *service.Table, l *flow.Listed) bool {
+	if l.Verdict.Action == flow.ToNode || l.Flow.Proto() != packet.UDP && l.State == flow.Active {
+		return false
+	}
+	_, found := t.Lookup(&l.Flow)
+	return found == service.AtPort || found == service.OtherPort
+}
+
+// settleLocked returns when everybody has begun a batch after it was called.
+func (s *Stack) settleLocked() {
+	for _, w := range s.workers {
+		_ = w.call(func() error { w.begin(); return nil })
+	}
+	s.local.mu.Lock()
+	s.local.begin()
+	s.local.mu.Unlock()
+}
+
+// served is what a Service makes of a flow's first packet.
+type served struct {
+	to      packet.Flow // as what it goes on
+	verdict flow.Verdict
+	final   bool // verdict stands, and no route is asked
+	port    *service.Port
+	choice  *service.Choice
+	backend int  // of choice
+	stuck   bool // to the client's last backend
+}
+
+// serve looks whether a Service has the destination of a new flow, and picks a backend.
+func (f *forwarder) serve(fl *packet.Flow, from origin) served {
+	port, found := f.services.Lookup(fl)
+	own := f.s.ownsService(fl)
+	switch {
+	case found == service.NotService && !own:
+		return served{to: *fl}
+	case from == originPeer:
+		// A peer translates its own pods' packets. What comes here untranslated would go round between nodes.
+		return dropped(packet.DropNoService)
+	case fl.Proto() == packet.ICMP, fl.Proto() == packet.ICMPv6:
+		if found == service.Unallocated && !own {
+			return dropped(packet.DropNoService)
+		}
+		return served{verdict: flow.Verdict{Action: flow.Answer}, final: true}
+	case own:
+		return f.serveOwn(fl)
+	case found == service.Unallocated:
+		return dropped(packet.DropNoService)
+	case found == service.OtherPort:
+		return dropped(packet.DropServicePort)
+	}
+	choice := &port.Internal
+	if len(choice.Backends) == 0 {
+		return served{verdict: flow.Verdict{Reason: cmp.Or(choice.None, packet.DropNoBackend)}, final: true, port: port, choice: choice}
+	}
+	i, stuck := f.pick(port, choice, fl)
+	b := &choice.Backends[i]
+	return served{to: fl.WithDestination(b.Addr, b.Port), port: port, choice: choice, backend: i, stuck: stuck}
+}
+
+func dropped(r packet.DropReason) served {
+	return served{verdict: flow.Verdict{Reason: r}, final: true}
+}
+
+// serveOwn is serve for a Service that the node itself serves: cluster DNS.
+func (f *forwarder) serveOwn(fl *packet.Flow) served {
+	if fl.DstPort() == dnsPort && (fl.Proto() == packet.UDP || fl.Proto() == packet.TCP) {
+		return served{to: *fl}
+	}
+	return dropped(packet.DropServicePort)
+}
+
+// pick returns the backend of a new flow: the one of the client's last, where the client is to stick to it, or one of the
+// scheduler's choice.
+func (f *forwarder) pick(port *service.Port, choice *service.Choice, fl *packet.Flow) (backend int, stuck bool) {
+	if port.Affinity > 0 {
+		if addr, p, ok := f.flows.Recall(fl.SrcKey(), port.ID, port.Affinity); ok {
+			if i := choice.Index(addr, p); i >= 0 {
+				return i, true
+			}
+		}
+	}
+	return port.Choose(choice, fl), false
+}
+
+// remember notes that a flow went to its backend.
+func (f *forwarder) remember(s *served, c *flow.Copy) {
+	if s.port.Affinity > 0 {
+		f.flows.Remember(c.Flow.SrcKey(), s.port.ID, c.LeavesAs().DstKey(), c.LeavesAs().DstPort())
+	}
+	s.port.Chosen(s.choice, s.backend)
+}
+
+// open enters the flow of a packet that the node does not know. A copy whose verdict is neither to drop nor to answer is of an
+// entry.
+func (f *forwarder) open(fl *packet.Flow, from origin) flow.Copy {
+	s := f.serve(fl, from)
+	if f.record != nil {
+		f.record.served(&s)
+	}
+	if !s.final {
+		s.verdict = f.decide(&s.to, from)
+	}
+	if s.verdict.Action == flow.Drop || s.verdict.Action == flow.Answer {
+		return flow.Copy{Flow: *fl, Verdict: s.verdict, Generation: f.tables.generation} // a scan would push out what lives
+	}
+	back := fl.Reverse()
+	f.opening = flow.Pair{Flow: *fl, Translated: s.to, Verdict: s.verdict, Reply: f.decide(&back, originNode), Generation: f.tables.generation}
+	source, ok := f.sourceOf(&s, from)
+	if !ok {
+		return untranslatable(fl, f.tables.generation)
+	}
+	f.opening.Translated = s.to.WithSource(source, s.to.SrcPort())
+	c := f.enter(&f.opening)
+	if c.Entered && s.port != nil {
+		f.remember(&s, &c)
+	}
+	return c
+}
+
+// sourceOf returns the address from which a flow leaves:
+//   - the host's from .0 to a peer, which reaches the host's own addresses by other ways than the tunnel, and knows that only the
+//     attachment's is behind it;
+//   - from the gateway address what a Service leads back to its own sender, which would take a packet from itself for a forgery,
+//     and answer itself past the node;
+//   - all others from their own. ok is false if the node has no address of that family.
+func (f *forwarder) sourceOf(s *served, from origin) (source packet.AddrKey, ok bool) {
+	switch {
+	case from == originHost && s.verdict.Action == flow.ToPeer:
+		return f.tables.host.addrOf(&s.to)
+	case s.port == nil:
+	case from == originHost && f.toHost(s.verdict), s.to.SrcKey() == s.to.DstKey():
+		gateway := f.s.gatewayOf(&s.to)
+		return packet.KeyOf(gateway), gateway.IsValid()
+	}
+	return s.to.SrcKey(), true
+}
+
+// enter enters a flow with its own port where no other flow leaves as the same, else with a random one.
+func (f *forwarder) enter(pair *flow.Pair) flow.Copy {
+	for range portTries {
+		if c, ok := f.flows.Enter(pair); ok {
+			return c
+		}
+		if !pair.Translated.HasPorts() {
+			break
+		}
+		pair.Translated = pair.Translated.WithSource(pair.Translated.SrcKey(), uint16(firstPort+rand.IntN(lastPort-firstPort+1)))
+	}
+	return untranslatable(&pair.Flow, pair.Generation)
+}
+
+func untranslatable(fl *packet.Flow, generation uint32) flow.Copy {
+	return flow.Copy{Flow: *fl, Verdict: flow.Verdict{Reason: packet.DropTranslate}, Generation: generation}
+}
+
+// toHost reports whether packets go to the host's attachment.
+func (f *forwarder) toHost(v flow.Verdict) bool {
+	return v.Action == flow.ToAttachment && f.tables.attachments[v.Attachment].host
+}
+
+// gatewayOf returns the node's own address of a flow's family; it is not valid if there is none.
+func (s *Stack) gatewayOf(fl *packet.Flow) netip.Addr {
+	if fl.Is4() {
+		return s.gateway(4)
+	}
+	return s.gateway(6)
+}
+
+// stray decides about a packet without a flow: Services have no use for it.
+func (f *forwarder) stray(fl *packet.Flow, from origin) flow.Verdict {
+	switch _, found := f.services.Lookup(fl); {
+	case found == service.NotService && !f.s.ownsService(fl):
+		return f.decide(fl, from)
+	case found == service.Unallocated || from == originPeer:
+		return flow.Verdict{Reason: packet.DropNoService}
+	}
+	return flow.Verdict{Reason: packet.DropServicePort}
+}
