@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ answers
 
 and with --dir at all other paths, / among them, the files of a directory.
 
-Exit codes: 0 it was interrupted, 2 it could not listen.`
+Exit codes: 0 it was interrupted, 1 it could not go on, 2 it could not listen.`
 
 func toolServeCommand() *cobra.Command {
 	var listen []string
@@ -47,26 +48,7 @@ func toolServeCommand() *cobra.Command {
 			if info, err := os.Stat(dir); dir != "" && (err != nil || !info.IsDir()) {
 				return wrong("tool serve: --dir %s: want a directory", dir)
 			}
-			h := tool.NewHandler(dir)
-			var servers []io.Closer
-			var err error
-			for _, addr := range listen {
-				var s io.Closer
-				var words string
-				if s, words, err = serveAt(addr, h); err != nil {
-					err = wrong("tool serve: --listen %s: %w", addr, err)
-					break
-				}
-				servers = append(servers, s)
-				fmt.Fprintln(cmd.OutOrStdout(), words)
-			}
-			if err == nil {
-				<-cmd.Context().Done()
-			}
-			for _, s := range servers {
-				err = errors.Join(err, s.Close())
-			}
-			return err
+			return serve(cmd, listen, tool.NewHandler(dir))
 		},
 	}
 	cmd.Flags().StringArrayVar(&listen, "listen", []string{":8080"}, "what to serve where, like :8080, tcp://:7 or udp://10.244.1.2:7; may be given several times")
@@ -74,8 +56,47 @@ func toolServeCommand() *cobra.Command {
 	return cmd
 }
 
-// serveAt listens as --listen says, and tells where.
-func serveAt(listen string, h *tool.Handler) (s io.Closer, words string, err error) {
+// server is one of those of package tool.
+type server interface {
+	io.Closer
+	Done() <-chan struct{}
+}
+
+// serve serves until it is interrupted, or a server fails.
+func serve(cmd *cobra.Command, listen []string, h *tool.Handler) error {
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	var servers []server
+	var err error
+	for _, addr := range listen {
+		waits := func(err error) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "middleway: tool serve: --listen %s: %v; trying again\n", addr, err)
+		}
+		s, words, errListen := serveAt(addr, h, waits)
+		if errListen != nil {
+			err = wrong("tool serve: --listen %s: %w", addr, errListen)
+			break
+		}
+		servers = append(servers, s)
+		fmt.Fprintln(cmd.OutOrStdout(), words)
+		go func() { // ends with the server
+			<-s.Done()
+			stop()
+		}()
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
+	for i, s := range servers {
+		if failed := s.Close(); failed != nil {
+			err = errors.Join(err, fmt.Errorf("tool serve: --listen %s: %w", listen[i], failed))
+		}
+	}
+	return err
+}
+
+// serveAt listens as --listen says, and tells where. waits is told of failures that pass by themselves.
+func serveAt(listen string, h *tool.Handler, waits func(error)) (s server, words string, err error) {
 	scheme, addr, found := strings.Cut(listen, "://")
 	if !found {
 		scheme, addr = "http", listen
@@ -86,6 +107,7 @@ func serveAt(listen string, h *tool.Handler) (s io.Closer, words string, err err
 		if err != nil {
 			return nil, "", err
 		}
+		l = tool.PatientListener(l, waits)
 		if scheme == "tcp" {
 			return tool.EchoStreams(l), fmt.Sprintf("echoing tcp on %v", l.Addr()), nil
 		}
@@ -95,7 +117,7 @@ func serveAt(listen string, h *tool.Handler) (s io.Closer, words string, err err
 		if err != nil {
 			return nil, "", err
 		}
-		return tool.EchoDatagrams(c), fmt.Sprintf("echoing udp on %v", c.LocalAddr()), nil
+		return tool.EchoDatagrams(tool.PatientPacketConn(c, waits)), fmt.Sprintf("echoing udp on %v", c.LocalAddr()), nil
 	}
 	return nil, "", errors.New("want http, tcp or udp, as in udp://:7")
 }

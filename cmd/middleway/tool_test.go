@@ -183,7 +183,7 @@ func TestToolServe(t *testing.T) {
 		{"127.0.0.1:0", "serving on 127.0.0.1:"}, {"http://127.0.0.1:0", "serving on 127.0.0.1:"},
 		{"tcp://127.0.0.1:0", "echoing tcp on 127.0.0.1:"}, {"udp://127.0.0.1:0", "echoing udp on 127.0.0.1:"},
 	} {
-		s, words, err := serveAt(tt.listen, tool.NewHandler(""))
+		s, words, err := serveAt(tt.listen, tool.NewHandler(""), func(err error) { t.Error(err) })
 		if err != nil || !strings.HasPrefix(words, tt.want) {
 			t.Fatalf("%s: got %q, %v", tt.listen, words, err)
 		}

@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -9,6 +10,8 @@ import (
 // Echo sends back what it receives, by TCP or UDP, until Close.
 type Echo struct {
 	listener io.Closer
+	done     chan struct{}
+	err      error // why it takes no more, once done is closed
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
@@ -17,11 +20,13 @@ type Echo struct {
 
 // EchoStreams answers on a listener, which is owned.
 func EchoStreams(l net.Listener) *Echo {
-	e := &Echo{listener: l, conns: map[net.Conn]bool{}}
+	e := &Echo{listener: l, done: make(chan struct{}), conns: map[net.Conn]bool{}}
 	e.wg.Go(func() {
+		defer close(e.done)
 		for {
 			c, err := l.Accept()
 			if err != nil {
+				e.err = err
 				return
 			}
 			if e.keep(c) {
@@ -34,11 +39,13 @@ func EchoStreams(l net.Listener) *Echo {
 
 // EchoDatagrams answers on a socket, which is owned.
 func EchoDatagrams(c net.PacketConn) *Echo {
-	e := &Echo{listener: c}
+	e := &Echo{listener: c, done: make(chan struct{})}
 	e.wg.Go(func() {
+		defer close(e.done)
 		for buf := make([]byte, 1<<16); ; {
 			n, from, err := c.ReadFrom(buf)
 			if err != nil {
+				e.err = err
 				return
 			}
 			_, _ = c.WriteTo(buf[:n], from) // as with any datagram nobody promises that it arrives
@@ -46,6 +53,9 @@ func EchoDatagrams(c net.PacketConn) *Echo {
 	})
 	return e
 }
+
+// Done is closed when the server takes no more: after Close, or because its socket failed, as Close then says.
+func (e *Echo) Done() <-chan struct{} { return e.done }
 
 // Close ends the server and its connections.
 func (e *Echo) Close() error {
@@ -57,6 +67,9 @@ func (e *Echo) Close() error {
 	e.conns = nil
 	e.mu.Unlock()
 	e.wg.Wait()
+	if !errors.Is(e.err, net.ErrClosed) {
+		return e.err
+	}
 	return err
 }
 

@@ -23,7 +23,8 @@ const (
 // Server answers HTTP as a Handler does.
 type Server struct {
 	http http.Server
-	done chan error
+	done chan struct{}
+	err  error // why Serve returned, once done is closed
 }
 
 // Serve answers on a listener, which is owned, until Close.
@@ -31,16 +32,23 @@ func Serve(l net.Listener) *Server { return ServeHTTP(l, NewHandler("")) }
 
 // ServeHTTP is Serve with a handler.
 func ServeHTTP(l net.Listener, h http.Handler) *Server {
-	s := &Server{http: http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}, done: make(chan error, 1)}
-	go func() { s.done <- s.http.Serve(l) }()
+	s := &Server{http: http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.err = s.http.Serve(l)
+	}()
 	return s
 }
+
+// Done is closed when the server takes no more connections: after Close, or because its listener failed, as Close then says.
+func (s *Server) Done() <-chan struct{} { return s.done }
 
 // Close ends the server and its connections.
 func (s *Server) Close() error {
 	err := s.http.Close()
-	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
-		return served
+	<-s.done
+	if !errors.Is(s.err, http.ErrServerClosed) {
+		return s.err
 	}
 	return err
 }
