@@ -22,7 +22,14 @@ type server struct {
 	mu      sync.Mutex
 	ended   bool
 	waiting []net.Conn // of those who asked for the end
-	execs   map[*lab.Process]bool
+	execs   map[execution]bool
+}
+
+// execution is a command of a client: a *lab.Process.
+type execution interface {
+	Start() error
+	Signal(os.Signal) error
+	Wait() error
 }
 
 // listen makes the control socket, which its owner alone may use.
@@ -32,7 +39,7 @@ func (c *Cluster) listen() error {
 	if err != nil {
 		return fmt.Errorf("listen for commands at %s: %w", path, err)
 	}
-	c.server = &server{cluster: c, listener: l, execs: map[*lab.Process]bool{}}
+	c.server = &server{cluster: c, listener: l, execs: map[execution]bool{}}
 	c.server.tasks.Go(c.server.accept)
 	return nil
 }
@@ -123,18 +130,36 @@ func (s *server) exec(conn *net.UnixConn, req ExecRequest, files [streams]*os.Fi
 	s.answer(conn, reply{Exit: &code})
 }
 
-// start starts a command unless the end has begun.
-func (s *server) start(p *lab.Process) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
+// start starts a command unless the end has begun. As a start may take its time, nobody waits for it but the end.
+func (s *server) start(p execution) error {
+	if s.ends() {
 		return errStopped
 	}
 	if err := p.Start(); err != nil {
 		return err
 	}
-	s.execs[p] = true
+	if !s.keep(p) {
+		_ = p.Signal(os.Kill) // it has ended otherwise
+		_ = p.Wait()
+		return errStopped
+	}
 	return nil
+}
+
+func (s *server) ends() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// keep reports whether a command may go on, to be killed when the end begins; else the end has begun.
+func (s *server) keep(p execution) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.execs[p] = true
+	}
+	return !s.ended
 }
 
 // command prepares a command of a client.
