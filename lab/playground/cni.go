@@ -45,8 +45,22 @@ func runtimeConf(p *Pod) *libcni.RuntimeConf {
 	}
 }
 
-// add attaches a pod and returns its addresses.
+// add attaches a pod and returns its addresses. After a failure, as the specification has it ("Lifecycle & Ordering"), the plugin is
+// called to take back what it may have done.
 func (n *network) add(ctx context.Context, p *Pod) ([]netip.Addr, error) {
+	addrs, err := n.attach(ctx, p)
+	if err == nil {
+		return addrs, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachWait)
+	defer cancel()
+	if errDel := n.del(ctx, p); errDel != nil {
+		err = fmt.Errorf("%w; and it was not taken back: %w", err, errDel)
+	}
+	return nil, err
+}
+
+func (n *network) attach(ctx context.Context, p *Pod) ([]netip.Addr, error) {
 	r, err := n.cni.AddNetworkList(ctx, n.list, runtimeConf(p))
 	if err != nil {
 		return nil, err
