@@ -192,8 +192,25 @@ func (n *Node) runCluster(ctx context.Context, g *errgroup.Group) {
 	if n.cluster.source == nil {
 		return
 	}
+	store := k8s.NewStore()
+	g.Go(func() error { return n.cluster.source.Run(ctx, store) })
+	g.Go(func() error { return n.followNodes(ctx, store) })
 	g.Go(func() error { return n.watchCluster(ctx) })
 	if n.cluster.api != nil {
 		g.Go(func() error { return n.announce(ctx) })
+	}
+}
+
+// followNodes makes the peers those of the store, from when it has all nodes on, until ctx ends.
+func (n *Node) followNodes(ctx context.Context, store *k8s.Store) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-store.Changed():
+		}
+		if store.Synced(object.Nodes) && len(store.Take().Objects[object.Nodes]) > 0 {
+			n.setNodes(store.Nodes())
+		}
 	}
 }
