@@ -78,12 +78,11 @@ func (c *Config) check() error {
 	if err := c.Kubernetes.check(); err != nil {
 		return err
 	}
-	if len(c.PodCIDRs) > 0 || !c.Kubernetes.used() {
-		if err := checkCIDRs("podCIDRs", c.PodCIDRs); err != nil {
-			return err
-		}
+	checks := []func() error{c.checkPodCIDRs, c.checkPeers, c.checkHost, c.checkServices, c.checkPods}
+	if len(c.PodCIDRs) == 0 && c.Kubernetes.used() { // they, and where pods may be, are not known yet
+		checks = []func() error{c.checkPeers, c.checkHost, c.checkServices}
 	}
-	for _, check := range []func() error{c.checkPeers, c.checkHost, c.checkServices, c.checkPods} {
+	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
 		}
@@ -190,6 +189,8 @@ func (c *Config) leastMTU() int {
 func (c *Config) hasIPv6() bool {
 	return slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
+
+func (c *Config) checkPodCIDRs() error { return checkCIDRs("podCIDRs", c.PodCIDRs) }
 
 // checkCIDRs checks a node's ranges of pods.
 func checkCIDRs(field string, cidrs []netip.Prefix) error {

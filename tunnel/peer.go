@@ -20,7 +20,7 @@ type Peer struct {
 	// Sources are the inner addresses that it may send from: its pods' ranges and its own addresses.
 	Sources []netip.Prefix
 	// Hello: it is a middleway node, with which this one finds out what gets through between them. Until it has answered, and
-	// while it does not answer, the fields below count.
+	// while it does not answer, the fields below count for what is sent to it.
 	Hello bool
 	// Trains: it announced that it takes trains of datagrams (UDP_SEGMENT).
 	Trains bool

@@ -135,7 +135,7 @@ func (p *Port) unfinished(inner []byte, from *peer) (o packet.Offload, reason pa
 	parsed := &p.parsed
 	switch remote := p.header.Remote; {
 	case remote.Start != 0:
-		if !from.RemoteChecksum || !fits(remote, parsed) {
+		if !from.RemoteChecksum && !from.Hello || !fits(remote, parsed) {
 			return o, packet.DropOffload
 		}
 		o = packet.PartialOffload(parsed)
