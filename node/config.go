@@ -197,7 +197,7 @@ func (c *Config) setDefaults() {
 	if c.HostDevice == "" {
 		c.HostDevice = DefaultHostDevice
 	}
-	if c.Address.IsValid() {
+	if c.Address.IsValid() && !c.Kubernetes.used() { // which may know better what follows from it
 		c.setAddress(c.Address)
 	}
 	for i := range c.Peers {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/middleway-net/middleway/k8s/object"
 	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
@@ -22,6 +23,8 @@ nodeAddresses: [192.168.254.11, "fd00:254::11"]
 hostDevice: pods0
 sockets: /run/test/sockets
 clusterCIDRs: [10.96.0.0/16]
+kubernetes: {kubeconfig: /etc/middleway/kubeconfig, server: "https://192.168.254.11:6443"}
+services: {cidrs: [10.96.0.0/16, "fd00:10:96::/112"], besideKubeProxy: true}
 mtu: 1400
 workers: 4
 spin: 100us
@@ -66,6 +69,11 @@ func TestParseConfig(t *testing.T) {
 			NodeAddresses: []netip.Addr{netip.MustParseAddr("fd00:254::12")},
 			PodCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}, MAC: "02:00:00:00:00:02", Kernel: true,
 		}},
+		Kubernetes: Kubernetes{Kubeconfig: "/etc/middleway/kubeconfig", Server: "https://192.168.254.11:6443"},
+		Services: Services{
+			CIDRs:           []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")},
+			BesideKubeProxy: true,
+		},
 		Pods: []Pod{{
 			Name: "default/web", Netns: "/proc/1/ns/net",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00:10:244:1::2")},
@@ -218,6 +226,16 @@ func TestConfigErrors(t *testing.T) {
 		{"node's address twice", least + "nodeAddresses: [192.168.254.11, 192.168.254.11]", "192.168.254.11 is named twice"},
 		{"peer's address is the node's", least + "peers: [{address: 192.168.254.12, podCIDRs: [10.244.2.0/24], nodeAddresses: [192.168.254.11]}]", "peers[0].nodeAddresses: 192.168.254.11 is named twice, this node has it"},
 		{"node among pods", "name: n\naddress: 10.244.1.9\npodCIDRs: [10.244.1.0/24]", "10.244.1.9 of a node lies within 10.244.1.0/24"},
+		{"two sources", "name: n\nkubernetes: {inCluster: true, folder: /state}", "kubernetes: kubeconfig, inCluster and folder are three ways"},
+		{"a server alone", least + "kubernetes: {server: \"https://192.168.254.1:6443\"}", "kubernetes.server: who this node is"},
+		{"a server and a folder", "name: n\nkubernetes: {folder: /state, server: \"https://192.168.254.1:6443\"}", "kubernetes.server: with folder there is no API server"},
+		{"a relative folder", "name: n\nkubernetes: {folder: state}", "kubernetes.folder: \"state\" is not an absolute path"},
+		{"a relative kubeconfig", "name: n\nkubernetes: {kubeconfig: config}", "kubernetes.kubeconfig: \"config\" is not an absolute path"},
+		{"a server without a scheme", "name: n\nkubernetes: {inCluster: true, server: \"192.168.254.1:6443\"}", "kubernetes.server: \"192.168.254.1:6443\" is not an address like https://"},
+		{"Services without a cluster", least + "services: {cidrs: [10.96.0.0/16]}", "services: they come from Kubernetes"},
+		{"Services among pods", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.244.0.0/16]}", "services.cidrs[0]: 10.244.0.0/16 overlaps 10.244.1.0/24"},
+		{"Services around nodes", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.0/16, 192.168.0.0/16]}", "services.cidrs[1]: 192.168.0.0/16 contains 192.168.254.11 of a node"},
+		{"Services in no range", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.1/16]}", "services.cidrs[0]: 10.96.0.1/16 is not a range"},
 		{"cluster's range is everything", least + "clusterCIDRs: [0.0.0.0/0]", "clusterCIDRs[0]: 0.0.0.0/0 is every address there is"},
 		{"cluster's range has a node", least + "clusterCIDRs: [10.96.0.0/16, 192.168.0.0/16]", "clusterCIDRs[1]: 192.168.0.0/16 contains 192.168.254.11"},
 		{"pod without namespace", least + "pods: [{name: a, addresses: [10.244.1.2]}]", "pods[0].netns"},
@@ -306,4 +324,40 @@ func FuzzParseConfig(f *testing.F) {
 			t.Errorf("a good configuration does not read again: %v\n%s", err, again)
 		}
 	})
+}
+
+// In a cluster the ranges, the address and what follows from them come from the node's object, but for what the configuration says.
+func TestConfigTakesFromNodeObject(t *testing.T) {
+	mac := "02:00:00:00:00:07"
+	self := &object.Node{
+		Name:      "node-1",
+		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")},
+		Addresses: []netip.Addr{netip.MustParseAddr("fd00:254::11"), netip.MustParseAddr("192.168.254.11"), netip.MustParseAddr("fe80::1")},
+		Annotations: map[string]string{
+			"flannel.alpha.coreos.com/backend-data": `{"VNI":1,"VtepMAC":"` + mac + `"}`,
+		},
+	}
+	for _, row := range []struct {
+		name, text, address, mac string
+		ranges, nodeAddresses    int
+	}{
+		{"all of it", "", "192.168.254.11", mac, 2, 2},
+		{"the address is to be found", "underlay: {interface: eth0}", "invalid IP", mac, 2, 2},
+		{"over IPv6 there is no address of the VTEP yet", "address: \"fd00:254::11\"", "fd00:254::11", DefaultMAC(netip.MustParseAddr("fd00:254::11")).String(), 2, 2},
+		{"nothing of it", "address: 192.168.254.77\npodCIDRs: [10.244.9.0/24]\nnodeAddresses: [192.168.254.77]\nvxlan: {mac: \"02:00:00:00:00:08\"}", "192.168.254.77", "02:00:00:00:00:08", 1, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := ParseConfig([]byte("name: node-1\nkubernetes: {inCluster: true}\n" + row.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.take(self)
+			if err := c.check(); err != nil {
+				t.Fatal(err)
+			}
+			if c.Address.String() != row.address || c.VXLAN.MAC != row.mac || len(c.PodCIDRs) != row.ranges || len(c.NodeAddresses) != row.nodeAddresses {
+				t.Errorf("address %v, mac %v, podCIDRs %v, nodeAddresses %v", c.Address, c.VXLAN.MAC, c.PodCIDRs, c.NodeAddresses)
+			}
+		})
+	}
 }
