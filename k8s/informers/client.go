@@ -113,8 +113,8 @@ func notAmongServices(server string, services []netip.Prefix) error {
 	return fmt.Errorf("kubernetes.server: %v is the address of a Service, which nothing leads to before this node has asked the API server; give the API server's own address, like https://192.168.254.11:6443", a)
 }
 
-// restClient makes a client for one group. Its scheme has our kinds and no others: client-go's own clients know all, at the price of
-// twenty megabytes.
+// restClient makes a client for one group. Its scheme has our kinds and no others: client-go's own clients know all, whose
+// types would be half of the program.
 func restClient(config *rest.Config, path string, group schema.GroupVersion) (rest.Interface, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {

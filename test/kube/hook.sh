@@ -1,0 +1,57 @@
+#!/bin/bash
+# The network under test of the harness (up.sh -H): middleway's daemon and plugin on every node, with the rights of
+# deploy/middleway.yaml.
+#   MIDDLEWAY        directory with middleway and middleway-cni; required
+#   WITH             what runs beside it, of: kube-proxy coredns
+#   MIDDLEWAY_ARGS   more flags of the daemon
+# usage: hook.sh cluster | node NAME | ready
+set -euo pipefail
+. "$KUBE_HARNESS/env.sh"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+K=$BIN/kubectl
+with() { [[ " ${WITH:-} " == *" $1 "* ]]; }
+bg() { local n=$1; shift; setsid "$@" >>"$LOG/$NODE_NAME-$n.log" 2>&1 </dev/null & echo $! >"/run/$n.pid"; }
+
+case $1 in
+cluster)
+  awk 'BEGIN { RS = ORS = "---\n" } !/kind: DaemonSet/' "$here/../../deploy/middleway.yaml" | "$K" apply -f - >/dev/null
+  f=$STATE/middleway.kubeconfig
+  kc config --kubeconfig="$f" set-cluster k --server="https://$API_HOST:6443" --certificate-authority="$PKI/ca.crt" --embed-certs >/dev/null
+  kc config --kubeconfig="$f" set-credentials m --token="$("$K" -n middleway create token middleway --duration=12h)" >/dev/null
+  kc config --kubeconfig="$f" set-context c --cluster=k --user=m >/dev/null
+  kc config --kubeconfig="$f" use-context c >/dev/null
+  if with coredns; then
+    sed -e "s/@DNS_IP@/$DNS_IP/g" -e 's/@REPLICAS@/2/' "$HARNESS/manifests/coredns.yaml" | "$K" apply -f - >/dev/null
+  else
+    sed "s/@DNS_IP@/$DNS_IP/g" "$here/kube-dns.yaml" | "$K" apply -f - >/dev/null
+  fi
+  ;;
+node)
+  install -m755 "$BIN/cni/loopback" "$MIDDLEWAY/middleway-cni" /opt/cni/bin/
+  services=(); for c in ${SVC_CIDR//,/ }; do services+=(--service-cidr "$c"); done
+  beside=; if with kube-proxy; then beside=--beside-kube-proxy; fi
+  cat >/run/start-middleway <<T
+#!/bin/bash
+exec "$MIDDLEWAY/middleway" node --name $NODE_NAME --kubeconfig "$STATE/middleway.kubeconfig" ${services[*]} $beside ${MIDDLEWAY_ARGS:-}
+T
+  chmod 755 /run/start-middleway
+  bg middleway /run/start-middleway
+  if with kube-proxy; then
+    cat >/etc/kubernetes/kube-proxy.yaml <<T
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+hostnameOverride: $NODE_NAME
+clientConnection: {kubeconfig: $PKI/proxy.kubeconfig}
+clusterCIDR: "$POD_CIDR"
+conntrack: {maxPerCore: 0, min: 0}
+nftables: {minSyncPeriod: 100ms}
+T
+    bg kube-proxy "$BIN/kube-proxy" --config /etc/kubernetes/kube-proxy.yaml --v=1
+  fi
+  install -m644 "$here/../../deploy/10-middleway.conflist" /etc/cni/net.d/10-middleway.conflist
+  ;;
+ready)
+  if with coredns; then "$K" -n kube-system rollout status deploy/coredns --timeout=180s; fi
+  ;;
+esac
