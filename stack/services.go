@@ -2,8 +2,10 @@ package stack
 
 import (
 	"cmp"
+	"context"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
@@ -21,6 +23,7 @@ func (s *Stack) SetServices(t *service.Table) {
 		return
 	}
 	s.settleLocked()
+	s.countConnections()
 	s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
 }
 
@@ -44,6 +47,39 @@ func predates(t *service.Table, l *flow.Listed) bool {
 	}
 	_, found := t.Lookup(&l.Flow)
 	return found == service.AtPort || found == service.OtherPort
+}
+
+// recountEvery is how old the counts of connections may be by which LeastConnections chooses; those that were opened since are
+// added.
+const recountEvery = time.Second
+
+// recount counts connections for the schedulers that want to know, until ctx ends. What is counted is what the flow table has,
+// so that no count drifts and none is lost with the daemon.
+func (s *Stack) recount(ctx context.Context) error {
+	tick := time.NewTicker(recountEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.countConnections()
+		}
+	}
+}
+
+func (s *Stack) countConnections() {
+	t := s.services.Load()
+	if !t.CountsConnections() {
+		return
+	}
+	counts := service.NewCounts(t)
+	for l := range s.flows.Live() {
+		if l.Flow != l.LeavesAs && (l.State == flow.Opened || l.State == flow.Active) {
+			counts.Add(&l.Flow, &l.LeavesAs)
+		}
+	}
+	counts.Set()
 }
 
 // settleLocked returns when everybody has begun a batch after it was called.

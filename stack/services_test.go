@@ -1,7 +1,10 @@
 package stack
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"strings"
 	"testing"
@@ -114,7 +117,17 @@ func describe(t *testing.T, b []byte) string {
 	if !packet.TransportChecksumOK(b, &p) {
 		t.Errorf("%v: its checksum is wrong", p.Flow)
 	}
+	if p.Proto == packet.SCTP && !sctpChecksumOK(b[p.L4:p.Len]) {
+		t.Errorf("%v: its checksum is wrong", p.Flow)
+	}
 	return p.Flow.String()
+}
+
+func sctpChecksumOK(l4 []byte) bool {
+	l4 = bytes.Clone(l4)
+	was := binary.LittleEndian.Uint32(l4[8:])
+	clear(l4[8:12])
+	return was == crc32.Checksum(l4, crc32.MakeTable(crc32.Castagnoli))
 }
 
 // TestServices: a packet to a Service goes to a backend, and what the backend answers comes back from the Service.
@@ -135,6 +148,8 @@ func TestServices(t *testing.T) {
 			"b: tcp [fd00:10:244:1::2]:4000 -> [fd00:10:244:1::3]:8080", "b", "a: tcp [fd00:10:96::20]:80 -> [fd00:10:244:1::2]:4000"},
 		{"UDP over IPv6", "a", packettest.Packet{Src: podA6, Dst: web6, SrcPort: 4000, DstPort: 80},
 			"b: udp [fd00:10:244:1::2]:4000 -> [fd00:10:244:1::3]:8080", "b", "a: udp [fd00:10:96::20]:80 -> [fd00:10:244:1::2]:4000"},
+		{"SCTP", "a", packettest.Packet{Src: podA, Dst: web, Proto: packet.SCTP, SrcPort: 4000, DstPort: 80, Payload: []byte("INIT")},
+			"b: sctp 10.244.1.2:4000 -> 10.244.1.3:8080", "b", "a: sctp 10.96.0.20:80 -> 10.244.1.2:4000"},
 		{"pod to a pod of another node", "a", packettest.Packet{Src: podA, Dst: far, Proto: packet.TCP, SrcPort: 4000, DstPort: 80, Flags: packet.SYN},
 			"peer 192.168.254.12: tcp 10.244.1.2:4000 -> 10.244.2.2:8080", "peer", "a: tcp 10.96.0.22:80 -> 10.244.1.2:4000"},
 		{"pod to a far pod over IPv6", "a", packettest.Packet{Src: podA6, Dst: far6, Proto: packet.TCP, SrcPort: 4000, DstPort: 80, Flags: packet.SYN},

@@ -213,6 +213,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	g.Go(func() error { return s.fragments.Run(ctx, s.clock) })
 	g.Go(func() error { return s.tellNode(ctx) })
 	g.Go(func() error { return s.release(ctx) })
+	g.Go(func() error { return s.recount(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		for _, w := range s.workers {

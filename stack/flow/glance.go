@@ -1,12 +1,14 @@
 package flow
 
+import "github.com/middleway-net/middleway/stack/packet"
+
 // Glance is a Table as one looks at it who leaves no trace: what would be entered or noted is not, and everything else is as
 // the table says.
 type Glance struct{ *Table }
 
 // Enter is the Table's, but enters nothing: the copy is of what would be there.
 func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
-	if c, ok := g.Peek(p.Flow); ok {
+	if c, ok := g.Peek(p.Flow); ok && !g.Renew(&c) {
 		return c, true
 	}
 	if twin, ok := g.Peek(p.Translated.Reverse()); ok && *twin.LeavesAs() != p.Flow.Reverse() {
@@ -25,6 +27,9 @@ func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 	fresh.Verdict, fresh.Generation, fresh.version = v, generation, 0
 	return fresh, true
 }
+
+// Renew frees nothing.
+func (g Glance) Renew(c *Copy) bool { return c.Flow.Proto() == packet.TCP && c.Translates && g.over(c) }
 
 // Opening notes nothing.
 func (g Glance) Opening(*Copy) {}

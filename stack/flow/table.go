@@ -355,6 +355,25 @@ func (t *Table) Opening(c *Copy) {
 	}
 }
 
+// Renew frees both directions of a translated TCP flow that is over, since a SYN begins another connection from the same port,
+// and reports whether it did. Where backends were chosen for the former one, the new one gets a choice of its own.
+func (t *Table) Renew(c *Copy) bool {
+	return c.Translates && t.over(c) && t.freeBoth(&c.Flow, &c.Translated)
+}
+
+// over reports whether the connection that c was copied from was reset, or closed by both sides.
+func (t *Table) over(c *Copy) bool {
+	s := t.lockOf(t.bucketOf(c.ref))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := &t.entries[c.ref]
+	if !e.is(used) || e.flow != c.Flow {
+		return false
+	}
+	twin := t.twinOf(c.ref)
+	return e.is(reset) || twin != nil && (twin.is(reset) || e.is(fin) && twin.is(fin))
+}
+
 // sweepSeconds is how long one pass over the table takes.
 const sweepSeconds = 10
 

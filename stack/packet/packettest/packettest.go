@@ -3,6 +3,7 @@ package packettest
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"net/netip"
 
 	"github.com/middleway-net/middleway/stack/packet"
@@ -17,7 +18,7 @@ type Packet struct {
 	TTL              byte         // default 64
 	TOS              byte         // type of service, traffic class: DSCP and ECN
 	ID               uint16       // IPv4
-	Seq              uint32       // TCP
+	Seq              uint32       // TCP; of SCTP the verification tag
 	Payload          []byte
 }
 
@@ -68,6 +69,11 @@ func (d Packet) transport() []byte {
 	case packet.UDP:
 		b = binary.BigEndian.AppendUint16(b, uint16(8+len(d.Payload)))
 		b = append(b, 0, 0)
+	case packet.SCTP:
+		b = binary.BigEndian.AppendUint32(b, d.Seq)
+		b = append(append(b, 0, 0, 0, 0), d.Payload...)
+		binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		return b
 	case packet.ICMP: // echo request, id sport
 		b = []byte{8, 0, 0, 0, byte(d.SrcPort >> 8), byte(d.SrcPort), 0, 1}
 		binary.BigEndian.PutUint16(b[2:], ^packet.Checksum(b, packet.Checksum(d.Payload, 0)))
