@@ -155,7 +155,7 @@ func TestHostConversation(t *testing.T) {
 	}
 	port := q.Flow.SrcPort()
 	step("the third is answered", d.wire, p(farPod, 53, hostZero, port), p(farPod, 53, hostOther, 4000), "host")
-	// SCTP and protocols without ports cannot be told apart by another one.
+	// Protocols without ports cannot be told apart by another one.
 	esp := packettest.Packet{Src: hostNode, Dst: farPod, Proto: 50}
 	left := esp
 	left.Src = hostZero
