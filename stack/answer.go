@@ -52,7 +52,7 @@ func (f *forwarder) passes(b []byte, p *packet.Parsed, o packet.Offload, v flow.
 // inside reports whether a packet stays in the node at one end: netstack and host are the node itself, which is the first hop
 // of their packets, and no hop before them.
 func (f *forwarder) inside(v flow.Verdict, from origin) bool {
-	return from == originNode || from == originHost || v.Action == flow.ToAttachment && f.tables.attachments[v.Attachment].host
+	return from == originNode || from == originSelf || from == originHost || v.Action == flow.ToAttachment && f.tables.attachments[v.Attachment].host
 }
 
 // mtu returns the largest packet that a way takes, in bytes.
@@ -153,7 +153,7 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 
 // answerFrom is answer from another address of the node than the gateway's.
 func (f *forwarder) answerFrom(addr netip.Addr, b []byte, p *packet.Parsed, o packet.Offload, e icmp.Error, from origin) {
-	if !icmp.MayAnswer(b, p, e.Kind) {
+	if from == originSelf || !icmp.MayAnswer(b, p, e.Kind) {
 		return
 	}
 	if !f.mayTell(e.Kind, &p.Flow) {

@@ -15,6 +15,7 @@ const (
 	originPeer
 	originNode
 	originHost
+	originSelf // the worker has made it, in answer to a packet
 )
 
 // fromPod takes a frame that a pod sent. It takes ownership of b.
@@ -287,7 +288,7 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v flow.Verdict, from origin) {
 	switch v.Action {
 	case flow.ToNode:
-		if from == originNode {
+		if from == originNode || from == originSelf {
 			f.refuse(b, packet.DropTransit) // the netstack keeps packets to itself inside; answers to one would wait for us
 			return
 		}

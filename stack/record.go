@@ -104,7 +104,7 @@ func (r *record) passed(p *packet.Parsed, length, mtu int) {
 // dropped notes that the packet goes no further.
 func (r *record) dropped(reason packet.DropReason) {
 	r.add(Step{Stage: StageDrop, Text: reason.Sentence(), Why: reason.String()})
-	if !r.answering {
+	if !r.answering || r.trace.Verdict == "answered" {
 		r.trace.Verdict, r.trace.Reason = "dropped", reason.String()
 	}
 }

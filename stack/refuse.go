@@ -56,15 +56,15 @@ func (f *forwarder) sendOwn(nb *packet.Buffer, n int) {
 
 // sendBack sends a packet of the node on its way without entering a flow. It takes ownership of b.
 func (f *forwarder) sendBack(b *packet.Buffer, p *packet.Parsed) {
-	v := f.decide(&p.Flow, originNode)
+	v := f.decide(&p.Flow, originSelf)
 	if f.watched() {
 		f.noteJudged(v, nil, &p.Flow)
 	}
-	if !f.passes(b.Packet(), p, packet.Offload{}, v, nil, originNode) {
+	if !f.passes(b.Packet(), p, packet.Offload{}, v, nil, originSelf) {
 		b.Release()
 		return
 	}
-	f.act(b, p, packet.Offload{}, v, originNode)
+	f.act(b, p, packet.Offload{}, v, originSelf)
 }
 
 // echo makes of a ping to a Service's address the answer to it. It takes ownership of b.

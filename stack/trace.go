@@ -196,7 +196,7 @@ func (s *Stack) traceFrame(from *attachment, frame []byte, enter bool) Trace {
 	defer s.local.mu.Unlock()
 	t.prepare(s, enter)
 	if from == nil {
-		t.traceFromPeer(frame)
+		t.traceFromPeer(slices.Clone(frame))
 	} else {
 		b := t.pool.Get()
 		b.SetFrame(copy(b.Space(), frame))
