@@ -14,6 +14,8 @@ const (
 	hasData                  // records were written
 	elsewhere                // an alias was written that leads out of the zone
 	endless                  // aliases lead to each other
+	unknown                  // it is to be asked upstream
+	failed                   // nobody upstream could answer
 )
 
 // maxChain bounds how many aliases are followed in one answer.
@@ -237,6 +239,7 @@ func (z *Zone) follow(r *reply, q question, target string) outcome {
 	next.read(data, 0)
 	n := next.above(z.domain)
 	if n < 0 {
+		r.alias = r.n - len(target)
 		return elsewhere
 	}
 	return z.answer(r, question{&next, r.n - len(target), q.qtype, q.chain + 1}, n)

@@ -34,11 +34,7 @@ func (nm *name) read(msg []byte, off int) (end int, ok bool) {
 		if l > maxLabel || nm.size+1+l >= maxName || off+1+l > len(msg) {
 			return 0, false
 		}
-		nm.at[nm.n] = uint8(nm.size)
-		nm.n++
-		nm.b[nm.size] = byte(l)
-		lower(nm.b[nm.size+1:], msg[off+1:off+1+l])
-		nm.size += 1 + l
+		nm.add(msg[off : off+1+l])
 		off += 1 + l
 	}
 	return 0, false
@@ -53,6 +49,56 @@ func lower(dst, src []byte) {
 		}
 		dst[i] = c
 	}
+}
+
+// follow reads the name that begins at off in msg and may be compressed (RFC 1035, section 4.1.4), and returns where it ends there. Pointers
+// lead backward, in front of where they were found, so that there is an end. pointers, if not nil, gets the place of the first pointer:
+// what it leads to has been seen before.
+func (nm *name) follow(msg []byte, off int, pointers *[]uint16) (end int, ok bool) {
+	nm.size, nm.n = 0, 0
+	limit := off // pointers lead in front of it
+	for off < len(msg) {
+		l := int(msg[off])
+		switch {
+		case l == 0:
+			nm.b[nm.size] = 0
+			nm.size++
+			if end == 0 {
+				end = off + 1
+			}
+			return end, true
+		case l >= 0xC0:
+			if off+2 > len(msg) {
+				return 0, false
+			}
+			to := l&0x3F<<8 | int(msg[off+1])
+			if to >= limit || to < headerLen {
+				return 0, false
+			}
+			if end == 0 {
+				end = off + 2
+				if pointers != nil {
+					*pointers = append(*pointers, uint16(off))
+				}
+			}
+			off, limit = to, to
+			continue
+		case l > maxLabel || nm.size+1+l >= maxName || off+1+l > len(msg):
+			return 0, false
+		}
+		nm.add(msg[off : off+1+l])
+		off += 1 + l
+	}
+	return 0, false
+}
+
+// add adds a label with its length.
+func (nm *name) add(label []byte) {
+	nm.at[nm.n] = uint8(nm.size)
+	nm.n++
+	nm.b[nm.size] = label[0]
+	lower(nm.b[nm.size+1:], label[1:])
+	nm.size += len(label)
 }
 
 // wire returns the whole name.

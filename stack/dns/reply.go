@@ -32,6 +32,14 @@ type reply struct {
 	counts [3]uint16
 	full   bool // a record of the answer did not fit
 	ttl    uint32
+	alias  int    // where the name stands that an alias leads to, out of the zone
+	known  *known // what was asked upstream; nil on the way that does not wait
+}
+
+// known is what the questions that an answer needs have brought so far.
+type known struct {
+	entries []*entry
+	missing name // what is to be asked next
 }
 
 // newReply begins an answer: the header, to be finished, and the question as it was asked, its case kept.
@@ -45,7 +53,7 @@ func newReply(q *query, out, msg []byte, limit int) reply {
 }
 
 // rewind takes all records back.
-func (r *reply) rewind() { r.n, r.counts, r.full = r.q.end, [3]uint16{}, false }
+func (r *reply) rewind() { r.n, r.counts, r.full, r.alias = r.q.end, [3]uint16{}, false, 0 }
 
 // finish writes header and OPT record and returns the length of the message.
 func (r *reply) finish(code RCode, flags uint16) int {

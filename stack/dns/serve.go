@@ -117,17 +117,6 @@ func (s *Server) serveConn(ctx context.Context, c net.Conn) {
 	}
 }
 
-// readMessage reads a message with its length in front (RFC 1035, section 4.2.2) into b.
-func readMessage(r io.Reader, b []byte) ([]byte, error) {
-	var length [2]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	msg := b[:binary.BigEndian.Uint16(length[:])]
-	_, err := io.ReadFull(r, msg)
-	return msg, err
-}
-
 // connWriter writes answers to a connection, each in one piece. A client that does not take one loses the connection.
 type connWriter struct {
 	mu   sync.Mutex
@@ -162,10 +151,4 @@ func (s *Server) later(ctx context.Context, group *errgroup.Group, msg []byte, c
 		}
 		return nil
 	})
-}
-
-func (s *Server) resolve(_ context.Context, out, msg []byte, q *query, _ netip.Addr, tcp bool) int {
-	r := newReply(q, out, msg, q.limit(out, tcp))
-	n, _ := s.finish(&r, ServFail, 0)
-	return n
 }

@@ -5,16 +5,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
-)
+	"time"
 
-// Config configures a Server.
-type Config struct {
-	// Zone is the cluster's zone as NewZone made it. Its names get ServFail until SetZone has told what is in it: a name must not be said
-	// not to exist before it is known which do. Required.
-	Zone *Zone
-	// Logger takes state changes. Default: none.
-	Logger *slog.Logger
-}
+	"golang.org/x/sync/singleflight"
+)
 
 // Server answers queries. Its methods may be called by any goroutine.
 type Server struct {
@@ -22,17 +16,37 @@ type Server struct {
 	empty *Zone
 	zone  atomic.Pointer[Zone] // nil until SetZone
 	stats stats
+
+	started  time.Time
+	groups   atomic.Pointer[[]*group]
+	cache    *cache
+	flights  singleflight.Group
+	slots    chan struct{} // a place for each question that waits for upstreams
+	late     chan *entry   // to be asked anew
+	config   Config
+	probes   probes
+	autopath func(netip.Addr) (string, bool)
 }
+
+// now returns the time on the server's clock.
+func (s *Server) now() time.Duration { return time.Since(s.started) }
 
 // New builds a server. Nothing runs before Run and the Serve methods.
 func New(c Config) (*Server, error) {
 	if c.Zone == nil {
 		return nil, errors.New("dns server: a zone is needed")
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	c.setDefaults()
+	groups, err := newGroups(&c)
+	if err != nil {
+		return nil, err
 	}
-	return &Server{log: c.Logger, empty: c.Zone}, nil
+	s := &Server{
+		log: c.Logger, empty: c.Zone, started: time.Now(), config: c, cache: newCache(c.CacheEntries, c.ServeStale),
+		slots: make(chan struct{}, c.MaxConcurrent), late: make(chan *entry, maxLate), autopath: c.Autopath,
+	}
+	s.groups.Store(&groups)
+	return s, nil
 }
 
 // SetZone answers from z from now on. It must descend from the Zone of the Config.
@@ -97,7 +111,7 @@ func (s *Server) answerKnown(r *reply, client netip.Addr) (int, bool) {
 	if a, n, ok := parseReverse(&r.q.name); ok {
 		return s.answerReverse(r, z, a, n)
 	}
-	return 0, false
+	return s.answerForeign(r)
 }
 
 // answerZone answers a question about a name that consists of n labels and the domain.
@@ -110,13 +124,16 @@ func (s *Server) answerZone(r *reply, z *Zone, n int, client netip.Addr) (int, b
 		z.writeSOA(r, inAuthority, apex, apex)
 		return s.finish(r, NoError, bitAA)
 	case absent:
+		if n, ok, done := s.answerPath(r, z, n, client); done {
+			return n, ok
+		}
 		z.writeSOA(r, inAuthority, apex, apex)
 		return s.finish(r, NXDomain, bitAA)
-	case endless:
-		r.rewind()
-		return s.finish(r, ServFail, 0)
+	case elsewhere:
+		return s.answerAlias(r)
 	}
-	return 0, false
+	r.rewind() // endless
+	return s.finish(r, ServFail, 0)
 }
 
 // answerReverse answers a question about the name of an address, which has n labels in front of in-addr.arpa or ip6.arpa.
@@ -126,14 +143,14 @@ func (s *Server) answerReverse(r *reply, z *Zone, a netip.Addr, n int) (int, boo
 		if ours {
 			return s.finish(r, ServFail, 0)
 		}
-		return 0, false
+		return s.answerForeign(r)
 	}
 	out := z.answerPTR(r, question{name: &r.q.name, owner: toQuestion, qtype: r.q.qtype}, a)
 	if out == hasData {
 		return s.finish(r, NoError, bitAA)
 	}
 	if !ours && out == absent {
-		return 0, false
+		return s.answerForeign(r)
 	}
 	owner := toQuestion
 	if ours {

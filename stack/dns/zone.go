@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -111,6 +112,14 @@ func NewZone(c ZoneConfig) (*Zone, error) {
 	}
 	k.v4, k.v6 = families(c.Addresses)
 	return &Zone{constants: k, serial: uint32(time.Now().Unix())}, nil
+}
+
+// servedAt reports whether the zone is served at an address.
+func (z *Zone) servedAt(a netip.Addr) bool {
+	if a = a.Unmap(); a.Is4() {
+		return slices.Contains(z.v4, a.As4())
+	}
+	return slices.Contains(z.v6, a.As16())
 }
 
 // Changes are what With changes. Services and pods are named "namespace/name".
