@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/perf"
 	"github.com/middleway-net/middleway/lab/playground"
-	"github.com/middleway-net/middleway/lab/tool"
 )
 
 // rounds is how often each contestant has its turn: what else happens on the machine then meets all of them.
@@ -86,8 +87,8 @@ func congestion(ns *lab.Namespace) string {
 }
 
 // race measures the contestants in turn, every second round in the opposite order.
-func race(ctx context.Context, racers []contestant, congestion string, d time.Duration) ([]tool.Rate, error) {
-	rates := make([]tool.Rate, len(racers))
+func race(ctx context.Context, racers []contestant, congestion string, d time.Duration) ([]perf.Result, error) {
+	rates := make([]perf.Result, len(racers))
 	order := make([]int, len(racers))
 	for i := range order {
 		order[i] = i
@@ -98,31 +99,39 @@ func race(ctx context.Context, racers []contestant, congestion string, d time.Du
 			if err != nil {
 				return nil, fmt.Errorf("throughput of %s: %w", racers[i].name, err)
 			}
-			rates[i] = rates[i].Add(rate)
+			rates[i].Bytes += rate.Bytes
+			rates[i].Elapsed += rate.Elapsed
 		}
 		slices.Reverse(order)
 	}
 	return rates, nil
 }
 
-func measure(ctx context.Context, c contestant, congestion string, d time.Duration) (tool.Rate, error) {
-	l, err := lab.Sockets{Namespace: c.to, Congestion: congestion}.Listen("tcp", netip.AddrPortFrom(c.addr, 0).String())
+// measure sends a TCP stream from one pod to the other, and counts what arrives within d, after a fifth of d in which the connection
+// gets up to speed.
+func measure(ctx context.Context, c contestant, congestion string, d time.Duration) (perf.Result, error) {
+	l, err := lab.Sockets{Namespace: c.to}.Listen("tcp", netip.AddrPortFrom(c.addr, 0).String())
 	if err != nil {
-		return tool.Rate{}, err
+		return perf.Result{}, err
 	}
-	defer l.Close()
-	connecting, cancel := context.WithTimeout(ctx, requestWait)
-	defer cancel()
-	from, to, err := tool.Connect(connecting, lab.Sockets{Namespace: c.from, Congestion: congestion}.Dial, l)
-	if timedOut(err) {
-		return tool.Rate{}, fmt.Errorf("%s got no connection to %v within %v", c.from.Name(), c.addr, requestWait)
+	serving, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- (&perf.Server{Inside: c.to.Do}).Serve(serving, l) }()
+	client := perf.Client{Inside: c.from.Do, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, requestWait)
+		defer cancel()
+		conn, err := lab.Sockets{Namespace: c.from}.Dial(ctx, network, addr)
+		if timedOut(err) {
+			err = fmt.Errorf("%s got no connection to %v within %v", c.from.Name(), c.addr, requestWait)
+		}
+		return conn, err
+	}}
+	r, err := client.Run(ctx, l.Addr().(*net.TCPAddr).AddrPort(), perf.Test{Congestion: congestion, WarmUp: d / 5, Time: d})
+	stop()
+	if timedOut(err) && ctx.Err() == nil {
+		err = fmt.Errorf("nothing more came from %s to %s", c.from.Name(), c.to.Name())
 	}
-	if err != nil {
-		return tool.Rate{}, err
-	}
-	defer from.Close()
-	defer to.Close()
-	return tool.Throughput(ctx, from, to, d)
+	return r, errors.Join(err, <-served)
 }
 
 // baseline makes the kernel's own network. What it returns is to be closed also after an error, and has its name then.

@@ -1,7 +1,7 @@
 // Package tool is the small clients and servers with which the demo, tests, benchmarks and people look at a pod network from
-// the pods' side: echo requests and the way that they take, HTTP that tells whom the server saw, a download checked by its hash
-// that knows its longest stall, and the throughput of one TCP connection. It knows only sockets, given by the caller or opened
-// in the calling thread's namespace, so that it measures middleway and the kernel alike.
+// the pods' side: echo requests and the way that they take, DNS, HTTP that tells whom the server saw, and a download checked by its
+// hash that knows its longest stall. It knows only sockets, given by the caller or opened in the calling thread's namespace, so
+// that it measures middleway and the kernel alike.
 package tool
 
 import (

@@ -2,8 +2,6 @@ package tool
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -140,51 +138,4 @@ func TestSendBlobRate(t *testing.T) {
 			t.Errorf("got %d bytes in %v, want 3 MiB in a bit less than 3s", b.Len(), took)
 		}
 	})
-}
-
-func TestThroughput(t *testing.T) {
-	client, server, err := Connect(t.Context(), dial, listen(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	defer server.Close()
-	r, err := Throughput(t.Context(), client, server, 50*time.Millisecond)
-	if err != nil || r.Bytes == 0 || r.Elapsed < 50*time.Millisecond || r.Gbits() <= 0 {
-		t.Errorf("got %+v, %v", r, err)
-	}
-}
-
-func TestThroughputFails(t *testing.T) {
-	client, server, err := Connect(t.Context(), dial, listen(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := Throughput(ctx, client, server, time.Minute); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: got %v", err)
-	}
-	client.Close()
-	if _, err := Throughput(t.Context(), client, server, time.Minute); err == nil || !errors.Is(err, net.ErrClosed) {
-		t.Errorf("closed: got %v", err)
-	}
-}
-
-func TestConnectFails(t *testing.T) {
-	refuse := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("refused") }
-	if _, _, err := Connect(t.Context(), refuse, listen(t)); err == nil || err.Error() != "refused" {
-		t.Errorf("got %v, want refused", err)
-	}
-}
-
-func TestRate(t *testing.T) {
-	r := Rate{1e9, time.Second}.Add(Rate{1e9, time.Second})
-	if got := r.String(); got != "8.0 Gbit/s" {
-		t.Errorf("got %s, want 8.0 Gbit/s", got)
-	}
-	if got := (Rate{}).Gbits(); got != 0 {
-		t.Errorf("nothing: got %v", got)
-	}
 }
