@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -23,14 +22,14 @@ func merge(prev *types100.Result, g grant, ifName, sandbox, cniVersion string) *
 	}
 	r.Interfaces = append(r.Interfaces, &types100.Interface{Name: ifName, Sandbox: sandbox, Mtu: g.MTU})
 	for _, a := range g.Addrs {
-		ip := &types100.IPConfig{Interface: types100.Int(len(r.Interfaces) - 1), Address: hostNet(a)}
+		ip := &types100.IPConfig{Interface: types100.Int(len(r.Interfaces) - 1), Address: *link.HostNet(a)}
 		if gw := gatewayOf(a, g.Gateways); gw.IsValid() {
 			ip.Gateway = gw.AsSlice()
 		}
 		r.IPs = append(r.IPs, ip)
 	}
 	for _, route := range link.Routes(g.Gateways) {
-		to := &types.Route{Dst: ipNet(route.Dst)}
+		to := &types.Route{Dst: *link.IPNet(route.Dst)}
 		if route.Gateway.IsValid() {
 			to.GW = route.Gateway.AsSlice()
 		} else {
@@ -77,7 +76,7 @@ func expected(prev *types100.Result, g grant, ifName, sandbox string) (link.Expe
 	for _, ours := range link.Routes(g.Gateways) {
 		for _, r := range prev.Routes {
 			gw, _ := netip.AddrFromSlice(r.GW)
-			if want := ipNet(ours.Dst); r.Dst.String() == want.String() && gw.Unmap() == ours.Gateway {
+			if want := link.IPNet(ours.Dst); r.Dst.String() == want.String() && gw.Unmap() == ours.Gateway {
 				e.Routes = append(e.Routes, ours)
 				break
 			}
@@ -93,10 +92,4 @@ func gatewayOf(a netip.Addr, gateways []netip.Addr) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-func hostNet(a netip.Addr) net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
-
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

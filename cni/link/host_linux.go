@@ -177,7 +177,7 @@ func routeHost(h *netlink.Handle, dev netlink.Link, c HostConfig, addrs []netip.
 			return nil, err
 		}
 		route := &netlink.Route{
-			LinkIndex: index, Dst: ipNet(r), Src: addrs[from].AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: RouteProtocol,
+			LinkIndex: index, Dst: IPNet(r), Src: addrs[from].AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: RouteProtocol,
 		}
 		if err := h.RouteReplace(route); err != nil {
 			return nil, fmt.Errorf("route %v through %s: %w", r, c.Name, err)

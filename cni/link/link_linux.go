@@ -188,7 +188,7 @@ func removeOthers(h *netlink.Handle, dev netlink.Link, keep []netip.Addr) error 
 }
 
 func address(h *netlink.Handle, dev netlink.Link, a netip.Addr) error {
-	addr := &netlink.Addr{IPNet: hostNet(a)}
+	addr := &netlink.Addr{IPNet: HostNet(a)}
 	if a.Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
@@ -205,7 +205,7 @@ func gateway(h *netlink.Handle, dev netlink.Link, g netip.Addr) error {
 		return err
 	}
 	index := dev.Attrs().Index
-	direct := &netlink.Route{LinkIndex: index, Dst: hostNet(g), Scope: netlink.SCOPE_LINK, Priority: priority}
+	direct := &netlink.Route{LinkIndex: index, Dst: HostNet(g), Scope: netlink.SCOPE_LINK, Priority: priority}
 	rest := &netlink.Route{LinkIndex: index, Dst: anyNet(g), Gw: g.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Priority: priority}
 	if !first { // IPv6 refuses a gateway that another interface leads to; a tun device needs none
 		rest.Gw, rest.Flags, rest.Scope = nil, 0, netlink.SCOPE_LINK
@@ -247,9 +247,11 @@ func isAny(dst *net.IPNet) bool {
 	return bits == 0
 }
 
-func hostNet(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
+// HostNet returns an address as a range of its own, as IPNet does.
+func HostNet(a netip.Addr) *net.IPNet { return IPNet(netip.PrefixFrom(a, a.BitLen())) }
 
-func ipNet(p netip.Prefix) *net.IPNet {
+// IPNet returns a prefix, host bits kept, as netlink and CNI's results have it.
+func IPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
