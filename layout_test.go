@@ -48,7 +48,7 @@ var arrows = []arrow{
 	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
-	{"lab/playground", "lab lab/logs lab/manifest node unixsock", "the playground is a control plane over a lab of nodes"},
+	{"lab/playground", "lab lab/logs lab/manifest lab/tool node unixsock", "the playground is a control plane over a lab of nodes, and reads resolv.conf as the tools do (ADR 0027)"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},
 	{"lab/standin", "", "what runs in place of well-known images knows only sockets"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},

@@ -143,10 +143,10 @@ func (f *digFlags) plan(cmd *cobra.Command) (servers []netip.AddrPort, names []s
 		server, err := serverAddr(cmd, f.server)
 		return []netip.AddrPort{server}, names, err
 	}
-	if len(conf.Servers) == 0 {
+	if len(conf.Servers()) == 0 {
 		return nil, nil, fmt.Errorf("%s names no server; name one as in @10.96.0.10", f.resolvConf)
 	}
-	return conf.Servers, names, nil
+	return conf.Servers(), names, nil
 }
 
 // serverAddr reads ADDRESS, ADDRESS:PORT, NAME or NAME:PORT.

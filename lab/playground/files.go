@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/tool"
 )
 
 // What a pod's directory holds, pods/UID in the state directory.
@@ -58,7 +59,7 @@ func (p *Pod) etc() map[string]string {
 	return map[string]string{
 		"hostname":    p.names.host + "\n",
 		"hosts":       hosts,
-		"resolv.conf": podResolver(spec, p.manifest.Namespace, parseResolver(machineFile("/etc/resolv.conf"))).String(),
+		"resolv.conf": podResolver(spec, p.manifest.Namespace, tool.ParseResolvConf(machineFile("/etc/resolv.conf"))).String(),
 	}
 }
 

@@ -7,15 +7,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/tool"
 )
 
 // clusterDomain is the domain of Services.
 const clusterDomain = "cluster.local"
-
-// resolver is what resolv.conf(5) holds.
-type resolver struct {
-	nameservers, searches, options []string
-}
 
 // Programs ask no more name servers (MAXNS of resolv.h), and Kubernetes no more domains.
 const (
@@ -24,28 +20,28 @@ const (
 )
 
 // podResolver makes a pod's resolver as kubelet does (GetPodDNS in pkg/kubelet/network/dns/dns.go); machine is that of the machine.
-func podResolver(spec *corev1.PodSpec, namespace string, machine resolver) resolver {
-	var r resolver
+func podResolver(spec *corev1.PodSpec, namespace string, machine tool.ResolvConf) tool.ResolvConf {
+	var r tool.ResolvConf
 	policy := spec.DNSPolicy
 	switch {
 	case policy == corev1.DNSNone:
 	case policy == corev1.DNSDefault, policy == corev1.DNSClusterFirst && spec.HostNetwork:
 		r = machine
 	default:
-		r.nameservers = []string{lab.ClusterDNS4().String()}
-		r.searches = append([]string{namespace + ".svc." + clusterDomain, "svc." + clusterDomain, clusterDomain}, machine.searches...)
-		r.options = []string{"ndots:5"}
+		r.Nameservers = []string{lab.ClusterDNS4().String()}
+		r.Search = append([]string{namespace + ".svc." + clusterDomain, "svc." + clusterDomain, clusterDomain}, machine.Search...)
+		r.Options = []string{"ndots:5"}
 	}
 	if c := spec.DNSConfig; c != nil {
-		r.nameservers = append(slices.Clone(r.nameservers), c.Nameservers...)
-		r.searches = append(slices.Clone(r.searches), c.Searches...)
+		r.Nameservers = append(slices.Clone(r.Nameservers), c.Nameservers...)
+		r.Search = append(slices.Clone(r.Search), c.Searches...)
 		for _, o := range c.Options {
-			r.options = withOption(r.options, o)
+			r.Options = withOption(r.Options, o)
 		}
 	}
-	r.nameservers, r.searches = unique(r.nameservers), unique(r.searches)
-	r.nameservers = r.nameservers[:min(len(r.nameservers), maxNameservers)]
-	r.searches = r.searches[:min(len(r.searches), maxSearches)]
+	r.Nameservers, r.Search = unique(r.Nameservers), unique(r.Search)
+	r.Nameservers = r.Nameservers[:min(len(r.Nameservers), maxNameservers)]
+	r.Search = r.Search[:min(len(r.Search), maxSearches)]
 	return r
 }
 
@@ -74,38 +70,4 @@ func unique(words []string) []string {
 		}
 	}
 	return kept
-}
-
-// parseResolver reads a resolv.conf; as everywhere, the last line of a kind counts, and every nameserver.
-func parseResolver(text string) (r resolver) {
-	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		if len(words) < 2 {
-			continue
-		}
-		switch words[0] {
-		case "nameserver":
-			r.nameservers = append(r.nameservers, words[1])
-		case "search", "domain":
-			r.searches = words[1:]
-		case "options":
-			r.options = words[1:]
-		}
-	}
-	return r
-}
-
-func (r resolver) String() string {
-	var b strings.Builder
-	line := func(key string, words ...string) {
-		if len(words) > 0 {
-			b.WriteString(key + " " + strings.Join(words, " ") + "\n")
-		}
-	}
-	line("search", r.searches...)
-	for _, s := range r.nameservers {
-		line("nameserver", s)
-	}
-	line("options", r.options...)
-	return b.String()
 }

@@ -2,13 +2,13 @@ package playground
 
 import (
 	"net/netip"
-	"reflect"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab/manifest"
+	"github.com/middleway-net/middleway/lab/tool"
 )
 
 // podWith returns a pod with further lines of its spec.
@@ -23,7 +23,7 @@ func sleeperWith(lines ...string) string {
 }
 
 func TestPodResolver(t *testing.T) {
-	machine := parseResolver("# made by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\ndomain old.example\nsearch corp.example cluster.local\noptions timeout:1 rotate\nnameserver\n")
+	machine := tool.ParseResolvConf("# made by hand\nnameserver 192.0.2.1\nnameserver 192.0.2.2\ndomain old.example\nsearch corp.example cluster.local\noptions timeout:1 rotate\nnameserver\n")
 	const cluster = "search prod.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n"
 	const own = "search corp.example cluster.local\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions timeout:1 rotate\n"
 	for _, tt := range []struct {
@@ -49,7 +49,7 @@ func TestPodResolver(t *testing.T) {
 		})
 	}
 	spec := corev1.PodSpec{DNSPolicy: corev1.DNSDefault}
-	if got := podResolver(&spec, "prod", parseResolver("")).String(); got != "" {
+	if got := podResolver(&spec, "prod", tool.ParseResolvConf("")).String(); got != "" {
 		t.Errorf("without a file of the machine: got %q", got)
 	}
 }
@@ -110,16 +110,4 @@ func addrs(texts ...string) (all []netip.Addr) {
 		all = append(all, netip.MustParseAddr(s))
 	}
 	return all
-}
-
-// What is read of a resolv.conf reads the same when it has been written.
-func FuzzParseResolver(f *testing.F) {
-	f.Add("search a.example b.example\nnameserver 192.0.2.1\noptions ndots:5\n")
-	f.Add("# comment\nnameserver\ndomain a.example")
-	f.Fuzz(func(t *testing.T, text string) {
-		r := parseResolver(text)
-		if again := parseResolver(r.String()); !reflect.DeepEqual(again, r) {
-			t.Errorf("got %q, want %q", again, r)
-		}
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -285,11 +286,15 @@ options edns0 ndots:5 timeout:1
 sortlist
 `)
 	want := ResolvConf{
-		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53"), netip.MustParseAddrPort("[fd00:10:96::a]:53")},
-		Search:  []string{"default.svc.cluster.local.", "svc.cluster.local.", "cluster.local."}, NDots: 5,
+		Nameservers: []string{"10.96.0.10", "fd00:10:96::a", "nonsense"},
+		Search:      []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local."}, Options: []string{"edns0", "ndots:5", "timeout:1"},
 	}
-	if diff := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	servers := []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53"), netip.MustParseAddrPort("[fd00:10:96::a]:53")}
+	if got := c.Servers(); !slices.Equal(got, servers) {
+		t.Errorf("got %v, want %v", got, servers)
 	}
 	long := strings.Repeat("w.", 117) + "web"
 	for _, tt := range []struct {
@@ -305,18 +310,27 @@ sortlist
 			t.Errorf("%s: -want +got\n%s", tt.name, diff)
 		}
 	}
-	if c := ParseResolvConf(""); c.NDots != 1 || len(c.Candidates("a.b")) != 1 {
+	if c := ParseResolvConf(""); len(c.Servers()) != 0 || len(c.Candidates("a.b")) != 1 {
 		t.Errorf("empty: got %+v", c)
+	}
+	for options, want := range map[string]int{"": 1, "ndots:2": 2, "ndots:2\noptions rotate ndots:3": 3, "ndots:99": 15, "ndots:-1": 0, "ndots:x": 1} {
+		if got := ParseResolvConf("options " + options).nDots(); got != want {
+			t.Errorf("options %s: got %d, want %d", options, got, want)
+		}
 	}
 }
 
+// FuzzParseResolvConf: what is read of a resolv.conf reads the same when it has been written, and completes any name.
 func FuzzParseResolvConf(f *testing.F) {
 	f.Add("nameserver 10.96.0.10\nsearch a b\noptions ndots:5\n", "web")
 	f.Add("options ndots:-1 ndots:99\ndomain .\n", "a.b")
+	f.Add("# comment\nnameserver\ndomain a.example", "")
 	f.Fuzz(func(t *testing.T, text, name string) {
 		c := ParseResolvConf(text)
-		names := c.Candidates(name)
-		if c.NDots < 0 || c.NDots > 15 || len(names) == 0 || !strings.HasSuffix(names[0], ".") {
+		if diff := cmp.Diff(c, ParseResolvConf(c.String())); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if names := c.Candidates(name); len(names) == 0 || !strings.HasSuffix(names[0], ".") {
 			t.Errorf("got %+v, %q", c, names)
 		}
 	})

@@ -6,52 +6,72 @@ import (
 	"strings"
 )
 
-// ResolvConf is what a resolv.conf(5) says, as far as a client needs it.
+// ResolvConf is what a resolv.conf(5) says, word for word.
 type ResolvConf struct {
-	Servers []netip.AddrPort // in the order to ask them; port 53
-	Search  []string         // domains, with a dot at the end
-	NDots   int              // a name with as many dots is tried as it is before Search
+	Nameservers []string
+	Search      []string // domains
+	Options     []string
 }
 
 // ParseResolvConf reads a resolv.conf as libraries do: lines that it does not know are passed over, of search and domain the
-// last one counts, ndots is at most 15.
-func ParseResolvConf(text string) ResolvConf {
-	c := ResolvConf{NDots: 1}
+// last one counts, of nameserver and options all.
+func ParseResolvConf(text string) (c ResolvConf) {
 	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || strings.ContainsAny(fields[0][:1], "#;") {
+		words := strings.Fields(line)
+		if len(words) < 2 {
 			continue
 		}
-		switch fields[0] {
+		switch words[0] {
 		case "nameserver":
-			if a, err := netip.ParseAddr(fields[1]); err == nil {
-				c.Servers = append(c.Servers, netip.AddrPortFrom(a, 53))
-			}
+			c.Nameservers = append(c.Nameservers, words[1])
 		case "domain":
-			c.Search = domains(fields[1:2])
+			c.Search = words[1:2]
 		case "search":
-			c.Search = domains(fields[1:])
+			c.Search = words[1:]
 		case "options":
-			for _, o := range fields[1:] {
-				if value, ok := strings.CutPrefix(o, "ndots:"); ok {
-					if n, err := strconv.Atoi(value); err == nil {
-						c.NDots = min(max(n, 0), 15)
-					}
-				}
-			}
+			c.Options = append(c.Options, words[1:]...)
 		}
 	}
 	return c
 }
 
-func domains(names []string) []string {
-	var out []string
-	for _, n := range names {
-		if n = strings.TrimSuffix(n, "."); n != "" {
-			out = append(out, n+".")
+// String is the file that says so.
+func (c ResolvConf) String() string {
+	var b strings.Builder
+	line := func(key string, words ...string) {
+		if len(words) > 0 {
+			b.WriteString(key + " " + strings.Join(words, " ") + "\n")
 		}
 	}
-	return out
+	line("search", c.Search...)
+	for _, s := range c.Nameservers {
+		line("nameserver", s)
+	}
+	line("options", c.Options...)
+	return b.String()
+}
+
+// Servers returns the name servers, at port 53, in the order to ask them. What is no address is left out.
+func (c ResolvConf) Servers() (servers []netip.AddrPort) {
+	for _, s := range c.Nameservers {
+		if a, err := netip.ParseAddr(s); err == nil {
+			servers = append(servers, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return servers
+}
+
+// nDots returns how many dots a name has, 0 to 15, that is tried as it is before Search.
+func (c ResolvConf) nDots() int {
+	n := 1
+	for _, o := range c.Options {
+		if value, ok := strings.CutPrefix(o, "ndots:"); ok {
+			if v, err := strconv.Atoi(value); err == nil {
+				n = min(max(v, 0), 15)
+			}
+		}
+	}
+	return n
 }
 
 // Candidates returns the full names that a name may stand for, in the order in which they are tried. What a domain makes of it that
@@ -62,11 +82,11 @@ func (c ResolvConf) Candidates(name string) []string {
 	}
 	var searched []string
 	for _, domain := range c.Search {
-		if full := name + "." + domain; CheckDNSName(full) == nil {
+		if full := name + "." + strings.TrimSuffix(domain, ".") + "."; domain != "." && CheckDNSName(full) == nil {
 			searched = append(searched, full)
 		}
 	}
-	if strings.Count(name, ".") >= c.NDots {
+	if strings.Count(name, ".") >= c.nDots() {
 		return append([]string{name + "."}, searched...)
 	}
 	return append(searched, name+".")
