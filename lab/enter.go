@@ -68,6 +68,9 @@ func Enter() error {
 		if err := keepBroker(); err != nil {
 			return err
 		}
+		if err := thisMachine().checkProc(); err != nil {
+			return err
+		}
 		return settle()
 	}
 	mc := thisMachine()

@@ -138,6 +138,8 @@ func TestForbidden(t *testing.T) {
 	}
 	within := with("", "")
 	within.within = []string{"a seccomp filter", "the AppArmor profile docker-default (enforce)"}
+	unread := with("", "")
+	unread.closed = true
 	root := with("kernel.apparmor_restrict_unprivileged_userns", "1")
 	root.caps = func() [2]uint32 { return [2]uint32{^uint32(0), 0} }
 	tests := []struct {
@@ -161,6 +163,8 @@ func TestForbidden(t *testing.T) {
 		{"confined", within.explainNamespaces(unix.EPERM),
 			"confined by a seccomp filter and the AppArmor profile docker-default (enforce): in a container start it with --privileged"},
 		{"confined by AppArmor", within.explainNamespaces(unix.EACCES), "--security-opt apparmor=unconfined"},
+		{"unreadable", unread.explainNamespaces(unix.EACCES), "user 1000 may not read the file of this program: run `chmod a+r` on it"},
+		{"closed to children", unread.checkProc(), "CAP_SYS_PTRACE, in a container by --cap-add=SYS_PTRACE (user 1000 may not read"},
 		{"root", root.explainNamespaces(unix.EPERM), "namespaces are denied to this process: "},
 	}
 	for _, tt := range tests {
@@ -173,6 +177,12 @@ func TestForbidden(t *testing.T) {
 	}
 	if err := tun(nil); err != nil {
 		t.Errorf("tun in order: got %v", err)
+	}
+	root.closed = true
+	for _, m := range []machine{with("", ""), root} {
+		if err := m.checkProc(); err != nil {
+			t.Errorf("open to children: got %v", err)
+		}
 	}
 	if err := with("", "").explainNamespaces(unix.ENOMEM); errors.Is(err, ErrForbidden) {
 		t.Errorf("out of memory: got %v, want no ErrForbidden", err)

@@ -45,6 +45,16 @@ func CheckTUN() error { return thisMachine().checkTUN() }
 // known what to do.
 func ExplainNamespaces(err error) error { return thisMachine().explainNamespaces(err) }
 
+// ExplainProc says what to do where a process may not open, with err, what another one of the same user has open: /proc/PID/fd/N.
+// The result is an ErrForbidden if err is a refusal.
+func ExplainProc(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return &forbiddenError{"processes may not open each other's files by /proc/PID/fd",
+		"give this process CAP_SYS_PTRACE, in a container by --cap-add=SYS_PTRACE", err}
+}
+
 // machine is what Enter asks of the machine, as fields so that tests can ask a different one.
 type machine struct {
 	tun     string                       // the TUN device file
@@ -53,10 +63,18 @@ type machine struct {
 	caps    func() (effective [2]uint32) // bit sets of this process's effective capabilities
 	uid     int
 	within  []string // what confines this process
+	closed  bool     // the kernel keeps what is below /proc/PID of this process from others of the same user
 }
 
 func thisMachine() machine {
-	return machine{tun: "/dev/net/tun", openTUN: tryOpen, sysctls: "/proc/sys", caps: effectiveCaps, uid: os.Geteuid(), within: Confined()}
+	return machine{tun: "/dev/net/tun", openTUN: tryOpen, sysctls: "/proc/sys", caps: effectiveCaps, uid: os.Geteuid(), within: Confined(),
+		closed: closed()}
+}
+
+// closed reports whether this process is one whose program its user may not read (PR_GET_DUMPABLE(2const)).
+func closed() bool {
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	return err == nil && dumpable != 1 // 0, or 2 where fs.suid_dumpable is
 }
 
 func tryOpen(path string) error {
@@ -80,6 +98,14 @@ func effectiveCaps() (effective [2]uint32) {
 func (m machine) capable() bool {
 	const need = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
 	return m.caps()[0]&need == need
+}
+
+// checkProc makes sure that children can open what this process has open.
+func (m machine) checkProc() error {
+	if !m.closed || m.caps()[0]&(1<<unix.CAP_SYS_PTRACE) != 0 {
+		return nil
+	}
+	return ExplainProc(fmt.Errorf("user %d may not read the file of this program: %w", m.uid, unix.EACCES))
 }
 
 // checkTUN really opens the TUN device: a missing module, missing file and missing permission all show up only here.
@@ -124,6 +150,9 @@ func (m machine) explainNamespaces(err error) error {
 		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
 	if !refused {
 		return fmt.Errorf("enter lab namespaces: %w", err)
+	}
+	if m.closed && !m.capable() {
+		return &forbiddenError{fmt.Sprintf("user %d may not read the file of this program", m.uid), "run `chmod a+r` on it as its owner", err}
 	}
 	for _, s := range []struct{ name, bad, good, cause string }{
 		{"user.max_user_namespaces", "0", "15000", "the limit of user namespaces is 0"},

@@ -5,8 +5,11 @@
 //	Examine                    the caller's process
 //	 ├─ here                   a process in the caller's namespaces: sockets, files, limits
 //	 ├─ inside                 a process in fresh namespaces, those of lab.Enter and of pods: devices, mounts
-//	 └─ ordinary               only for root: a process of an ordinary user
-//	     └─ inside             the same in that user's own user namespace
+//	 ├─ holder                 a process in the namespaces of lab.Enter, which has a file open
+//	 │   └─ opener             opens it by /proc/PID/fd/N, as a cluster's daemons and plugins do
+//	 └─ ordinary               only for root: starts a process as an ordinary user
+//	     └─ user               that process
+//	         └─ inside         the same in that user's own user namespace
 //
 // All of them are this program in a role (lab.RoleCommand), and the kernel kills them with their parent, so that nothing is
 // left behind, however the examination ends. What is tried may make the kernel load a module of its own, as using it would.

@@ -24,7 +24,10 @@ func TestMain(m *testing.M) { lab.Main(m) }
 func TestExamine(t *testing.T) {
 	told := map[string]int{}
 	r := Examine(t.Context(), func(f Finding) { told[f.Name]++ })
-	for _, name := range []string{"tun-open", "tun-device", "tun-queues", "tun-persist", "tun-pod", "network-namespace", "mount-namespace", "pod-namespace"} {
+	if open, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || open != 1 {
+		t.Errorf("dumpable: got %d, %v: children may no longer open this process's files by /proc/PID/fd", open, err)
+	}
+	for _, name := range []string{"tun-open", "tun-device", "tun-queues", "tun-persist", "tun-pod", "network-namespace", "mount-namespace", "pod-namespace", "proc-fd"} {
 		if f, _ := r.Finding(name); f.State != Works {
 			t.Errorf("%s: got %+v", name, f)
 		}

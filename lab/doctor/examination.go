@@ -28,6 +28,9 @@ const (
 	argHere     = "here"
 	argInside   = "inside"
 	argOrdinary = "ordinary"
+	argUser     = "user"
+	argHolder   = "holder"
+	argOpener   = "opener"
 	argNothing  = "nothing" // it starts and ends: its namespaces are what is tried
 )
 
@@ -51,15 +54,16 @@ func (x *examination) run(ctx context.Context) {
 		}
 	}
 	var places sync.WaitGroup
-	places.Go(func() {
-		assist(ctx, lab.RoleCommand(ctx, roleName, argHere), &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, say)
-	})
+	places.Go(func() { tryIn(ctx, argHere, say) })
 	places.Go(func() { tryInside(ctx, !x.report.Capable, say) })
+	places.Go(func() {
+		_ = assist(ctx, lab.RoleCommand(ctx, roleName, argHolder), lab.FreshNamespaces(!x.report.Capable), say) // tryInside says why not
+	})
 	switch {
 	case x.report.entered:
 		places.Go(func() { say(outcome{Name: "user-namespace", State: Works, Detail: "this process is in one"}) })
 	case x.report.Capable:
-		places.Go(func() { tryOrdinary(ctx, say) })
+		places.Go(func() { tryIn(ctx, argOrdinary, say) })
 	}
 	done := make(chan struct{})
 	go func() {
@@ -159,6 +163,11 @@ func probeNamed(name string) *probe {
 	return nil
 }
 
+// tryIn runs a process of the examination in the caller's namespaces, as the caller's user.
+func tryIn(ctx context.Context, where string, say func(outcome)) {
+	_ = assist(ctx, lab.RoleCommand(ctx, roleName, where), &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, say)
+}
+
 // assist runs a process of the examination and says what it prints, until it ends. The error is that of starting it.
 func assist(ctx context.Context, cmd *exec.Cmd, attr *syscall.SysProcAttr, say func(outcome)) error {
 	runtime.LockOSThread() // the process ends with this thread
@@ -241,13 +250,15 @@ func sayKinds(flags uintptr, say func(outcome)) {
 	}
 }
 
-// tryOrdinary runs what an ordinary user tries.
+// tryOrdinary runs what an ordinary user tries. It needs a process of its own. Until it executes its program, a process that os/exec
+// starts shares the memory of the one that starts it, and who changes credentials takes from that memory the flag "dumpable"
+// (PR_SET_DUMPABLE(2const)): without CAP_SYS_PTRACE nobody may then open what the caller has below /proc/PID/fd, for good.
 func tryOrdinary(ctx context.Context, say func(outcome)) {
 	attr := &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: ordinaryID, Gid: ordinaryID},
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err := assist(ctx, lab.RoleCommand(ctx, roleName, argOrdinary), attr, say)
+	err := assist(ctx, lab.RoleCommand(ctx, roleName, argUser), attr, say)
 	if err == nil {
 		return
 	}
@@ -278,7 +289,13 @@ func runRole(args []string) int {
 		}
 		attemptAll(inside, say)
 	case argOrdinary:
+		tryOrdinary(context.Background(), say)
+	case argUser:
 		attemptAsUser(say)
+	case argHolder:
+		holdFile(say)
+	case argOpener:
+		say(judge(procFD, "", openHeld(args[1])))
 	}
 	return 0
 }

@@ -12,6 +12,9 @@ const (
 	groupKernel     = "The kernel's own network"
 )
 
+// procFD is the name of the probe that takes two processes, a holder and an opener.
+const procFD = "proc-fd"
+
 const noNamespace = "in a container start it with --privileged, else run it as root"
 
 // probes is everything that is tried, in the order in which it is shown.
@@ -119,6 +122,10 @@ var probes = []probe{
 		name: "unmounted-tmpfs", group: groupNamespaces, title: "tmpfs without a place", place: inside, try: makeDirectory,
 		without: "middleway demo and the tests do not start; middleway up does",
 		remedy:  "use a kernel of Linux 5.2 or later, with CONFIG_TMPFS",
+	}, {
+		name: procFD, group: groupNamespaces, title: "files by /proc/PID/fd", place: starting, after: "mount-namespace",
+		without: "no clusters on this machine: daemons and plugins find namespaces and files so",
+		remedy:  "give this process CAP_SYS_PTRACE, in a container by --cap-add=SYS_PTRACE",
 	}, {
 		name: "packet-socket", group: groupNamespaces, title: "packet sockets", place: inside, try: openPacketSocket,
 		without: "middleway demo draws no packet",

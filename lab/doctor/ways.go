@@ -11,7 +11,7 @@ var (
 	needsPods = []string{"tun-open", "tun-device", "tun-queues", "tun-persist", "tun-pod", "udp-socket", "run-dir"}
 	needsNode = slices.Concat([]string{"capabilities"}, needsPods, []string{"vxlan-port", "http-port"})
 	needsLab  = slices.Concat(needsPods,
-		[]string{"network-namespace", "mount-namespace", "pid-namespace", "uts-namespace", "pod-namespace", "mounts"})
+		[]string{"network-namespace", "mount-namespace", "pid-namespace", "uts-namespace", "pod-namespace", "mounts", procFD})
 )
 
 // ways tells what the findings of a report come to.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,10 +35,18 @@ func TestDoctorAgrees(t *testing.T) {
 		{name: "no user namespaces", lacks: withoutUserNamespaces, missing: "user-namespace", runs: root, word: "--security-opt seccomp=unconfined"},
 		{name: "no TUN device", lacks: withoutTUN, mounts: true, missing: "tun-open", word: "`modprobe tun`"},
 		{name: "a TUN device for root alone", nobody: true, missing: "tun-open", word: "`chmod 0666 /dev/net/tun`"},
+		{name: "a container's capabilities", lacks: withoutRights, runs: true},
+		{name: "a program that root may not read", lacks: withoutReading, missing: "proc-fd", word: "--cap-add=SYS_PTRACE"},
 		{name: "no directory to write in", lacks: withoutRun, mounts: true, missing: "run-dir", word: "--dir"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlayground(t)
+			if !root && (tt.lacks == withoutRights || tt.lacks == withoutReading) {
+				t.Skip("an ordinary user has no capabilities to lose")
+			}
+			p, program := newPlayground(t), program
+			if tt.lacks == withoutReading {
+				program = unreadable(t, program)
+			}
 			start := func(args ...string) *exec.Cmd {
 				cmd := exec.Command(program, args...)
 				for _, v := range os.Environ() {
@@ -86,6 +95,20 @@ func TestDoctorAgrees(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unreadable returns a copy of a program that any user may execute, and only user 65534 may read.
+func unreadable(t *testing.T, program string) string {
+	t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "middleway")
+	if err := errors.Join(os.WriteFile(name, b, 0o711), os.Chmod(name, 0o711), os.Chown(name, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // openToAll reports whether any user may open the TUN device.

@@ -63,6 +63,10 @@ func become(what string, argv []string) error {
 		return seccomp.WithoutIPv6(argv...)
 	case withoutUserNamespaces:
 		return seccomp.WithoutUserNamespaces(argv...)
+	case withoutRights:
+		err = keepRights(containerRights)
+	case withoutReading:
+		err = keepRights(slices.DeleteFunc(slices.Clone(containerRights), func(right uintptr) bool { return right == unix.CAP_DAC_OVERRIDE }))
 	case withoutTUN:
 		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
 	case withoutRun:
@@ -79,7 +83,9 @@ const (
 	withoutIPv6           = "ipv6"
 	withoutUserNamespaces = "user-namespaces"
 	withoutTUN            = "tun"
-	withoutRun            = "run" // a directory to write in
+	withoutRun            = "run"     // a directory to write in
+	withoutRights         = "rights"  // capabilities that containers do not have
+	withoutReading        = "reading" // root's right to read every file, and every process's
 )
 
 func run(m *testing.M) int {
