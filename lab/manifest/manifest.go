@@ -166,25 +166,34 @@ func manifestsIn(dir string) ([]string, error) {
 }
 
 func (s *Set) read(stdin io.Reader, file string) error {
+	name, b, err := contents(stdin, file)
+	if err != nil {
+		return err
+	}
+	return s.parse(name, b)
+}
+
+// contents reads a file, or standard input for "-", and returns its name for messages.
+func contents(stdin io.Reader, file string) (name string, b []byte, err error) {
 	in := stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return fmt.Errorf("read manifest: %w", err)
+			return file, nil, fmt.Errorf("read manifest: %w", err)
 		}
 		defer f.Close()
 		in = f
 	} else {
 		file = stdinName
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	b, err = io.ReadAll(io.LimitReader(in, maxFile+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("read manifest %s: %w", file, err)
+		err = fmt.Errorf("read manifest %s: %w", file, err)
 	case len(b) > maxFile:
-		return &Error{File: file, Problem: fmt.Sprintf("it is larger than %d MiB; split it", maxFile>>20)}
+		err = &Error{File: file, Problem: fmt.Sprintf("it is larger than %d MiB; split it", maxFile>>20)}
 	}
-	return s.parse(file, b)
+	return file, b, err
 }
 
 // warn adds a warning, once for each subject.
