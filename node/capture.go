@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/middleway-net/middleway/capture"
@@ -30,60 +29,26 @@ const (
 	tunnelInterface  = "tunnel"
 )
 
-// maxCaptures bounds the captures at one time: each has rings of some megabytes a worker, and copies packets.
-const maxCaptures = 8
-
 // captures are those under way.
 type captures struct {
+	onlookers
 	ending chan struct{} // closed when the node ends
-
-	mu     sync.Mutex // guards number and ended
-	number int
-	ended  bool
-	none   sync.WaitGroup
-}
-
-// begin counts a capture in, or says why not. end counts it out.
-func (c *captures) begin() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.ended:
-		return errors.New("the node ends")
-	case c.number == maxCaptures:
-		return fmt.Errorf("%d captures of this node are under way, more there cannot be; end one of them", maxCaptures)
-	}
-	c.number++
-	c.none.Add(1)
-	return nil
-}
-
-func (c *captures) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.number--
-	c.none.Done()
 }
 
 // finish lets none begin any more, and returns when those under way have told their clients of the node's end, or after lastWait.
 func (c *captures) finish() {
-	c.mu.Lock()
-	c.ended = true
-	c.mu.Unlock()
+	c.refuse()
 	close(c.ending)
 	all := make(chan struct{})
 	go func() { // wait, too, waits for it
 		defer close(all)
-		c.none.Wait()
+		c.wait()
 	}()
 	select {
 	case <-all:
 	case <-time.After(lastWait):
 	}
 }
-
-// wait returns when all have ended.
-func (c *captures) wait() { c.none.Wait() }
 
 // Times of a capture.
 const (

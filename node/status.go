@@ -41,9 +41,10 @@ type Status struct {
 
 // statusServer answers on a unix socket in the run directory.
 type statusServer struct {
-	listener net.Listener
-	server   http.Server
-	captures captures
+	listener  net.Listener
+	server    http.Server
+	captures  captures
+	questions onlookers // about flows and traces
 }
 
 // socketName is the status socket's name in the run directory.
@@ -64,7 +65,11 @@ func (n *Node) listenStatus() error {
 		_ = json.NewEncoder(w).Encode(n.Status())
 	})
 	n.status.listener, n.status.captures.ending = l, make(chan struct{})
+	n.status.captures.what, n.status.captures.max = "captures", maxCaptures
+	n.status.questions.what, n.status.questions.max = "questions", maxQuestions
 	mux.HandleFunc("POST /capture", n.serveCapture)
+	mux.HandleFunc("POST /flows", n.serveFlows)
+	mux.HandleFunc("POST /trace", n.serveTrace)
 	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return nil
 }
@@ -82,10 +87,12 @@ func (n *Node) Status() Status {
 func (s *statusServer) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		s.captures.finish()
+		s.questions.refuse()
 		_ = s.server.Close()
 	})
 	defer stop()
-	defer s.captures.wait() // they look at the stack
+	defer s.questions.wait() // they look at the stack, and so do these
+	defer s.captures.wait()
 	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve status: %w", err)
 	}
