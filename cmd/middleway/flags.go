@@ -128,3 +128,11 @@ func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	}
 	return nil, fmt.Errorf("--log-format %q: want text or json", f.format)
 }
+
+// saidBy says which command an error is of.
+func saidBy(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", cmd.Name(), err)
+}

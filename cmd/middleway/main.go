@@ -54,7 +54,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		demoCommand(), doctorCommand(),
-		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(),
+		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(), flowsCommand(),
 		toolCommand(), nodeCommand(), socketsCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

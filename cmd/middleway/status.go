@@ -111,13 +111,21 @@ func printTable(w io.Writer, rows [][]string) error {
 	if len(rows) == 1 {
 		return nil
 	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return printRows(w, rows)
+}
+
+// printRows prints rows in columns.
+func printRows(w io.Writer, rows [][]string) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
 	t.Flush() // a Builder takes all
-	for line := range strings.Lines("\n" + b.String()) {
+	for line := range strings.Lines(b.String()) {
 		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
 			return err
 		}
