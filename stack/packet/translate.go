@@ -52,7 +52,10 @@ func Translate(b []byte, p *Parsed, o *Offload, to *Flow) DropReason {
 // sctpChecksum is where the checksum lies in SCTP's common header (RFC 9260, section 3.1).
 const sctpChecksum = 8
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	noSum      [4]byte
+)
 
 // translateSCTP is Translate where ports change. A checksum of zero that is not right says that there is none (RFC 9653).
 func translateSCTP(b []byte, p *Parsed, to *Flow) DropReason {
@@ -77,7 +80,7 @@ func translateSCTP(b []byte, p *Parsed, to *Flow) DropReason {
 // sctpSum returns the CRC32c of an SCTP packet, its checksum field taken as zero.
 func sctpSum(l4 []byte) uint32 {
 	sum := crc32.Update(0, castagnoli, l4[:sctpChecksum])
-	sum = crc32.Update(sum, castagnoli, []byte{0, 0, 0, 0})
+	sum = crc32.Update(sum, castagnoli, noSum[:])
 	return crc32.Update(sum, castagnoli, l4[sctpChecksum+4:])
 }
 
