@@ -78,9 +78,9 @@ func (c *Config) check() error {
 	if err := c.Kubernetes.check(); err != nil {
 		return err
 	}
-	checks := []func() error{c.checkPodCIDRs, c.checkPeers, c.checkHost, c.checkServices, c.checkPods}
+	checks := []func() error{c.checkPodCIDRs, c.checkPeers, c.checkHost, c.checkServices, c.checkDNS, c.checkPods}
 	if len(c.PodCIDRs) == 0 && c.Kubernetes.used() { // they, and where pods may be, are not known yet
-		checks = []func() error{c.checkPeers, c.checkHost, c.checkServices}
+		checks = []func() error{c.checkPeers, c.checkHost, c.checkServices, c.checkDNS}
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

@@ -152,27 +152,30 @@ func (a attacher) attach(l ipam.Lease, dev device) (cni.Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return leased{a.n.stack, id, dev}, nil
+	a.n.attached(l)
+	return leased{a.n, id, dev, l}, nil
 }
 
 // leased is a device of a pod that the CNI plugin has attached.
 type leased struct {
-	stack *stack.Stack
+	n     *Node
 	id    uint32
 	dev   device
+	lease ipam.Lease
 }
 
 // Keep makes the device outlive the daemon.
 func (l leased) Keep() error { return l.dev.SetPersist(true) }
 
 // Lost reports whether somebody else has removed the device.
-func (l leased) Lost() bool { return l.stack.Lost(l.id) }
+func (l leased) Lost() bool { return l.n.stack.Lost(l.id) }
 
 // Remove ends the attachment and the device, which somebody may have removed already.
 func (l leased) Remove() error {
+	l.n.detached(l.lease)
 	err := l.dev.SetPersist(false)
 	if errors.Is(err, unix.EBADFD) {
 		err = nil
 	}
-	return errors.Join(err, l.stack.Detach(l.id))
+	return errors.Join(err, l.n.stack.Detach(l.id))
 }

@@ -72,6 +72,8 @@ type Config struct {
 	Kubernetes Kubernetes `json:"kubernetes,omitzero"`
 	// Services configures the cluster's Services.
 	Services Services `json:"services,omitzero"`
+	// DNS configures the cluster's DNS.
+	DNS DNS `json:"dns,omitzero"`
 	// Pods are pods of this node that no CNI plugin attaches.
 	Pods []Pod `json:"pods,omitempty"`
 
@@ -197,6 +199,7 @@ func (c *Config) setDefaults() {
 	if c.HostDevice == "" {
 		c.HostDevice = DefaultHostDevice
 	}
+	c.DNS.setDefaults(c.Services.CIDRs)
 	if c.Address.IsValid() && !c.Kubernetes.used() { // which may know better what follows from it
 		c.setAddress(c.Address)
 	}

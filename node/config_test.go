@@ -25,6 +25,19 @@ sockets: /run/test/sockets
 clusterCIDRs: [10.96.0.0/16]
 kubernetes: {kubeconfig: /etc/middleway/kubeconfig, server: "https://192.168.254.11:6443"}
 services: {cidrs: [10.96.0.0/16, "fd00:10:96::/112"], besideKubeProxy: true}
+dns:
+  addresses: [10.96.0.53, "fd00:10:96::35"]
+  domain: test.example
+  upstreams: [192.168.254.1, "192.168.254.2:5353", "fd00:254::1", "[fd00:254::2]:5353"]
+  resolvConf: /etc/middleway/resolv.conf
+  stubDomains: [{domain: corp.example, servers: [192.168.254.3]}]
+  policy: round-robin
+  maxConcurrent: 100
+  cacheEntries: 500
+  serveStale: 10m
+  ttl: 30s
+  pods: disabled
+  autopath: true
 mtu: 1400
 workers: 4
 spin: 100us
@@ -74,6 +87,13 @@ func TestParseConfig(t *testing.T) {
 			CIDRs:           []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")},
 			BesideKubeProxy: true,
 		},
+		DNS: DNS{
+			Addresses: []netip.Addr{netip.MustParseAddr("10.96.0.53"), netip.MustParseAddr("fd00:10:96::35")}, Domain: "test.example",
+			Upstreams:  upstreamsOf("192.168.254.1:53", "192.168.254.2:5353", "[fd00:254::1]:53", "[fd00:254::2]:5353"),
+			ResolvConf: "/etc/middleway/resolv.conf", StubDomains: []StubDomain{{"corp.example", upstreamsOf("192.168.254.3:53")}},
+			Policy: "round-robin", MaxConcurrent: 100, CacheEntries: 500, ServeStale: Duration(10 * time.Minute), TTL: Duration(30 * time.Second),
+			Pods: "disabled", Autopath: true,
+		},
 		Pods: []Pod{{
 			Name: "default/web", Netns: "/proc/1/ns/net",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00:10:244:1::2")},
@@ -81,7 +101,8 @@ func TestParseConfig(t *testing.T) {
 	}
 	addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-	if diff := cmp.Diff(want, got, addrs, prefixes); diff != "" {
+	servers := cmp.Comparer(func(a, b Upstream) bool { return a == b })
+	if diff := cmp.Diff(want, got, addrs, prefixes, servers); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
 	b, err := json.Marshal(got)
@@ -92,9 +113,16 @@ func TestParseConfig(t *testing.T) {
 	if err != nil {
 		t.Fatalf("what was written does not read: %v", err)
 	}
-	if diff := cmp.Diff(got, again, addrs, prefixes); diff != "" {
+	if diff := cmp.Diff(got, again, addrs, prefixes, servers); diff != "" {
 		t.Errorf("written and read again (-want +got):\n%s", diff)
 	}
+}
+
+func upstreamsOf(addrs ...string) (all []Upstream) {
+	for _, a := range addrs {
+		all = append(all, Upstream{netip.MustParseAddrPort(a)})
+	}
+	return all
 }
 
 const least = `
@@ -102,6 +130,9 @@ name: n
 address: 192.168.254.11
 podCIDRs: [10.244.1.0/24]
 `
+
+// inCluster is least in a cluster.
+const inCluster = least + "kubernetes: {inCluster: true}\n"
 
 // found is least with an address that the node is to find.
 const found = `
@@ -236,6 +267,22 @@ func TestConfigErrors(t *testing.T) {
 		{"Services among pods", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.244.0.0/16]}", "services.cidrs[0]: 10.244.0.0/16 overlaps 10.244.1.0/24"},
 		{"Services around nodes", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.0/16, 192.168.0.0/16]}", "services.cidrs[1]: 192.168.0.0/16 contains 192.168.254.11 of a node"},
 		{"Services in no range", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.1/16]}", "services.cidrs[0]: 10.96.0.1/16 is not a range"},
+		{"DNS without a cluster", least + "dns: {addresses: [10.96.0.10]}", "dns.addresses: the cluster's names come from Kubernetes"},
+		{"DNS on the loopback", inCluster + "dns: {addresses: [127.0.0.53]}", "dns.addresses[0]: 127.0.0.53 is not an address like 10.96.0.10"},
+		{"DNS at two addresses", inCluster + "dns: {addresses: [10.96.0.10, 10.96.0.11]}", "dns.addresses[1]: 10.96.0.11 is one too many"},
+		{"DNS among pods", inCluster + "dns: {addresses: [10.244.1.10]}", "dns.addresses[0]: 10.244.1.10 lies in 10.244.1.0/24"},
+		{"DNS upstream by name", inCluster + "dns: {upstreams: [dns.example.com]}", `dns.upstreams[0]: "dns.example.com" is not the address of a server like`},
+		{"DNS upstream is the cluster's DNS", inCluster + "dns: {addresses: [10.96.0.10], upstreams: [10.96.0.10]}", "dns: upstream 10.96.0.10:53: this is the address of the cluster's DNS itself"},
+		{"DNS upstream without a port", inCluster + `dns: {upstreams: ["192.168.254.1:0"]}`, "dns: upstream 192.168.254.1:0: not the address and port of a server"},
+		{"DNS domain", inCluster + "dns: {domain: a..b}", `dns: cluster domain: name "a..b": a label has 1 to 63 bytes`},
+		{"DNS time to live", inCluster + "dns: {ttl: 1500ms}", "dns: time to live 1.5s: whole seconds up to an hour"},
+		{"DNS policy", inCluster + "dns: {policy: first}", `dns.policy: "first" is not random, round-robin or sequential`},
+		{"DNS pods", inCluster + "dns: {pods: verified}", `dns.pods: "verified" is not insecure or disabled`},
+		{"DNS cache", inCluster + "dns: {cacheEntries: -2}", "dns.cacheEntries: -2 is not between"},
+		{"DNS questions", inCluster + "dns: {maxConcurrent: -1}", "dns.maxConcurrent: -1 is not between"},
+		{"DNS resolv.conf", inCluster + "dns: {resolvConf: resolv.conf}", `dns.resolvConf: "resolv.conf" is not an absolute path`},
+		{"DNS stub without servers", inCluster + "dns: {stubDomains: [{domain: corp.example}]}", "dns: stub domain corp.example: at least one server is needed"},
+		{"DNS stub twice", inCluster + "dns: {stubDomains: [{domain: a.example, servers: [192.168.254.3]}, {domain: a.example}]}", "dns.stubDomains[1].domain: \"a.example\" is missing or there twice"},
 		{"cluster's range is everything", least + "clusterCIDRs: [0.0.0.0/0]", "clusterCIDRs[0]: 0.0.0.0/0 is every address there is"},
 		{"cluster's range has a node", least + "clusterCIDRs: [10.96.0.0/16, 192.168.0.0/16]", "clusterCIDRs[1]: 192.168.0.0/16 contains 192.168.254.11"},
 		{"pod without namespace", least + "pods: [{name: a, addresses: [10.244.1.2]}]", "pods[0].netns"},

@@ -56,6 +56,7 @@ func (c *Config) leaveOutIPv6(missing string) error {
 	}
 	c.PodCIDRs, c.ClusterCIDRs = cidrs, only4(c.ClusterCIDRs, netip.Prefix.Addr)
 	c.Services.CIDRs = only4(c.Services.CIDRs, netip.Prefix.Addr)
+	c.DNS.Addresses = only4(c.DNS.Addresses, netip.Addr.Unmap)
 	c.NodeAddresses = only4(c.NodeAddresses, netip.Addr.Unmap)
 	var peers []Peer
 	for _, p := range c.Peers {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Node struct {
 	host     host
 	offloads map[string]Offload
 	cluster  cluster
+	dns      nodeDNS
 	others   atomic.Pointer[[]Peer] // the peers that there are now
 
 	madeRunDir bool
@@ -78,7 +80,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
 	n.others.Store(&c.Peers)
 	for _, step := range []func() error{
-		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
+		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
 		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.recordSelf, n.keepDevices,
 	} {
 		if err := step(); err != nil {
@@ -111,6 +113,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.cni.Run(ctx) })
 	n.runCluster(ctx, g)
+	n.runDNS(ctx, g)
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
@@ -159,7 +162,7 @@ func (n *Node) gateways() (addrs []netip.Addr) {
 }
 
 func (n *Node) openNetstack() (err error) {
-	n.netstack, err = netstack.New(netstack.Config{Addrs: n.gateways(), MTU: n.mtu, Logger: n.log})
+	n.netstack, err = netstack.New(netstack.Config{Addrs: slices.Concat(n.gateways(), n.dns.addrs), MTU: n.mtu, Logger: n.log})
 	return err
 }
 
@@ -171,7 +174,7 @@ func (n *Node) buildStack() error {
 	}
 	s, err := stack.New(stack.Config{
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
-		Node: n.netstack, NodeAddrs: n.gateways(), PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
+		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Logger: n.log,
 	})
 	if err != nil {

@@ -35,6 +35,8 @@ type Status struct {
 	// Attachments are the pods that the CNI plugin has attached, sorted by container; those of the configuration are not
 	// among them.
 	Attachments []Attachment `json:"attachments"`
+	// DNS is null where this node answers no DNS.
+	DNS *DNSStatus `json:"dns"`
 	// Notes are what whoever runs the node should know, in sentences; each was logged too.
 	Notes []string `json:"notes"`
 }
@@ -80,7 +82,7 @@ func (n *Node) Status() Status {
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
 		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
-		Attachments: n.attachments(), Notes: n.notes,
+		Attachments: n.attachments(), DNS: n.dnsStatus(), Notes: n.notes,
 	}
 }
 

@@ -58,6 +58,20 @@ The configuration is a YAML file, whose fields some flags override:
   services:
     cidrs: [10.96.0.0/16, "fd00:10:96::/112"]   from which Services have their addresses; default none: the host does not reach them
     besideKubeProxy: false        true: kube-proxy serves the host's own programs, this daemon the pods
+  dns:                            the cluster's DNS, answered by the node itself
+    off: false                    true: another server answers at the DNS Service's address, for example CoreDNS
+    addresses: [10.96.0.10]       of the DNS Service; default: the tenth address of each of services.cidrs
+    domain: cluster.local
+    upstreams: [192.168.254.1]    asked about other names, with or without a port; default: those of resolvConf
+    resolvConf: /etc/resolv.conf  none: other names are not answered
+    stubDomains: [{domain: corp.example, servers: [192.168.254.3]}]   about which others are asked
+    policy: random                the order of upstreams: random, round-robin or sequential
+    maxConcurrent: 1000           questions that may wait for upstreams
+    cacheEntries: 10000           answers of upstreams that are kept; -1: none
+    serveStale: 1h                how long they are given beyond their life if no upstream answers; negative: not at all
+    ttl: 5s                       of the cluster's records
+    pods: insecure                which names of pods exist: insecure (every address) or disabled
+    autopath: false               true: the search path of pods is followed here; docs/dns.md tells its hazard
   pods:                           that no CNI plugin attaches
   - name: default/web
     netns: /proc/4711/ns/net      required; has to be there, unless the last daemon had this pod

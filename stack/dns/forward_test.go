@@ -381,7 +381,7 @@ func TestBusy(t *testing.T) {
 		if got := r.ask(t, newQuery("b.example.com. A")); got.Rcode != wire.RcodeServerFailure || time.Since(began) > 0 {
 			t.Errorf("got %v after %v, want SERVFAIL at once", got, time.Since(began))
 		}
-		if got := r.Stats().Refused; got != 1 {
+		if got := r.Stats().Busy; got != 1 {
 			t.Errorf("got %d refused, want 1", got)
 		}
 		time.Sleep(10 * time.Second)

@@ -162,30 +162,30 @@ func (s *Server) probe(ctx context.Context, u *upstream) {
 // tell logs what has become of an upstream.
 func (s *Server) tell(u *upstream, state string, err error) {
 	switch state {
-	case stateLoop:
+	case UpstreamLoop:
 		s.log.Error("dns upstream leads back to this node and is not asked; name another one", "addr", u.addr)
-	case stateDown:
+	case UpstreamDown:
 		s.log.Warn("dns upstream does not answer", "addr", u.addr, "err", err)
 	default:
 		s.log.Info("dns upstream answers", "addr", u.addr)
 	}
 }
 
-// States of an upstream, for status and metrics.
+// States of an UpstreamStatus.
 const (
-	stateUp   = "up"
-	stateDown = "down"
-	stateLoop = "loop"
+	UpstreamUp   = "up"
+	UpstreamDown = "down"
+	UpstreamLoop = "loop"
 )
 
 func (u *upstream) state() string {
 	switch {
 	case u.looping.Load():
-		return stateLoop
+		return UpstreamLoop
 	case u.failures.Load() >= maxFailures:
-		return stateDown
+		return UpstreamDown
 	}
-	return stateUp
+	return UpstreamUp
 }
 
 // SetUpstreams asks others from now on, for example since the node's resolv.conf has changed. Those that stay keep their state.

@@ -41,8 +41,9 @@ func (s *Server) ServeUDP(ctx context.Context, c net.PacketConn) error {
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
 			return fmt.Errorf("serve dns on udp %v: %w", c.LocalAddr(), err)
 		}
-		if err != nil {
-			continue // an ICMP error about an earlier answer
+		if err != nil { // an ICMP error about an earlier answer
+			pause(ctx, readPause)
+			continue
 		}
 		client := addrOf(from)
 		if n, ok := s.answer(out, in[:k], client, false); ok {
@@ -51,6 +52,16 @@ func (s *Server) ServeUDP(ctx context.Context, c net.PacketConn) error {
 		}
 		msg := append([]byte(nil), in[:k]...)
 		s.later(ctx, &waiting, msg, client, false, func(answer []byte) { send(c, answer, from) })
+	}
+}
+
+// readPause keeps a socket that fails again and again from taking a processor.
+const readPause = 10 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

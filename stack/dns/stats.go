@@ -52,8 +52,8 @@ type Stats struct {
 	Stale      uint64 `json:"stale"`
 	Prefetches uint64 `json:"prefetches"`
 	Evictions  uint64 `json:"evictions"`
-	// Refused are questions that were not asked upstream since too many were waiting.
-	Refused   uint64           `json:"refused"`
+	// Busy are questions that were not asked upstream since too many were waiting.
+	Busy      uint64           `json:"busy"`
 	Upstreams []UpstreamStatus `json:"upstreams"`
 }
 
@@ -62,7 +62,7 @@ type UpstreamStatus struct {
 	Address netip.AddrPort `json:"address"`
 	// Domain is the stub domain that it is asked about, "." for all names.
 	Domain string `json:"domain"`
-	// State is up, down, or loop if it leads back to this node.
+	// State is UpstreamUp, UpstreamDown, or UpstreamLoop if it leads back to this node.
 	State string `json:"state"`
 	// Queries were sent, Answered of them were answered, after Latency nanoseconds in sum, and Errors not or not sensibly.
 	Queries  uint64 `json:"queries"`
@@ -79,7 +79,7 @@ func (s *Server) Stats() Stats {
 	all := Stats{
 		Answers:   map[string]map[string]uint64{},
 		CacheHits: s.stats.hits.Load(), CacheMisses: s.stats.misses.Load(), Stale: s.stats.stale.Load(), Prefetches: s.stats.prefetches.Load(),
-		Evictions: s.cache.evicted.Load(), Refused: s.stats.busy.Load(), Upstreams: s.upstreamStatus(),
+		Evictions: s.cache.evicted.Load(), Busy: s.stats.busy.Load(), Upstreams: s.upstreamStatus(),
 	}
 	for t := range s.stats.answers {
 		for c := range s.stats.answers[t] {
