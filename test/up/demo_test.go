@@ -20,6 +20,7 @@ import (
 // failed and why, takes everything down, and its exit code tells.
 func TestDemoWithoutDaemon(t *testing.T) {
 	demo := exec.Command(program, "demo", "--download", "16MiB", "--duration", "100ms", "--write", "")
+	demo.Env = append(os.Environ(), "LC_ALL=C.UTF-8") // else arrows are ASCII's
 	out, err := demo.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
