@@ -18,14 +18,8 @@ const labelLetters = "small letters, digits and, between them, dashes"
 
 // check finds the first thing for which Kubernetes would refuse the pod, or for which it cannot run here.
 func (p *Pod) check() error {
-	if p.Name == "" {
-		return p.Errorf("metadata.name", "a pod needs a name, for example web")
-	}
-	if validation.IsDNS1123Subdomain(p.Name) != nil {
-		return p.Errorf("metadata.name", "%q is no name for a pod; take at most 253 %s and dots, for example web-1", p.Name, labelLetters)
-	}
-	if validation.IsDNS1123Label(p.Namespace) != nil {
-		return p.Errorf("metadata.namespace", "%q is no name for a namespace; take at most 63 %s, for example prod", p.Namespace, labelLetters)
+	if err := checkMetadata(p, validation.IsDNS1123Subdomain, subdomainWords); err != nil {
+		return err
 	}
 	policies := []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}
 	if !slices.Contains(policies, p.Spec.RestartPolicy) {
@@ -117,6 +111,9 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 	if c.RestartPolicy != nil && !slices.Contains(policies, *c.RestartPolicy) {
 		return p.Errorf(at+".restartPolicy", "%q is none; want Always, OnFailure or Never", *c.RestartPolicy)
 	}
+	if err := p.checkPorts(at, c); err != nil {
+		return err
+	}
 	if err := p.checkProbes(at, c); err != nil {
 		return err
 	}
@@ -127,6 +124,27 @@ func (p *Pod) checkContainer(at string, c *corev1.Container) error {
 		if err := p.checkEnv(fmt.Sprintf("%s.env[%d]", at, i), e); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkPorts checks the ports that a container names: Services find them by their names.
+func (p *Pod) checkPorts(at string, c *corev1.Container) error {
+	names := map[string]int{}
+	for i, port := range c.Ports {
+		at := fmt.Sprintf("%s.ports[%d]", at, i)
+		switch {
+		case port.Name != "" && validation.IsValidPortName(port.Name) != nil:
+			return p.Errorf(at+".name", "%q is no name for a port; take at most 15 %s, a letter among them, for example http", port.Name, labelLetters)
+		case validation.IsValidPortNum(int(port.ContainerPort)) != nil:
+			return p.Errorf(at+".containerPort", "%d is no port; want 1 to 65535", port.ContainerPort)
+		case !slices.Contains(protocols, port.Protocol):
+			return p.Errorf(at+".protocol", "%q is none; want TCP, UDP or SCTP", port.Protocol)
+		}
+		if other, taken := names[port.Name]; taken && port.Name != "" {
+			return p.Errorf(at+".name", "%q is the name of ports[%d] already; choose another one", port.Name, other)
+		}
+		names[port.Name] = i
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ import (
 // Go type that it is for: encoding/json alone knows no lines, and takes unknown fields and fields in the wrong case.
 type decoder struct {
 	set   *Set
-	pod   *Pod
+	kind  *kind
+	place *Place
 	nodes int
 	depth int
 }
 
-// Bounds on a pod: aliases let a small file stand for a large one.
+// Bounds on an object: aliases let a small file stand for a large one.
 const (
 	maxNodes = 100_000
 	maxDepth = 64
@@ -33,10 +34,10 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, path, pattern string) (any
 	d.depth++
 	defer func() { d.depth-- }()
 	if d.nodes > maxNodes || d.depth > maxDepth {
-		return nil, d.errorf(n, path, "the pod is too large or nested too deeply")
+		return nil, d.errorf(n, path, "the object is too large or nested too deeply")
 	}
 	if path != "" {
-		d.pod.lines[path] = n.Line
+		d.place.lines[path] = n.Line
 	}
 	if isNull(n) {
 		return nil, nil
@@ -67,7 +68,7 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 	if n.Kind != yaml.MappingNode {
 		return nil, d.errorf(n, path, "want fields, as in name: value, not %s", describe(n))
 	}
-	if isToken(pattern, n) {
+	if isToken(d.kind.podPattern(pattern), n) {
 		pattern = "-"
 	}
 	known := fieldsOf(t)
@@ -76,7 +77,7 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 		ft, ok := known[key]
 		at := join(path, key)
 		if !ok {
-			return &Error{File: d.pod.File, Line: line, Field: at, Problem: "Kubernetes has no such field here" + suggest(key, known)}
+			return &Error{File: d.place.File, Line: line, Field: at, Problem: "Kubernetes has no such field here" + suggest(key, d.kind.name, known)}
 		}
 		below := "-"
 		if pattern != "-" {
@@ -91,14 +92,14 @@ func (d *decoder) object(n *yaml.Node, t reflect.Type, path, pattern string) (an
 
 // treat returns the pattern to go on with below a field, "-" if it is not honoured, of which it warns.
 func (d *decoder) treat(pattern string, v *yaml.Node) string {
-	t, ok := treatmentOf(pattern)
+	t, ok := d.kind.treatmentOf(pattern)
 	switch {
 	case ok && t.honoured:
 		return pattern
 	case ok && t.warning != "" && !wishless(v):
-		d.set.warn(pattern, "%s, line %d: %s is not honoured here: %s", d.pod.File, v.Line, pattern, t.warning)
+		d.set.warn(d.kind.subject(pattern), "%s, line %d: %s is not honoured here: %s", d.place.File, v.Line, pattern, t.warning)
 	case !ok && !wishless(v):
-		d.set.warn(pattern, "%s, line %d: %s is not honoured here", d.pod.File, v.Line, pattern)
+		d.set.warn(d.kind.subject(pattern), "%s, line %d: %s is not honoured here", d.place.File, v.Line, pattern)
 	}
 	return "-"
 }
@@ -148,7 +149,7 @@ func (d *decoder) merge(n *yaml.Node, path string, f func(string, *yaml.Node, in
 	d.depth++
 	defer func() { d.depth-- }()
 	if d.nodes > maxNodes || d.depth > maxDepth {
-		return d.errorf(n, path, "the pod is too large or nested too deeply")
+		return d.errorf(n, path, "the object is too large or nested too deeply")
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -233,7 +234,7 @@ func (d *decoder) plain(n *yaml.Node, path string) (any, error) {
 	d.depth++
 	defer func() { d.depth-- }()
 	if d.nodes > maxNodes || d.depth > maxDepth {
-		return nil, d.errorf(n, path, "the pod is too large or nested too deeply")
+		return nil, d.errorf(n, path, "the object is too large or nested too deeply")
 	}
 	switch n = target(n); {
 	case n.Kind == yaml.MappingNode:
@@ -265,5 +266,5 @@ func (d *decoder) plain(n *yaml.Node, path string) (any, error) {
 }
 
 func (d *decoder) errorf(n *yaml.Node, path, format string, args ...any) error {
-	return &Error{File: d.pod.File, Line: n.Line, Field: path, Problem: fmt.Sprintf(format, args...)}
+	return &Error{File: d.place.File, Line: n.Line, Field: path, Problem: fmt.Sprintf(format, args...)}
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,42 +67,56 @@ func syntaxError(file string, b []byte, err error) error {
 	return e
 }
 
-// coreKinds are the kinds of the version v1 besides Pod, https://kubernetes.io/docs/reference/kubernetes-api/. A word that is none of
-// them is a slip, which is not to remove the pod that it was.
-var coreKinds = []string{
-	"Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange", "Namespace", "Node", "PersistentVolume",
-	"PersistentVolumeClaim", "PodTemplate", "ReplicationController", "ResourceQuota", "Secret", "Service", "ServiceAccount",
-}
-
 // maxNested bounds lists within lists.
 const maxNested = 4
 
-// object adds a pod, or the pods of a list. Other kinds are named in a warning.
+// object adds an object, or those of a list. Other kinds are named in a warning.
 func (s *Set) object(file string, n *yaml.Node, depth int) error {
 	n = target(n)
 	if n.Kind != yaml.MappingNode {
 		return &Error{File: file, Line: n.Line, Problem: "this is no Kubernetes object; it begins with apiVersion and kind"}
 	}
-	version, kind := scalar(field(n, "apiVersion")), scalar(field(n, "kind"))
+	version, name := scalar(field(n, "apiVersion")), scalar(field(n, "kind"))
+	k := kindNamed(name)
 	switch {
-	case kind == "":
+	case name == "":
 		return &Error{File: file, Line: n.Line, Field: "kind", Problem: "an object says its kind, for example kind: Pod"}
 	case version == "":
 		return &Error{File: file, Line: n.Line, Field: "apiVersion", Problem: "an object says its version, for example apiVersion: v1"}
-	case kind == "Pod" && version != "v1":
-		return &Error{File: file, Line: field(n, "apiVersion").Line, Field: "apiVersion", Problem: fmt.Sprintf("a Pod is of v1, not of %s", version)}
-	case kind == "Pod":
-		return s.pod(file, n)
-	case kind == "List" || kind == "PodList":
+	case k != nil && version == k.version:
+		return s.decode(file, n, k)
+	case k != nil && !foreign(version):
+		return &Error{File: file, Line: field(n, "apiVersion").Line, Field: "apiVersion", Problem: fmt.Sprintf("a %s is of %s, not of %s", name, k.version, version)}
+	case strings.HasSuffix(name, "List") && (name == "List" || kindNamed(strings.TrimSuffix(name, "List")) != nil):
 		return s.list(file, n, depth)
-	case version == "v1" && !slices.Contains(coreKinds, strings.TrimSuffix(kind, "List")):
-		return &Error{File: file, Line: field(n, "kind").Line, Field: "kind", Problem: fmt.Sprintf("Kubernetes has no %s in v1; write Pod for a pod", kind)}
+	case knownKinds[version] != nil && !slices.Contains(knownKinds[version], strings.TrimSuffix(name, "List")):
+		return &Error{File: file, Line: field(n, "kind").Line, Field: "kind", Problem: fmt.Sprintf("Kubernetes has no %s in %s; %s", name, version, meant(name))}
 	}
-	if !slices.Contains(s.others, kind) {
-		s.others = append(s.others, kind)
+	if !slices.Contains(s.others, name) {
+		s.others = append(s.others, name)
 	}
-	s.warn("kind "+kind, "%s, line %d: kind %s is left out; only pods are run", file, n.Line, kind)
+	why := "the playground runs " + kindsWords
+	if told := leftOut[name]; told != "" {
+		why = told
+	}
+	s.warn("kind "+name, "%s, line %d: kind %s is left out: %s", file, n.Line, name, why)
 	return nil
+}
+
+// foreign reports whether a version is of a group that is not Kubernetes' own: there a kind of the same name is another one.
+func foreign(version string) bool {
+	group, _, grouped := strings.Cut(version, "/")
+	return grouped && strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io")
+}
+
+// meant names the kind that was probably meant.
+func meant(name string) string {
+	for _, k := range kinds {
+		if strings.EqualFold(k.name, name) || strings.EqualFold(k.name+"s", name) {
+			return fmt.Sprintf("write %s for a %s, of %s", k.name, word(k.name), k.version)
+		}
+	}
+	return "write Pod for a pod"
 }
 
 func (s *Set) list(file string, n *yaml.Node, depth int) error {
@@ -123,9 +138,11 @@ func (s *Set) list(file string, n *yaml.Node, depth int) error {
 	return nil
 }
 
-func (s *Set) pod(file string, n *yaml.Node) error {
-	d := &decoder{set: s, pod: &Pod{File: file, line: n.Line, lines: map[string]int{}}}
-	tree, err := d.value(n, reflect.TypeFor[corev1.Pod](), "", "")
+func (s *Set) decode(file string, n *yaml.Node, k *kind) error {
+	o := k.make()
+	*o.place() = Place{File: file, line: n.Line, lines: map[string]int{}}
+	d := &decoder{set: s, kind: k, place: o.place()}
+	tree, err := d.value(n, k.typ(), "", "")
 	if err != nil {
 		return err
 	}
@@ -133,22 +150,42 @@ func (s *Set) pod(file string, n *yaml.Node) error {
 	if err != nil {
 		return fmt.Errorf("%s, line %d: %w", file, n.Line, err)
 	}
-	if err := json.Unmarshal(b, &d.pod.Pod); err != nil {
+	if err := json.Unmarshal(b, reflect.ValueOf(o).Elem().Field(0).Addr().Interface()); err != nil {
 		return &Error{File: file, Line: n.Line, Problem: err.Error()}
 	}
-	setDefaults(d.pod)
-	if err := d.pod.check(); err != nil {
+	if o.GetNamespace() == "" && k.name != "Namespace" {
+		o.SetNamespace(s.namespace())
+	}
+	o.setDefaults()
+	if err := o.check(); err != nil {
 		return err
 	}
-	s.warnOfGraces(d.pod)
-	return s.add(d.pod)
+	s.warnOf(o)
+	return s.add(o)
+}
+
+// namespace is that of objects which name none.
+func (s *Set) namespace() string { return cmp.Or(s.Namespace, metav1.NamespaceDefault) }
+
+// warnOf tells what an object wishes for that is otherwise here, beside what the tables of fields say.
+func (s *Set) warnOf(o Object) {
+	switch o := o.(type) {
+	case *Pod:
+		s.warnOfGraces(o)
+	case *Deployment:
+		s.warnOfGraces(o.Instance(o.Name))
+	case *Service:
+		s.warnOfOutside(o)
+	case *EndpointSlice:
+		s.warnOfService(o)
+	}
 }
 
 // warnOfGraces tells of grace periods that are cut to MaxGrace.
 func (s *Set) warnOfGraces(p *Pod) {
 	tell := func(subject, at string, grace *int64) {
 		if grace != nil && *grace > MaxGrace {
-			at += ".terminationGracePeriodSeconds"
+			at = join(p.within, at+".terminationGracePeriodSeconds")
 			s.warn(subject+".terminationGracePeriodSeconds", "%s, line %d: %s of %d is cut to %d", p.File, p.lines[at], at, *grace, MaxGrace)
 		}
 	}
@@ -168,28 +205,27 @@ func (s *Set) warnOfGraces(p *Pod) {
 	ofProbes("containers", p.Spec.Containers)
 }
 
-// add refuses a second pod of one name.
-func (s *Set) add(p *Pod) error {
+// add refuses a second object of one name.
+func (s *Set) add(o Object) error {
 	if s.named == nil {
-		s.named = map[string]*Pod{}
+		s.named = map[string]Object{}
 	}
-	if other := s.named[p.Key()]; other != nil {
-		return p.doubled(other)
+	if other := s.named[ID(o)]; other != nil {
+		return doubled(o, other)
 	}
-	s.named[p.Key()] = p
-	s.Pods = append(s.Pods, p)
+	s.named[ID(o)] = o
+	s.Objects = append(s.Objects, o)
 	return nil
 }
 
-// doubled returns the error of a pod that another file, or another part of the file, has already.
-func (p *Pod) doubled(other *Pod) error {
-	return p.Errorf("metadata.name", "%s is the pod of %s, line %d, already; give this one another name", p.Key(), other.File, other.line)
+// doubled returns the error of an object that another file, or another part of the file, has already.
+func doubled(o, other Object) error {
+	kind, key, _ := strings.Cut(ID(o), " ")
+	file, line := FileOf(other)
+	return o.Errorf("metadata.name", "%s is the %s of %s, line %d, already; give this one another name", key, word(kind), file, line)
 }
 
-func setDefaults(p *Pod) {
-	if p.Namespace == "" {
-		p.Namespace = metav1.NamespaceDefault
-	}
+func (p *Pod) setDefaults() {
 	if p.Spec.RestartPolicy == "" {
 		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	}

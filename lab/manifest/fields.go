@@ -34,14 +34,14 @@ const (
 	noStdin     = "a container's standard input is empty; middleway exec hands one over"
 )
 
-// fields are those of a pod, by their paths without numbers. Each field of Kubernetes' types that lies below honoured ones is
+// podFields are those of a pod, by their paths without numbers. Each field of Kubernetes' types that lies below honoured ones is
 // here, as a test checks. Those of spec.initContainers are those of spec.containers.
-var fields = map[string]treatment{
+var podFields = map[string]treatment{
 	"apiVersion": honoured, "kind": honoured, "metadata": honoured, "spec": honoured,
 	"status": ignored(byServer),
 
 	"metadata.name": honoured, "metadata.namespace": honoured,
-	"metadata.labels": ignored(forOthers), "metadata.annotations": ignored(forOthers),
+	"metadata.labels": honoured, "metadata.annotations": ignored(forOthers),
 	"metadata.uid": ignored(byServer), "metadata.resourceVersion": ignored(byServer), "metadata.creationTimestamp": ignored(byServer),
 	"metadata.generation": ignored(byServer), "metadata.managedFields": ignored(byServer), "metadata.selfLink": ignored(byServer),
 	"metadata.generateName": ignored(byServer), "metadata.ownerReferences": ignored(byServer),
@@ -56,7 +56,7 @@ var fields = map[string]treatment{
 	"spec.dnsPolicy": honoured, "spec.dnsConfig": honoured, "spec.dnsConfig.nameservers": honoured, "spec.dnsConfig.searches": honoured,
 	"spec.dnsConfig.options": honoured, "spec.dnsConfig.options.name": honoured, "spec.dnsConfig.options.value": honoured,
 	"spec.schedulerName":      ignored("there is one scheduler"),
-	"spec.enableServiceLinks": ignored("there are no services whose variables could be there"),
+	"spec.enableServiceLinks": honoured,
 	"spec.serviceAccount":     ignored(byServer), "spec.preemptionPolicy": ignored("nothing is preempted"),
 	"spec.tolerations": ignored("no node has a taint"), "spec.priority": ignored("nothing is preempted"),
 	"spec.activeDeadlineSeconds":        warned("a pod has no deadline; `timeout` in a container's command sets one"),
@@ -92,16 +92,19 @@ var fields = map[string]treatment{
 	"spec.containers.env.valueFrom.fileKeyRef":       warned("no file is read for a variable, and it is left out; give it a value"),
 	"spec.containers.envFrom":                        warned("there are neither ConfigMaps nor Secrets; name the variables in env"),
 	"spec.containers.imagePullPolicy":                ignored("no image is pulled"),
-	"spec.containers.ports":                          ignored("every port is open, named or not"),
-	"spec.containers.resizePolicy":                   warned(noResources),
-	"spec.containers.resources":                      warned(noResources),
-	"spec.containers.securityContext":                warned(noSecurity),
-	"spec.containers.stdin":                          warned(noStdin),
-	"spec.containers.stdinOnce":                      warned(noStdin),
-	"spec.containers.terminationMessagePath":         ignored("the end of a container's output is its message"),
-	"spec.containers.terminationMessagePolicy":       ignored("the end of a container's output is its message"),
-	"spec.containers.tty":                            warned("a container writes to a pipe; middleway exec at a terminal has one"),
-	"spec.volumes":                                   honoured, "spec.volumes.name": honoured, "spec.volumes.emptyDir": honoured,
+	"spec.containers.ports":                          honoured, // every port is open, named or not
+	"spec.containers.ports.name":                     honoured, "spec.containers.ports.containerPort": honoured, "spec.containers.ports.protocol": honoured,
+	"spec.containers.ports.hostPort":           warned("nothing comes in from outside yet; ask the pod's own address"),
+	"spec.containers.ports.hostIP":             ignored("it is about hostPort"),
+	"spec.containers.resizePolicy":             warned(noResources),
+	"spec.containers.resources":                warned(noResources),
+	"spec.containers.securityContext":          warned(noSecurity),
+	"spec.containers.stdin":                    warned(noStdin),
+	"spec.containers.stdinOnce":                warned(noStdin),
+	"spec.containers.terminationMessagePath":   ignored("the end of a container's output is its message"),
+	"spec.containers.terminationMessagePolicy": ignored("the end of a container's output is its message"),
+	"spec.containers.tty":                      warned("a container writes to a pipe; middleway exec at a terminal has one"),
+	"spec.volumes":                             honoured, "spec.volumes.name": honoured, "spec.volumes.emptyDir": honoured,
 	"spec.volumes.emptyDir.medium":    warned("the volume lies in the cluster's state directory"),
 	"spec.volumes.emptyDir.sizeLimit": warned(noResources),
 	"spec.volumes.emptyDir.mode":      warned("everybody may write there"),
@@ -146,7 +149,13 @@ var fields = map[string]treatment{
 }
 
 // treatmentOf returns what becomes of a field.
-func treatmentOf(pattern string) (treatment, bool) {
+func (k *kind) treatmentOf(pattern string) (treatment, bool) {
+	if t, ok := k.fields[pattern]; ok {
+		return t, true
+	}
+	if pattern = k.podPattern(pattern); pattern == "-" {
+		return treatment{}, false
+	}
 	if rest, ok := strings.CutPrefix(pattern, "spec.initContainers."); ok {
 		pattern = "spec.containers." + rest
 	}
@@ -157,7 +166,7 @@ func treatmentOf(pattern string) (treatment, bool) {
 			pattern = "spec.containers." + same.as + rest
 		}
 	}
-	t, ok := fields[pattern]
+	t, ok := podFields[pattern]
 	if !ok && strings.HasPrefix(pattern, "spec.volumes.") {
 		return warned(noVolumes), true
 	}

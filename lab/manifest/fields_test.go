@@ -5,47 +5,51 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
-// What becomes of a field of a Pod is decided for each that Kubernetes' types have, and for no other: a newer k8s.io/api that
-// brings a field wants a row in the table.
+// What becomes of a field is decided for each that Kubernetes' types have, and for no other: a newer k8s.io/api that brings a field
+// wants a row in the table.
 func TestFieldsExhaustive(t *testing.T) {
-	undecided := maps.Clone(fields)
-	var walk func(t reflect.Type, pattern string, visit func(pattern string, known bool))
-	walk = func(t reflect.Type, pattern string, visit func(string, bool)) {
-		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-			t = t.Elem()
-		}
-		if t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler) {
-			return
-		}
-		for name, below := range fieldsOf(t) {
-			at := join(pattern, name)
-			decided, known := treatmentOf(at)
-			visit(at, known)
-			if decided.honoured {
-				walk(below, at, visit)
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			undecided := maps.Clone(k.fields)
+			var walk func(t reflect.Type, pattern string, visit func(pattern string, known bool))
+			walk = func(t reflect.Type, pattern string, visit func(string, bool)) {
+				for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+					t = t.Elem()
+				}
+				if t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler) {
+					return
+				}
+				for name, below := range fieldsOf(t) {
+					at := join(pattern, name)
+					decided, known := k.treatmentOf(at)
+					visit(at, known)
+					if decided.honoured {
+						walk(below, at, visit)
+					}
+				}
 			}
-		}
-	}
-	walk(reflect.TypeFor[corev1.Pod](), "", func(at string, known bool) {
-		if !known {
-			t.Errorf("nothing is said about %s", at)
-		}
-		delete(undecided, at)
-	})
-	for at := range undecided {
-		t.Errorf("Kubernetes has no field %s, or it lies below one that is not honoured", at)
+			walk(k.typ(), "", func(at string, known bool) {
+				if !known {
+					t.Errorf("nothing is said about %s", at)
+				}
+				delete(undecided, at)
+			})
+			for at := range undecided {
+				t.Errorf("Kubernetes has no field %s, or it lies below one that is not honoured", at)
+			}
+		})
 	}
 }
 
 // Each field that is not honoured is told of, with what is so in its place.
 func TestWarnings(t *testing.T) {
-	for at, decided := range fields {
-		if decided.honoured && decided.warning != "" {
-			t.Errorf("%s is honoured, and warned of", at)
+	for _, k := range kinds {
+		for at, decided := range k.fields {
+			if decided.honoured && decided.warning != "" {
+				t.Errorf("%s %s is honoured, and warned of", k.name, at)
+			}
 		}
 	}
 	s, err := Parse("x.yaml", []byte(edited("spec:", "spec:\n  hostPID: true")+"    tty: true\n"))

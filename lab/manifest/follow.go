@@ -14,7 +14,7 @@ import (
 const (
 	// settle is how long a file must stay as it is before it is read: writers may take a while.
 	settle = 500 * time.Millisecond
-	// absence is how long a file must be away before its pods go: editors rename it, and put another one in its place.
+	// absence is how long a file must be away before its objects go: editors rename it, and put another one in its place.
 	absence = 1500 * time.Millisecond
 	// unrest bounds the wait of files for others that change all the time.
 	unrest = 5 * time.Second
@@ -26,7 +26,7 @@ const (
 
 // State is what manifests hold by now.
 type State struct {
-	Pods     []*Pod           // all that are in force, in the order of Read
+	Objects  []Object         // all that are in force, in the order of Read
 	Warnings []string         // that were not there before
 	Mistakes map[string]error // of each file that has one; what it held before stays in force
 }
@@ -35,11 +35,11 @@ type State struct {
 // file from being read; a file that was removed holds nothing.
 type Follower struct {
 	paths  []string
-	check  func(*Pod) error
+	check  func(Object) error
 	warned map[string]bool
 	files  map[string]*followed
 	order  []string         // of files, as Read has it
-	fixed  []*Pod           // of what can be read once only: standard input, pipes
+	fixed  []Object         // of what can be read once only: standard input, pipes
 	since  time.Time        // when something began to change; zero while nothing does
 	denied map[string]error // of paths that may not be read
 	untold bool             // denied has changed
@@ -48,29 +48,30 @@ type Follower struct {
 // followed is a file.
 type followed struct {
 	path   string
-	good   []*Pod    // in force
-	latest []*Pod    // of the last reading; not in force if there is a mistake
+	good   []Object  // in force
+	latest []Object  // of the last reading; not in force if there is a mistake
 	broken error     // the mistake in the file itself
-	doubly error     // the mistake of a pod that another file has
+	doubly error     // the mistake of an object that another file has
 	seen   mark      // as it was the last time
 	since  time.Time // when it was so first
 	read   *mark     // as it was when it was read; nil before
 }
 
-// NewFollower returns a follower of the paths that Read was given, from whose result it goes on. check refuses pods that
-// cannot be run although they are right in themselves.
-func NewFollower(s *Set, check func(*Pod) error, paths ...string) *Follower {
+// NewFollower returns a follower of the paths that Read was given, from whose result it goes on. check refuses objects
+// that cannot be here although they are right in themselves.
+func NewFollower(s *Set, check func(Object) error, paths ...string) *Follower {
 	f := &Follower{paths: paths, check: check, warned: maps.Clone(s.warned), files: map[string]*followed{}}
 	if f.warned == nil {
 		f.warned = map[string]bool{}
 	}
-	for _, p := range s.Pods {
-		if info, err := os.Stat(p.File); p.File == stdinName || err == nil && !info.Mode().IsRegular() {
-			f.fixed = append(f.fixed, p)
+	for _, o := range s.Objects {
+		name, _ := FileOf(o)
+		if info, err := os.Stat(name); name == stdinName || err == nil && !info.Mode().IsRegular() {
+			f.fixed = append(f.fixed, o)
 			continue
 		}
-		file := f.file(p.File)
-		file.good = append(file.good, p)
+		file := f.file(name)
+		file.good = append(file.good, o)
 		file.latest = file.good
 	}
 	return f
@@ -217,7 +218,7 @@ func (f *Follower) load(now time.Time) (State, bool) {
 }
 
 // load reads a file. It returns false if that changes at this moment.
-func (f *followed) load(warnings *Set, check func(*Pod) error) bool {
+func (f *followed) load(warnings *Set, check func(Object) error) bool {
 	s := &Set{warned: warnings.warned}
 	err := s.read(nil, f.path)
 	m, _ := markOf(f.path)
@@ -225,16 +226,16 @@ func (f *followed) load(warnings *Set, check func(*Pod) error) bool {
 		return false
 	}
 	f.read, f.broken = &m, err
-	if f.broken == nil && len(s.Pods)+len(s.others) == 0 && len(f.good) > 0 {
-		f.broken = &Error{File: f.path, Problem: "no object is in it any more; remove the file if its pods are to go"}
+	if f.broken == nil && len(s.Objects)+len(s.others) == 0 && len(f.good) > 0 {
+		f.broken = &Error{File: f.path, Problem: "no object is in it any more; remove the file if its objects are to go"}
 	}
-	for _, p := range s.Pods {
+	for _, o := range s.Objects {
 		if f.broken == nil {
-			f.broken = check(p)
+			f.broken = check(o)
 		}
 	}
 	if f.broken == nil {
-		f.latest = s.Pods
+		f.latest = s.Objects
 	}
 	warnings.Warnings = append(warnings.Warnings, s.Warnings...)
 	return true
@@ -257,9 +258,9 @@ func (f *Follower) present() []*followed {
 }
 
 func (f *Follower) state(warnings []string) State {
-	s := State{Pods: slices.Clone(f.fixed), Warnings: warnings, Mistakes: maps.Clone(f.denied)}
+	s := State{Objects: slices.Clone(f.fixed), Warnings: warnings, Mistakes: maps.Clone(f.denied)}
 	for _, file := range f.present() {
-		s.Pods = append(s.Pods, file.good...)
+		s.Objects = append(s.Objects, file.good...)
 		switch {
 		case file.broken != nil:
 			s.Mistakes[file.path] = file.broken

@@ -43,7 +43,11 @@ func (g *following) follow(paths ...string) {
 	if err != nil {
 		g.Fatal(err)
 	}
-	g.f = NewFollower(s, func(p *Pod) error {
+	g.f = NewFollower(s, func(o Object) error {
+		p, ok := o.(*Pod)
+		if !ok {
+			return nil
+		}
 		if p.Spec.NodeName == "node-9" {
 			return p.Errorf("spec.nodeName", "there is no node-9")
 		}
@@ -102,7 +106,7 @@ func (g *following) quiet() {
 
 // describeState names pods with what they run.
 func describeState(s State) (all []string) {
-	for _, p := range s.Pods {
+	for _, p := range PodsOf(s.Objects) {
 		all = append(all, p.Name+" "+p.Spec.Containers[0].Command[0])
 	}
 	return all
@@ -201,7 +205,7 @@ func TestFollowMistakes(t *testing.T) {
 		{"no YAML", "kind: [", "line 1: this is no YAML"},
 		{"a wrong field", strings.Replace(pod("a", "y"), "command", "comand", 1), "line 4, spec.containers[0].comand: Kubernetes has no such field"},
 		{"a right pod before a wrong one", pod("a", "y") + pod("A", "x"), `line 8, metadata.name: "A" is no name`},
-		{"nothing", "", "no object is in it any more; remove the file if its pods are to go"},
+		{"nothing", "", "no object is in it any more; remove the file if its objects are to go"},
 		{"only a comment", "# later\n", "no object is in it any more"},
 		{"what the cluster refuses", strings.Replace(pod("a", "y"), "spec: {", "spec: {nodeName: node-9, ", 1), "line 4, spec.nodeName: there is no node-9"},
 		{"another file's pod", pod("b", "y"), "line 3, metadata.name: default/b is the pod of " + g.path("b.yaml") + ", line 1, already"},
@@ -222,17 +226,17 @@ func TestFollowMistakes(t *testing.T) {
 	g.T = t
 	g.write("c.yaml", "") // one who has only just been made
 	g.check(g.settled(), nil, "a x", "b x")
-	g.write("c.yaml", "apiVersion: v1\nkind: Service\n")
+	g.write("c.yaml", "apiVersion: v1\nkind: ConfigMap\n")
 	s := g.settled()
 	g.check(s, nil, "a x", "b x")
-	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "kind Service is left out") {
+	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "kind ConfigMap is left out") {
 		t.Errorf("got warnings %q", s.Warnings)
 	}
-	g.write("d.yaml", "apiVersion: v1\nkind: Service\n")
+	g.write("d.yaml", "apiVersion: v1\nkind: ConfigMap\n")
 	if s := g.settled(); len(s.Warnings) != 0 {
 		t.Errorf("again: got warnings %q", s.Warnings)
 	}
-	g.write("a.yaml", "apiVersion: v1\nkind: Service\n") // another object in place of the pod
+	g.write("a.yaml", "apiVersion: v1\nkind: ConfigMap\n") // another object in place of the pod
 	g.check(g.settled(), nil, "b x")
 }
 
@@ -317,7 +321,7 @@ func TestFollowRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	states, done := make(chan State, 10), make(chan error, 1)
 	go func() {
-		NewFollower(s, func(*Pod) error { return nil }, g.dir).Run(ctx, func(s State) { states <- s })
+		NewFollower(s, func(Object) error { return nil }, g.dir).Run(ctx, func(s State) { states <- s })
 		done <- errors.New("ended")
 	}()
 	next := func(want ...string) {
@@ -388,5 +392,5 @@ func parseOne(t *testing.T, text string) *Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Pods[0]
+	return s.Pods()[0]
 }

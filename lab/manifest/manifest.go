@@ -1,6 +1,7 @@
-// Package manifest reads the pods that the playground runs from ordinary Kubernetes manifests: YAML or JSON, several
-// documents in a file, lists. It is strict: what Kubernetes would refuse, and what cannot be run here, is an error with the
-// file, the line and the field. What Kubernetes would honour and the playground does not is a warning.
+// Package manifest reads what the playground runs from ordinary Kubernetes manifests: Pods, Deployments, Services, EndpointSlices
+// and Namespaces, in YAML or JSON, several documents in a file, lists. It is strict: what Kubernetes would refuse, and what cannot
+// be run here, is an error with the file, the line and the field. What Kubernetes would honour and the playground does not is a
+// warning.
 package manifest
 
 import (
@@ -12,9 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // maxFile bounds a file, in bytes: etcd takes objects of 1.5 MiB, and a file holds a few.
@@ -22,64 +20,18 @@ const maxFile = 8 << 20
 
 // Set is what some files hold.
 type Set struct {
-	Pods     []*Pod   // in the order in which they were read
+	Objects  []Object // in the order in which they were read
 	Warnings []string // one sentence each: what is left out or not honoured
+	// Namespace is that of objects which name none. Default "default".
+	Namespace string
 
 	others []string // kinds that are left out, in the order in which they were met
 	warned map[string]bool
-	named  map[string]*Pod // by namespace/name
+	named  map[string]Object // by their IDs
 }
 
-// Pod is a pod as its manifest has it, checked, with Kubernetes' defaults filled in for what the playground honours.
-type Pod struct {
-	corev1.Pod
-	File string
-
-	mu    sync.RWMutex // over labels and annotations, which may change while the pod runs
-	line  int
-	lines map[string]int // of each field, by its path
-}
-
-// Key returns the pod's namespace/name.
-func (p *Pod) Key() string { return p.Namespace + "/" + p.Name }
-
-// Errorf returns an error about a field of the pod, for example spec.nodeName.
-func (p *Pod) Errorf(field, format string, args ...any) error {
-	e := &Error{File: p.File, Line: p.line, Field: field, Problem: fmt.Sprintf(format, args...)}
-	// A field that is missing has the line of what it is missing in.
-	for at := field; at != ""; at = parent(at) {
-		if line, ok := p.lines[at]; ok {
-			e.Line = line
-			break
-		}
-	}
-	return e
-}
-
-// parent returns the path of what a field stands in: of spec.containers[0].name it is spec.containers[0].
-func parent(field string) string {
-	return field[:max(0, strings.LastIndexAny(field, ".["))]
-}
-
-// Error is a mistake in a manifest.
-type Error struct {
-	File    string
-	Line    int    // 0 if it is about the whole file
-	Field   string // path of the field; "" if it is about none
-	Problem string // what is wrong, and what to do
-}
-
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(e.File)
-	if e.Line > 0 {
-		fmt.Fprintf(&b, ", line %d", e.Line)
-	}
-	if e.Field != "" {
-		fmt.Fprintf(&b, ", %s", e.Field)
-	}
-	return b.String() + ": " + e.Problem
-}
+// Pods returns the pods among the objects.
+func (s *Set) Pods() []*Pod { return PodsOf(s.Objects) }
 
 // Read reads manifests from files, from the files *.yaml, *.yml and *.json of directories, and for "-" from stdin.
 func Read(stdin io.Reader, paths ...string) (*Set, error) {
@@ -95,14 +47,14 @@ func Read(stdin io.Reader, paths ...string) (*Set, error) {
 			}
 		}
 	}
-	if len(s.Pods) == 0 {
-		return nil, s.noPods(paths)
+	if len(s.Objects) == 0 {
+		return nil, s.nothing(paths)
 	}
 	return s, nil
 }
 
-// noPods names what was found in place of pods.
-func (s *Set) noPods(paths []string) error {
+// nothing names what was found in place of what can be run.
+func (s *Set) nothing(paths []string) error {
 	name := strings.Join(paths, ", ")
 	if name == "-" {
 		name = stdinName
@@ -110,7 +62,7 @@ func (s *Set) noPods(paths []string) error {
 	if len(s.others) == 0 {
 		return &Error{File: name, Problem: "no object is in it; write a Pod there, or leave -f out for some pods to try"}
 	}
-	return &Error{File: name, Problem: "no Pod is in it, only " + strings.Join(s.others, ", ") + ", and only pods are run; write down the pods themselves"}
+	return &Error{File: name, Problem: "only " + strings.Join(s.others, ", ") + " is in it, and the playground runs " + kindsWords}
 }
 
 // stdinName is what messages call standard input.
@@ -121,6 +73,9 @@ func Parse(file string, b []byte) (*Set, error) {
 	s := &Set{}
 	return s, s.parse(file, b)
 }
+
+// Add reads further manifests from b into the set; file is for messages.
+func (s *Set) Add(file string, b []byte) error { return s.parse(file, b) }
 
 // suffixes are those of the files that are read from a directory, as kubectl does it.
 var suffixes = []string{".json", ".yaml", ".yml"}

@@ -26,7 +26,7 @@ spec:
 func edited(from, to string) string { return strings.Replace(web, from, to, 1) }
 
 func names(s *Set) (all []string) {
-	for _, p := range s.Pods {
+	for _, p := range s.Pods() {
 		all = append(all, p.Key())
 	}
 	return all
@@ -45,8 +45,8 @@ func TestParse(t *testing.T) {
 			[]string{"default/web"}, nil},
 		{"list", "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(web), "\n", "\n  "), []string{"default/web"}, nil},
 		{"empty list", "apiVersion: v1\nkind: List\n", nil, nil},
-		{"other kinds, once each", strings.Repeat("---\napiVersion: v1\nkind: Service\n", 2) + "---\napiVersion: apps/v1\nkind: Deployment\n", nil,
-			[]string{"x.yaml, line 2: kind Service is left out", "x.yaml, line 8: kind Deployment is left out"}},
+		{"other kinds, once each", strings.Repeat("---\napiVersion: v1\nkind: ConfigMap\n", 2) + "---\napiVersion: apps/v1\nkind: StatefulSet\n", nil,
+			[]string{"x.yaml, line 2: kind ConfigMap is left out", "x.yaml, line 8: kind StatefulSet is left out"}},
 		{"fields that are not honoured, once each", edited("spec:", "spec:\n  affinity: {nodeAffinity: {}}\n  volumes: [{name: v, emptyDir: {}}, {name: w, configMap: {}}, {name: x, configMap: {name: c}}]") +
 			"---\n" + edited("name: web", "name: db") + "    resources: {limits: {cpu: 500m}}\n  affinity: {podAffinity: {}}\n",
 			[]string{"default/web", "default/db"}, []string{"x.yaml, line 6: spec.affinity is not honoured", "line 7: spec.volumes.configMap is not", "line 22: spec.containers.resources is not"}},
@@ -219,7 +219,7 @@ func TestRead(t *testing.T) {
 	if diff := cmp.Diff([]string{"default/a", "default/b", "default/web"}, names(s)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if got := s.Pods[2].File; got != "standard input" {
+	if got := s.Pods()[2].File; got != "standard input" {
 		t.Errorf("got %q", got)
 	}
 	single := t.TempDir()
@@ -235,7 +235,7 @@ func TestRead(t *testing.T) {
 		t.TempDir():                              "no manifest lies in this directory",
 		file("empty.yaml", ""):                   "empty.yaml: no object is in it",
 		file("comment.yaml", "# nothing\n---\n"): "comment.yaml: no object is in it",
-		file("others.yaml", strings.Repeat("---\napiVersion: apps/v1\nkind: Deployment\n", 2)+"---\napiVersion: v1\nkind: Service\n"): "others.yaml: no Pod is in it, only Deployment, Service,",
+		file("others.yaml", strings.Repeat("---\napiVersion: apps/v1\nkind: StatefulSet\n", 2)+"---\napiVersion: v1\nkind: ConfigMap\n"): "others.yaml: only StatefulSet, ConfigMap is in it",
 		"-": "standard input: no object is in it",
 	} {
 		if _, err := Read(strings.NewReader(""), path); err == nil || !strings.Contains(err.Error(), want) {
@@ -249,7 +249,7 @@ func TestErrorf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := s.Pods[0]
+	p := s.Pods()[0]
 	for field, want := range map[string]string{
 		"spec.nodeName":                 "x.yaml, line 6, spec.nodeName: no",
 		"spec.hostNetwork":              "x.yaml, line 6, spec.hostNetwork: no", // the first line of spec's fields
@@ -305,7 +305,7 @@ func TestCommand(t *testing.T) {
 	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "spec.containers.env.valueFrom.secretKeyRef is not honoured") {
 		t.Errorf("got warnings %q", s.Warnings)
 	}
-	p := s.Pods[0]
+	p := s.Pods()[0]
 	argv, env := p.Command(&p.Spec.Containers[0], Facts{UID: "new", NodeName: "node-1", PodIPs: []string{"10.244.1.2", "fd00:10:244:1::2"}})
 	if diff := cmp.Diff([]string{"serve", "10.244.1.2", "http://10.244.1.2:$(PORT)", "$(IP)"}, argv); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -331,7 +331,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		for _, p := range s.Pods {
+		for _, p := range s.Pods() {
 			for i := range p.Spec.Containers {
 				if argv, _ := p.Command(&p.Spec.Containers[i], Facts{}); len(argv) == 0 {
 					t.Errorf("%s: a container without a command", p.Key())
@@ -353,7 +353,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := s.Pods[0]
+	p := s.Pods()[0]
 	if len(s.Warnings) > 0 || p.Spec.DNSPolicy != corev1.DNSClusterFirst || p.Spec.RestartPolicy != corev1.RestartPolicyAlways {
 		t.Errorf("got %q, %s, %s", s.Warnings, p.Spec.DNSPolicy, p.Spec.RestartPolicy)
 	}

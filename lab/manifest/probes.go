@@ -32,6 +32,11 @@ func setHTTPDefaults(g *corev1.HTTPGetAction) {
 }
 
 func setContainerDefaults(c *corev1.Container) {
+	for i := range c.Ports {
+		if c.Ports[i].Protocol == "" {
+			c.Ports[i].Protocol = corev1.ProtocolTCP
+		}
+	}
 	for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 		if probe != nil {
 			setProbeDefaults(probe)

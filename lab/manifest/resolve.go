@@ -1,13 +1,13 @@
 package manifest
 
-// resolve puts in force what was read, but for files with a mistake, and those with a pod that another file has. Of two files
-// with one pod the one has it that had it before, else the first.
+// resolve puts in force what was read, but for files with a mistake, and those with an object that another file has. Of two files
+// with one object the one has it that had it before, else the first.
 func (f *Follower) resolve() {
 	owner := map[string]*followed{}
 	for _, file := range f.files {
 		file.doubly = nil
-		for _, p := range file.good {
-			owner[p.Key()] = file
+		for _, o := range file.good {
+			owner[ID(o)] = file
 		}
 	}
 	for f.settleConflict(owner) { // each time one file more keeps what it held, and those that do are at peace
@@ -17,36 +17,36 @@ func (f *Follower) resolve() {
 	}
 }
 
-// content returns the pods that a file stands for.
-func (f *followed) content() []*Pod {
+// content returns the objects that a file stands for.
+func (f *followed) content() []Object {
 	if f.broken != nil || f.doubly != nil {
 		return f.good
 	}
 	return f.latest
 }
 
-// settleConflict finds the first pod that two files have, and takes it from one of them.
+// settleConflict finds the first object that two files have, and takes it from one of them.
 func (f *Follower) settleConflict(owner map[string]*followed) bool {
 	claims := map[string]*followed{}
-	taken := map[string]*Pod{}
-	for _, p := range f.fixed {
-		taken[p.Key()] = p
+	taken := map[string]Object{}
+	for _, o := range f.fixed {
+		taken[ID(o)] = o
 	}
 	for _, file := range f.present() {
-		for _, p := range file.content() {
-			other, first := claims[p.Key()], taken[p.Key()]
+		for _, o := range file.content() {
+			other, first := claims[ID(o)], taken[ID(o)]
 			if first == nil {
-				claims[p.Key()], taken[p.Key()] = file, p
+				claims[ID(o)], taken[ID(o)] = file, o
 				continue
 			}
-			loser, lost, kept := file, p, first
-			if other != nil && (file.broken != nil || file.doubly != nil || owner[p.Key()] == file) && other.broken == nil && other.doubly == nil {
-				loser, lost, kept = other, first, p
+			loser, lost, kept := file, o, first
+			if other != nil && (file.broken != nil || file.doubly != nil || owner[ID(o)] == file) && other.broken == nil && other.doubly == nil {
+				loser, lost, kept = other, first, o
 			}
 			if loser.doubly != nil || loser.broken != nil {
 				continue // both keep what they held, and that was at peace
 			}
-			loser.doubly = lost.doubled(kept)
+			loser.doubly = doubled(lost, kept)
 			return true
 		}
 	}

@@ -77,11 +77,11 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 }
 
 // suggest names the field that was probably meant.
-func suggest(key string, fields map[string]reflect.Type) string {
+func suggest(key, kind string, fields map[string]reflect.Type) string {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if strings.EqualFold(name, key) || strings.EqualFold(name, key+"s") || strings.EqualFold(name+"s", key) {
 			return "; did you mean " + name + "?"
 		}
 	}
-	return "; remove it, or see `kubectl explain pod` for its name"
+	return "; remove it, or see `kubectl explain " + strings.ToLower(kind) + "` for its name"
 }

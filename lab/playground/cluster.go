@@ -41,7 +41,7 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
-	placed, err := schedule(config.Pods.Pods, make([]int, config.Nodes))
+	placed, err := schedule(config.Pods.Pods(), make([]int, config.Nodes))
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (c *Cluster) startNodes() error {
 }
 
 func (c *Cluster) makePods(placed []int) error {
-	for i, m := range c.config.Pods.Pods {
+	for i, m := range c.config.Pods.Pods() {
 		p, err := newPod(c, c.nodes[placed[i]], m)
 		if err != nil {
 			return err

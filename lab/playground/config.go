@@ -76,6 +76,6 @@ func (c *Config) Check() error {
 			return err
 		}
 	}
-	_, err = schedule(c.Pods.Pods, make([]int, c.Nodes))
+	_, err = schedule(c.Pods.Pods(), make([]int, c.Nodes))
 	return err
 }

@@ -15,7 +15,11 @@ type ManifestStatus struct {
 
 // follow follows the files of the manifests until the cluster ends.
 func (c *Cluster) follow() {
-	check := func(p *manifest.Pod) error {
+	check := func(o manifest.Object) error {
+		p, ok := o.(*manifest.Pod)
+		if !ok {
+			return nil
+		}
 		_, err := schedule([]*manifest.Pod{p}, make([]int, c.config.Nodes))
 		return err
 	}
@@ -23,7 +27,7 @@ func (c *Cluster) follow() {
 	c.tasks.Go(func() {
 		f.Run(c.reconciler.ctx, func(s manifest.State) {
 			c.tell(s)
-			c.reconciler.follow(s.Pods)
+			c.reconciler.follow(manifest.PodsOf(s.Objects))
 		})
 	})
 }

@@ -83,7 +83,7 @@ func TestFollowFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := parse(t, sleeper+"---\n"+strings.Replace(sleeper, "name: web", "name: db", 1))
-	c.reconciler.follow(both.Pods)
+	c.reconciler.follow(both.Pods())
 	wait := func(what string, ok func(*Pod) bool) {
 		t.Helper()
 		for end := time.Now().Add(30 * time.Second); !ok(c.Pod("default", "db")); time.Sleep(10 * time.Millisecond) {

@@ -22,7 +22,7 @@ func (r running) asks(name, probe string) error {
 	r.Helper()
 	m := parse(r.T, spec("x", fmt.Sprintf("containers: [{name: main, command: [x], ports: [{name: http, containerPort: 8080}], readinessProbe: {%s}}]", probe)))
 	own := r.Pod("default", name).containers[0]
-	c := &container{pod: own.pod, spec: &m.Pods[0].Spec.Containers[0], process: own.process}
+	c := &container{pod: own.pod, spec: &m.Pods()[0].Spec.Containers[0], process: own.process}
 	ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
 	defer cancel()
 	return c.probe(ctx, c.process, c.spec.ReadinessProbe)

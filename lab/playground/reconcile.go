@@ -34,7 +34,7 @@ type reconciler struct {
 func newReconciler(c *Cluster) *reconciler {
 	r := &reconciler{cluster: c, busy: map[string]bool{}, ending: map[*Pod]bool{}, failed: map[*Pod]bool{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.want(c.config.Pods.Pods)
+	r.want(c.config.Pods.Pods())
 	return r
 }
 

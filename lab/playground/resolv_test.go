@@ -14,7 +14,7 @@ import (
 // podWith returns a pod with further lines of its spec.
 func podWith(t *testing.T, lines ...string) *manifest.Pod {
 	t.Helper()
-	return parse(t, sleeperWith(lines...)).Pods[0]
+	return parse(t, sleeperWith(lines...)).Pods()[0]
 }
 
 func sleeperWith(lines ...string) string {

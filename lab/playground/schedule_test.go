@@ -22,7 +22,7 @@ func podsOn(t *testing.T, nodes ...string) []*manifest.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Pods
+	return s.Pods()
 }
 
 func TestSchedule(t *testing.T) {
@@ -59,10 +59,10 @@ func TestSchedule(t *testing.T) {
 
 func TestDefaultPods(t *testing.T) {
 	s, err := DefaultPods(3)
-	if err != nil || len(s.Pods) != 6 || len(s.Warnings) != 0 {
+	if err != nil || len(s.Pods()) != 6 || len(s.Warnings) != 0 {
 		t.Fatalf("got %v, %+v", err, s)
 	}
-	if p := s.Pods[5]; p.Name != "pod-3-2" || p.Spec.NodeName != "node-3" {
+	if p := s.Pods()[5]; p.Name != "pod-3-2" || p.Spec.NodeName != "node-3" {
 		t.Errorf("got %s on %s", p.Name, p.Spec.NodeName)
 	}
 }

@@ -40,13 +40,13 @@ func (t *text) printf(format string, args ...any) {
 }
 
 func (t *text) intro(c Config, dir string) {
-	for _, p := range c.Pods.Pods {
+	for _, p := range c.Pods.Pods() {
 		t.names = max(t.names, len(p.Key()))
 	}
 	for _, w := range c.Pods.Warnings {
 		t.warning(w)
 	}
-	t.printf("%s, %s; state in %s\n", t.paint(bold, plural(c.Nodes, "node")), plural(len(c.Pods.Pods), "pod"), dir)
+	t.printf("%s, %s; state in %s\n", t.paint(bold, plural(c.Nodes, "node")), plural(len(c.Pods.Pods()), "pod"), dir)
 }
 
 func (t *text) warning(w string) { t.printf("%s %s\n", t.paint(red, "warning:"), w) }
