@@ -47,6 +47,7 @@ var arrows = []arrow{
 	{"lab/demo", "lab lab/doctor lab/perf lab/playground lab/tool capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
+	{"lab/control", "lab/manifest", "a control plane is Kubernetes' types and their controllers, no networks (ADR 0025)"},
 	{"lab/manifest", "", "manifests are files and Kubernetes' types, no networks"},
 	{"lab/playground", "lab lab/logs lab/manifest lab/tool node unixsock", "the playground is a control plane over a lab of nodes, and reads resolv.conf as the tools do (ADR 0027)"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},

@@ -1,0 +1,200 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/middleway-net/middleway/lab/manifest"
+)
+
+// admission is a Service as it would be, with what it would take.
+type admission struct {
+	service *corev1.Service
+	addrs   []netip.Addr
+	ports   []nodePort
+}
+
+// admitService makes a Service of a manifest: it gets addresses and node ports, those that it had where it does not name others. An error
+// is what an API server would refuse; nothing is taken yet.
+func (p *Plane) admitService(m *manifest.Service) (*admission, error) {
+	before := get[*corev1.Service](p.state, Services, nameOf(m))
+	if before != nil && p.desired[manifest.ID(m)] == nil {
+		return nil, m.Errorf("metadata.name", "%s/%s is the cluster's own Service; give this one another name", m.Namespace, m.Name)
+	}
+	a := &admission{service: m.Service.DeepCopy()}
+	a.service.ObjectMeta = ownMeta(m)
+	a.service.Status = corev1.ServiceStatus{}
+	if m.Spec.Type == corev1.ServiceTypeExternalName {
+		return a, nil
+	}
+	if before != nil && before.Spec.Type == corev1.ServiceTypeExternalName {
+		before = nil // it has nothing to keep
+	}
+	for _, step := range []func(*manifest.Service, *corev1.Service) error{
+		func(m *manifest.Service, before *corev1.Service) error { return checkChange(m, before) },
+		func(m *manifest.Service, before *corev1.Service) error { return p.chooseFamilies(a, m, before) },
+		func(m *manifest.Service, before *corev1.Service) error { return p.chooseAddresses(a, m, before) },
+		func(m *manifest.Service, before *corev1.Service) error { return p.choosePorts(a, m, before) },
+	} {
+		if err := step(m, before); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// checkChange refuses what does not change while a Service lives.
+func checkChange(m *manifest.Service, before *corev1.Service) error {
+	if before == nil {
+		return nil
+	}
+	if was := before.Spec.ClusterIP; m.Spec.ClusterIP != "" && m.Spec.ClusterIP != was {
+		return m.Errorf("spec.clusterIP", "it is %s, and stays so while the Service lives; remove the Service first", was)
+	}
+	if f := m.Spec.IPFamilies; len(f) > 0 && f[0] != before.Spec.IPFamilies[0] {
+		return m.Errorf("spec.ipFamilies[0]", "it is %s, and stays so while the Service lives; remove the Service first", before.Spec.IPFamilies[0])
+	}
+	return nil
+}
+
+// chooseFamilies fills in ipFamilies and ipFamilyPolicy (initIPFamilyFields in pkg/registry/core/service/storage).
+func (p *Plane) chooseFamilies(a *admission, m *manifest.Service, before *corev1.Service) error {
+	spec := &a.service.Spec
+	if before != nil && spec.ClusterIP == "" {
+		spec.ClusterIP, spec.ClusterIPs = before.Spec.ClusterIP, before.Spec.ClusterIPs[:1]
+	}
+	headless := spec.ClusterIP == corev1.ClusterIPNone
+	all := p.addresses.families()
+	if spec.IPFamilyPolicy == nil {
+		policy := corev1.IPFamilyPolicySingleStack
+		switch {
+		case before != nil && len(spec.IPFamilies) == 0 && len(m.Spec.ClusterIPs) < 2:
+			policy = *before.Spec.IPFamilyPolicy
+		case headless && len(spec.Selector) == 0 && len(spec.IPFamilies) == 0 && len(all) > 1,
+			len(spec.IPFamilies) > 1, len(spec.ClusterIPs) > 1:
+			policy = corev1.IPFamilyPolicyRequireDualStack
+		}
+		spec.IPFamilyPolicy = &policy
+	}
+	families := slices.Clone(spec.IPFamilies)
+	for _, ip := range spec.ClusterIPs[min(len(families), len(spec.ClusterIPs)):] {
+		if ip != corev1.ClusterIPNone {
+			families = append(families, manifest.FamilyOf(netip.MustParseAddr(ip)))
+		}
+	}
+	if len(families) == 0 && before != nil {
+		families = append(families, before.Spec.IPFamilies[0])
+	}
+	if len(families) == 0 {
+		families = append(families, all[0])
+	}
+	for i, f := range families {
+		if !slices.Contains(all, f) && !headless {
+			return m.Errorf(fmt.Sprintf("spec.ipFamilies[%d]", i), "the cluster has no addresses of %s for Services", f)
+		}
+	}
+	if *spec.IPFamilyPolicy != corev1.IPFamilyPolicySingleStack && len(families) == 1 {
+		for _, f := range all {
+			if f != families[0] {
+				families = append(families, f)
+			}
+		}
+		if len(families) == 1 && *spec.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
+			return m.Errorf("spec.ipFamilyPolicy", "RequireDualStack: the cluster has addresses of %s only", families[0])
+		}
+	}
+	spec.IPFamilies = families
+	return nil
+}
+
+// chooseAddresses gives the Service an address of each of its families.
+func (p *Plane) chooseAddresses(a *admission, m *manifest.Service, before *corev1.Service) error {
+	spec := &a.service.Spec
+	if spec.ClusterIP == corev1.ClusterIPNone {
+		return nil
+	}
+	var ips []string
+	for i, f := range spec.IPFamilies {
+		addr, err := p.chooseAddress(m, before, i, f)
+		if err != nil {
+			return err
+		}
+		a.addrs, ips = append(a.addrs, addr), append(ips, addr.String())
+	}
+	spec.ClusterIP, spec.ClusterIPs = ips[0], ips
+	return nil
+}
+
+func (p *Plane) chooseAddress(m *manifest.Service, before *corev1.Service, i int, f corev1.IPFamily) (netip.Addr, error) {
+	if i < len(m.Spec.ClusterIPs) {
+		at := "spec.clusterIP"
+		if i > 0 {
+			at = fmt.Sprintf("spec.clusterIPs[%d]", i)
+		}
+		addr := netip.MustParseAddr(m.Spec.ClusterIPs[i]) // checked
+		if r, _ := p.addresses.rangeOf(f); !r.Contains(addr) || addr == r.Masked().Addr() {
+			return addr, m.Errorf(at, "%s is none of the cluster's range for Services, %s; choose one there, or leave it out", addr, r)
+		}
+		if other, taken := p.addresses.addrs[addr]; taken && other != nameOf(m) {
+			return addr, m.Errorf(at, "%s is the address of Service %s already; choose another one, or leave it out", addr, other)
+		}
+		return addr, nil
+	}
+	if before != nil {
+		for _, ip := range before.Spec.ClusterIPs {
+			if addr, err := netip.ParseAddr(ip); err == nil && manifest.FamilyOf(addr) == f {
+				return addr, nil
+			}
+		}
+	}
+	addr, err := p.addresses.pick(f, nameOf(m))
+	if err != nil {
+		return addr, m.Errorf("spec.clusterIP", "%v", err)
+	}
+	return addr, nil
+}
+
+// choosePorts gives the ports of a Service with clients outside a node port each.
+func (p *Plane) choosePorts(a *admission, m *manifest.Service, before *corev1.Service) error {
+	spec := &a.service.Spec
+	switch {
+	case spec.Type == corev1.ServiceTypeNodePort:
+	case spec.Type == corev1.ServiceTypeLoadBalancer && *spec.AllocateLoadBalancerNodePorts:
+	default:
+		return nil
+	}
+	chosen := map[nodePort]bool{}
+	for i := range spec.Ports {
+		port := &spec.Ports[i]
+		if port.NodePort == 0 && before != nil {
+			port.NodePort = nodePortOf(before, port)
+		}
+		if port.NodePort == 0 || chosen[nodePort{port.Protocol, port.NodePort}] {
+			number, err := p.addresses.pickPort(port.Protocol, nameOf(m), chosen)
+			if err != nil {
+				return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%v", err)
+			}
+			port.NodePort = number
+		}
+		n := nodePort{port.Protocol, port.NodePort}
+		if other, taken := p.addresses.ports[n]; taken && other != nameOf(m) {
+			return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%s %d is that of Service %s already; choose another one, or leave it out", n.protocol, n.port, other)
+		}
+		chosen[n] = true
+		a.ports = append(a.ports, n)
+	}
+	return nil
+}
+
+// nodePortOf returns the node port that a port of a Service had.
+func nodePortOf(s *corev1.Service, port *corev1.ServicePort) int32 {
+	for _, had := range s.Spec.Ports {
+		if had.Protocol == port.Protocol && had.Port == port.Port {
+			return had.NodePort
+		}
+	}
+	return 0
+}
