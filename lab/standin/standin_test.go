@@ -279,7 +279,7 @@ func TestImages(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
-		argv, _ := s.Pods[0].Command(&s.Pods[0].Spec.Containers[0], manifest.Facts{})
+		argv, _ := s.Pods()[0].Command(&s.Pods()[0].Spec.Containers[0], manifest.Facts{})
 		return strings.Join(argv, " "), nil
 	}
 	for _, name := range Names() {
