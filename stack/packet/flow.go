@@ -85,6 +85,9 @@ func (f *Flow) SrcKey() AddrKey { return AddrKey{f.src} }
 // DstKey returns the destination's key.
 func (f *Flow) DstKey() AddrKey { return AddrKey{f.dst} }
 
+// IsZero reports whether it is the zero Flow, which no packet has.
+func (f *Flow) IsZero() bool { return f.src[0]|f.src[1]|f.dst[0]|f.dst[1]|f.ports == 0 }
+
 // HasPorts reports whether the flow's protocol has ports, or an identifier in their place, that can be translated.
 func (f *Flow) HasPorts() bool {
 	switch f.Proto() {

@@ -43,9 +43,9 @@ func TranslateQuote(b []byte, p *Parsed, q *Quote, to *Flow) DropReason {
 	if !TransportChecksumOK(b, p) {
 		return DropChecksum // a new one would make it right
 	}
-	addrs := setAddrs(b[q.at:], q.version, to)
+	addrs := setAddrs(b[q.at:], q.version, &q.Flow, to)
 	l4 := b[q.l4:p.Len]
-	ports := setPorts(l4, to.Proto(), to)
+	ports := setPorts(l4, &q.Flow, to)
 	at, covers := checksumOffset(to.Proto())
 	switch {
 	case to.Proto() == ICMP:
@@ -60,7 +60,7 @@ func TranslateQuote(b []byte, p *Parsed, q *Quote, to *Flow) DropReason {
 	if outer.dst == q.Flow.src {
 		outer.dst = to.src
 	}
-	setAddrs(b, p.Version, &outer)
+	setAddrs(b, p.Version, &p.Flow, &outer)
 	p.Flow = outer
 	message := b[p.L4:p.Len]
 	binary.BigEndian.PutUint16(message[2:], 0)
