@@ -241,7 +241,7 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 	if c.Verdict.Action == flow.ToPeer && from == originPeer {
 		return flow.Verdict{Reason: packet.DropTransit}, nil
 	}
-	if c.Translates {
+	if c.Translates() {
 		return c.Verdict, &c.Translated
 	}
 	return c.Verdict, nil

@@ -74,7 +74,7 @@ func (f *forwarder) related(b []byte, p *packet.Parsed, o *packet.Offload) packe
 	}
 	// Who sends the error received the quoted packet, which so travelled the other way.
 	c, ok := f.flows.Peek(q.Flow.Reverse())
-	if !ok || !c.Translates {
+	if !ok || !c.Translates() {
 		return packet.Kept
 	}
 	if o.NeedsChecksum {

@@ -43,7 +43,7 @@ func (r *record) entered(att *attachment, from origin, f *packet.Flow, reason pa
 // known notes a flow that the node has entered already.
 func (r *record) known(c *flow.Copy) {
 	s := Step{Stage: StageFlow, Text: "the node knows the flow: it goes where it went before, whatever its Service has now"}
-	if !c.Translates {
+	if !c.Translates() {
 		s.Text = "the node knows the flow"
 	}
 	r.add(s)

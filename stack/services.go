@@ -188,7 +188,7 @@ func (f *forwarder) open(fl *packet.Flow, from origin) flow.Copy {
 	}
 	f.opening.Translated = s.to.WithSource(source, s.to.SrcPort())
 	c := f.enter(&f.opening)
-	if c.Entered && s.port != nil {
+	if f.opening.Entered && s.port != nil {
 		f.remember(&s, &c)
 	}
 	return c

@@ -11,13 +11,13 @@ import (
 	"github.com/middleway-net/middleway/stack/service"
 )
 
-// manyServices returns a table of n Services of ten backends each, which are pods of this node and of a peer.
+// manyServices returns a table of n Services of ten backends each, all in one pod of this node.
 func manyServices(n int) *service.Table {
 	all := make(map[string]*service.Service, n)
 	for i := range n {
 		var backends []string
 		for j := range 10 {
-			backends = append(backends, fmt.Sprintf("10.244.%d.%d:8080", 1+j%2, 3+j/2))
+			backends = append(backends, fmt.Sprintf("10.244.1.3:%d", 8080+j))
 		}
 		all[fmt.Sprint("default/many-", i)] = serving(netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), "tcp:80", backends...)
 	}

@@ -2,7 +2,7 @@ package flow
 
 import "github.com/middleway-net/middleway/stack/packet"
 
-// cacheSlots is how many copies a worker holds: about 550 KiB, of which an untranslated flow's copy touches two cache lines, within a core's second-level cache. Two flows on one slot
+// cacheSlots is how many copies a worker holds: 512 KiB, two cache lines each, within a core's second-level cache. Two flows on one slot
 // take turns and cost the shared table's lock each time.
 const cacheSlots = 4096
 
@@ -28,7 +28,7 @@ func (c *Cache) Get(f *packet.Flow, now uint32) *Copy {
 			if slot.seen == now {
 				return slot
 			}
-			if !slot.Translates || !c.table.widowed(slot.ref) { // asked once a second
+			if !slot.Translates() || !c.table.widowed(slot.ref) { // asked once a second
 				slot.seen = now
 				e.seen.Store(now)
 				return slot
@@ -52,7 +52,6 @@ func (c *Cache) Get(f *packet.Flow, now uint32) *Copy {
 func (c *Cache) Put(copied Copy) *Copy {
 	slot := &c.slots[copied.Flow.Hash(c.table.head.seed)%cacheSlots]
 	*slot = copied
-	slot.Entered = false
 	return slot
 }
 

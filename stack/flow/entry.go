@@ -75,11 +75,11 @@ func (e *entry) copy(ref Ref) Copy {
 	return Copy{
 		Flow: e.flow, Verdict: e.verdict(), Generation: e.generation,
 		ref: ref, version: e.version.Load(), seen: e.seen.Load(),
-		Translates: e.translates(), Translated: e.translated,
+		Translated: e.translated,
 	}
 }
 
-func (e *entry) translates() bool { return e.translated != packet.Flow{} }
+func (e *entry) translates() bool { return !e.translated.IsZero() }
 
 // leavesAs returns the flow of the packets as they leave.
 func (e *entry) leavesAs() packet.Flow {

@@ -18,6 +18,7 @@ package flow
 
 import (
 	"net/netip"
+	"unsafe"
 
 	"github.com/middleway-net/middleway/stack/packet"
 )
@@ -63,26 +64,27 @@ type Verdict struct {
 // Ref names an entry of a Table.
 type Ref uint32
 
-// Copy is a worker's copy of an entry.
+// Copy is a worker's copy of an entry: 128 bytes, two cache lines.
 type Copy struct {
-	Flow    packet.Flow
-	Verdict Verdict
+	Flow packet.Flow
+	// Translated is the flow that packets become; valid iff Translates.
+	Translated packet.Flow
+	Verdict    Verdict
 	// Generation is that of the tables by which the verdict was made.
 	Generation uint32
 	ref        Ref
 	version    uint32
 	seen       uint32
-	// Translates: packets leave as others than they came, as Translated.
-	Translates bool
-	// Entered: the call that returned the copy made the entry, and no other worker was faster.
-	Entered bool
-	// Translated is the flow that packets become; valid iff Translates.
-	Translated packet.Flow
 }
+
+var _ [128]byte = [unsafe.Sizeof(Copy{})]byte{}
+
+// Translates reports whether packets leave as others than they came, as Translated.
+func (c *Copy) Translates() bool { return !c.Translated.IsZero() }
 
 // LeavesAs returns the flow of the packets as they leave.
 func (c *Copy) LeavesAs() *packet.Flow {
-	if c.Translates {
+	if c.Translates() {
 		return &c.Translated
 	}
 	return &c.Flow
@@ -99,6 +101,9 @@ type Pair struct {
 	Verdict, Reply Verdict
 	// Generation is that of the tables by which the verdicts were made.
 	Generation uint32
+
+	// Entered is set by Enter: it made the entry, and no other worker was faster.
+	Entered bool
 
 	opened bool // by the other direction
 }

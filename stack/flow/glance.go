@@ -8,6 +8,7 @@ type Glance struct{ *Table }
 
 // Enter is the Table's, but enters nothing: the copy is of what would be there.
 func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
+	p.Entered = false
 	if c, ok := g.Peek(p.Flow); ok && !g.Renew(&c) {
 		return c, true
 	}
@@ -16,7 +17,7 @@ func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
 	}
 	c = Copy{Flow: p.Flow, Verdict: p.Verdict, Generation: p.Generation}
 	if p.Translated != p.Flow {
-		c.Translates, c.Translated = true, p.Translated
+		c.Translated = p.Translated
 	}
 	return c, true
 }
@@ -29,7 +30,9 @@ func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 }
 
 // Renew frees nothing.
-func (g Glance) Renew(c *Copy) bool { return c.Flow.Proto() == packet.TCP && c.Translates && g.over(c) }
+func (g Glance) Renew(c *Copy) bool {
+	return c.Flow.Proto() == packet.TCP && c.Translates() && g.over(c)
+}
 
 // Opening notes nothing.
 func (g Glance) Opening(*Copy) {}

@@ -119,9 +119,7 @@ func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
 	if ok && t.widowed(ref) {
 		alone := t.takeLocked(ref)
 		s.mu.Unlock()
-		c, ok := t.Enter(&alone)
-		c.Entered = false
-		return c, ok
+		return t.Enter(&alone)
 	}
 	defer s.mu.Unlock()
 	if !ok {
@@ -181,6 +179,7 @@ func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy 
 // bucket gives up an entry: an expired one, else one that is neither translated nor an established TCP connection, else
 // the one idle longest.
 func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
+	p.Entered = false
 	reply, back := p.Translated.Reverse(), p.Flow.Reverse()
 	b0, b1 := t.bucket(t.hash(p.Flow)), t.bucket(t.hash(reply))
 	t.lockBoth(b0, b1)
@@ -208,9 +207,8 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
-	c = t.entries[ref].copy(ref)
-	c.Entered = true
-	return c, true
+	p.Entered = true
+	return t.entries[ref].copy(ref), true
 }
 
 // openerIf returns the bit for the direction that opened the flow.
@@ -358,7 +356,7 @@ func (t *Table) Opening(c *Copy) {
 // Renew frees both directions of a translated TCP flow that is over, since a SYN begins another connection from the same port,
 // and reports whether it did. Where backends were chosen for the former one, the new one gets a choice of its own.
 func (t *Table) Renew(c *Copy) bool {
-	return c.Translates && t.over(c) && t.freeBoth(&c.Flow, &c.Translated)
+	return c.Translates() && t.over(c) && t.freeBoth(&c.Flow, &c.Translated)
 }
 
 // over reports whether the connection that c was copied from was reset, or closed by both sides.

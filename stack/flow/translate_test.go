@@ -26,11 +26,11 @@ func TestEnter(t *testing.T) {
 	table := New(512)
 	p := translated()
 	c, ok := table.Enter(&p)
-	if !ok || c.Flow != p.Flow || !c.Translates || *c.LeavesAs() != p.Translated || c.Verdict != toPeer || c.Generation != 3 {
+	if !ok || c.Flow != p.Flow || !c.Translates() || *c.LeavesAs() != p.Translated || c.Verdict != toPeer || c.Generation != 3 {
 		t.Fatalf("entered %+v, %v", c, ok)
 	}
 	back, ok := table.Lookup(p.Translated.Reverse())
-	if !ok || !back.Translates || *back.LeavesAs() != p.Flow.Reverse() || back.Verdict != toPod {
+	if !ok || !back.Translates() || *back.LeavesAs() != p.Flow.Reverse() || back.Verdict != toPod {
 		t.Fatalf("reply direction: %+v, %v", back, ok)
 	}
 	for _, f := range []packet.Flow{p.Flow.Reverse(), p.Translated} {
@@ -42,7 +42,7 @@ func TestEnter(t *testing.T) {
 		t.Errorf("%v, or its directions do not know each other", table)
 	}
 	fresh, ok := table.Rejudge(&c, toNode, 4)
-	if !ok || !fresh.Translates || fresh.Translated != p.Translated || fresh.Verdict != toNode {
+	if !ok || !fresh.Translates() || fresh.Translated != p.Translated || fresh.Verdict != toNode {
 		t.Errorf("judged again: %+v, %v", fresh, ok)
 	}
 }
