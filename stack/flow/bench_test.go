@@ -15,7 +15,7 @@ func filled(b *testing.B, entries, n int) (*Table, []packet.Flow) {
 	var flows []packet.Flow
 	for i := range n {
 		f := numbered(packet.UDP, i)
-		table.Create(f, toPod, toPeer, 1)
+		create(table, f, toPod, toPeer, 1)
 		flows = append(flows, f)
 	}
 	if table.Evicted() > 0 {
@@ -75,7 +75,7 @@ func BenchmarkFlowInsert(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		f := numbered(packet.TCP, i&(1<<24-1))
 		if cache.Get(&f, now) == nil {
-			cache.Put(table.Create(f, toPod, toPeer, 1))
+			cache.Put(create(table, f, toPod, toPeer, 1))
 		}
 	}
 }

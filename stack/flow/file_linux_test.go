@@ -43,7 +43,7 @@ func TestReopen(t *testing.T) {
 	var flows []packet.Flow
 	for i := range 100 {
 		f := numbered(packet.TCP, i)
-		table.Create(f, toPod, toPeer, g)
+		create(table, f, toPod, toPeer, g)
 		flows = append(flows, f)
 	}
 	kept := table.Len()
@@ -85,7 +85,7 @@ func TestGenerationGrows(t *testing.T) {
 	}
 	// An entry of a generation that the header does not know: the header lags behind, the generations must not.
 	table := open(t, path, 512)
-	table.Create(numbered(packet.UDP, 1), toPod, toNode, 500)
+	create(table, numbered(packet.UDP, 1), toPod, toNode, 500)
 	closed(t, table)
 	table = open(t, path, 512)
 	defer closed(t, table)
@@ -100,7 +100,7 @@ func image(t testing.TB, entries, n int) []byte {
 	path := filepath.Join(t.TempDir(), "flows")
 	table := open(t, path, entries)
 	for i := range n {
-		table.Create(numbered(packet.TCP, i), toPod, toPeer, 1)
+		create(table, numbered(packet.TCP, i), toPod, toPeer, 1)
 	}
 	closed(t, table)
 	b, err := os.ReadFile(path)
@@ -147,7 +147,7 @@ func TestReplaced(t *testing.T) {
 			if fi, err := os.Stat(path); err != nil || fi.Size() != int64(len(good)) || fi.Mode() != 0o600 {
 				t.Errorf("file: got %v, %v", fi, err)
 			}
-			table.Create(numbered(packet.UDP, 99), toPod, toNode, 1)
+			create(table, numbered(packet.UDP, 99), toPod, toNode, 1)
 			closed(t, table)
 			table = open(t, path, 512)
 			defer closed(t, table)
@@ -236,7 +236,7 @@ func TestTorn(t *testing.T) {
 				t.Errorf("version: got %d after %d", v, version)
 			}
 			table.sweep()
-			if c := table.Create(f, toPod, toPeer, 2); c.Flow != f || table.Len() != 2 {
+			if c := create(table, f, toPod, toPeer, 2); c.Flow != f || table.Len() != 2 {
 				t.Errorf("created again: got %+v, %v", c, table)
 			}
 			if tt.name == "seen in the future" {
@@ -261,7 +261,7 @@ func victim(path string) {
 		os.Exit(1)
 	}
 	for i := 0; ; i++ {
-		c := table.Create(numbered(packet.TCP, i%100_000), toPod, toPeer, table.NextGeneration())
+		c := create(table, numbered(packet.TCP, i%100_000), toPod, toPeer, table.NextGeneration())
 		table.Rejudge(&c, toNode, table.NextGeneration())
 		if i == 10_000 {
 			fmt.Println("ready")
@@ -321,7 +321,7 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(path, 512); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
 		t.Errorf("a second time: got %v, want %v with the path", err, ErrInUse)
 	}
-	table.Create(numbered(packet.UDP, 1), toPod, toNode, 1) // the first one still works
+	create(table, numbered(packet.UDP, 1), toPod, toNode, 1) // the first one still works
 	closed(t, table)
 	table = open(t, path, 512)
 	closed(t, table)
@@ -439,7 +439,7 @@ func exercise(t *testing.T, table *Table) {
 	}
 	for i := range 100 {
 		f := numbered(packet.UDP, i)
-		if c := table.Create(f, toPod, toPeer, table.NextGeneration()); c.Flow != f || c.Verdict != toPod {
+		if c := create(table, f, toPod, toPeer, table.NextGeneration()); c.Flow != f || c.Verdict != toPod {
 			t.Fatalf("created %+v", c)
 		}
 	}

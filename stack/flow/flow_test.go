@@ -50,6 +50,15 @@ func (c *fake) advance(d time.Duration)  { c.second += uint32(d / time.Second) }
 func withClock(t *Table) (*Table, *fake) { c := &fake{second: 1000}; t.now = c.now; return t, c }
 func (t *Table) sweep()                  { t.buckets(t.expire) }
 
+// create enters a flow whose packets are not translated.
+func create(t *Table, f packet.Flow, v, reply Verdict, generation uint32) Copy {
+	c, ok := t.Enter(&Pair{Flow: f, Translated: f, Verdict: v, Reply: reply, Generation: generation})
+	if !ok {
+		return Copy{Flow: f, Verdict: Verdict{Reason: packet.DropTranslate}, Generation: generation}
+	}
+	return c
+}
+
 // find returns the entry of f; nobody else may use the table.
 func (t *Table) find(f packet.Flow) (Ref, bool) { return t.findIn(t.bucket(t.hash(f)), &f) }
 func (t *Table) has(f packet.Flow) bool         { _, ok := t.find(f); return ok }
@@ -100,7 +109,7 @@ func TestCreate(t *testing.T) {
 			if _, ok := table.Lookup(tt.f); ok {
 				t.Fatal("found before it was created")
 			}
-			got := table.Create(tt.f, tt.v, tt.reply, 3)
+			got := create(table, tt.f, tt.v, tt.reply, 3)
 			again, ok := table.Lookup(tt.f)
 			back, ok2 := table.Lookup(tt.f.Reverse())
 			if !ok || !ok2 || got.Flow != tt.f || again.Flow != tt.f || back.Flow != tt.f.Reverse() {
@@ -119,11 +128,11 @@ func TestCreate(t *testing.T) {
 func TestCreateTwice(t *testing.T) {
 	table := New(512)
 	f := numbered(packet.TCP, 1)
-	table.Create(f, toPod, toPeer, 1)
-	if got := table.Create(f, toNode, toNode, 2); got.Verdict != toPod || got.Generation != 1 {
+	create(table, f, toPod, toPeer, 1)
+	if got := create(table, f, toNode, toNode, 2); got.Verdict != toPod || got.Generation != 1 {
 		t.Errorf("the second worker's verdict stands: %+v", got)
 	}
-	if got := table.Create(f.Reverse(), toNode, toNode, 2); got.Verdict != toPeer || table.Len() != 2 {
+	if got := create(table, f.Reverse(), toNode, toNode, 2); got.Verdict != toPeer || table.Len() != 2 {
 		t.Errorf("the other direction's second verdict stands: %+v, %v", got, table)
 	}
 }
@@ -132,10 +141,10 @@ func TestCreateTwice(t *testing.T) {
 func TestCreateHalf(t *testing.T) {
 	table := New(512)
 	f := numbered(packet.TCP, 1)
-	table.Create(f, toPod, toPeer, 1)
+	create(table, f, toPod, toPeer, 1)
 	ref, _ := table.find(f)
 	table.free(ref)
-	if got := table.Create(f, toNode, toNode, 2); got.Verdict != toNode || table.Len() != 2 {
+	if got := create(table, f, toNode, toNode, 2); got.Verdict != toNode || table.Len() != 2 {
 		t.Errorf("got %+v, %v", got, table)
 	}
 	back, _ := table.Lookup(f.Reverse())
@@ -147,7 +156,7 @@ func TestCreateHalf(t *testing.T) {
 func TestCreateToItself(t *testing.T) {
 	table := New(512)
 	f := flowOf(packet.UDP, "10.244.1.2:53", "10.244.1.2:53")
-	got := table.Create(f, toPod, toNode, 1)
+	got := create(table, f, toPod, toNode, 1)
 	if got.Verdict != toPod || table.Len() != 1 || table.twinOf(got.ref) != nil {
 		t.Errorf("got %+v, %v", got, table)
 	}
@@ -188,14 +197,14 @@ func TestCacheStale(t *testing.T) {
 		}, nil},
 		{"freed and created again", func(table *Table, c Copy) {
 			table.free(c.ref)
-			table.Create(f, toNode, toNode, 3)
+			create(table, f, toNode, toNode, 3)
 		}, &Copy{Flow: f, Verdict: toNode, Generation: 3}},
 		{"closed: no new verdict", func(table *Table, c Copy) { table.Closing(&c, packet.RST) }, &Copy{Flow: f, Verdict: toPod, Generation: 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			table := New(512)
 			cache := NewCache(table)
-			c := cache.Put(table.Create(f, toPod, toNode, 1))
+			c := cache.Put(create(table, f, toPod, toNode, 1))
 			if got := cache.Get(&f, 5); got != c || got.Verdict != toPod {
 				t.Fatalf("got %+v, want the copy that was put", got)
 			}
@@ -217,8 +226,8 @@ func TestCacheSharesSlot(t *testing.T) {
 	for i := 1; a.Hash(table.Seed())%cacheSlots != b.Hash(table.Seed())%cacheSlots || a == b; i++ {
 		b = numbered(packet.UDP, i)
 	}
-	table.Create(a, toPod, toNode, 1)
-	table.Create(b, toPeer, toNode, 1)
+	create(table, a, toPod, toNode, 1)
+	create(table, b, toPeer, toNode, 1)
 	for range 3 {
 		if got := cache.Get(&a, 1); got == nil || got.Verdict != toPod {
 			t.Fatalf("a: got %+v", got)
@@ -235,7 +244,7 @@ func TestCacheSharesSlot(t *testing.T) {
 func TestRejudge(t *testing.T) {
 	table := New(512)
 	f := numbered(packet.TCP, 1)
-	c := table.Create(f, toPod, toNode, 1)
+	c := create(table, f, toPod, toNode, 1)
 	fresh, ok := table.Rejudge(&c, toPeer, 2)
 	if got, _ := table.Lookup(f); !ok || fresh.Verdict != toPeer || fresh.Generation != 2 || got.Verdict != toPeer || got.Generation != 2 {
 		t.Errorf("got %+v %v, then %+v", fresh, ok, got)
@@ -269,8 +278,8 @@ func TestRun(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- table.Run(ctx) }()
 		f, g := numbered(packet.UDP, 1), numbered(packet.TCP, 2)
-		table.Create(f, toPod, toNode, 1)
-		table.Create(g, toPod, toNode, 1)
+		create(table, f, toPod, toNode, 1)
+		create(table, g, toPod, toNode, 1)
 		time.Sleep(udpOneWay)
 		if table.Len() != 4 {
 			t.Errorf("after %v: %v", udpOneWay, table)
@@ -308,7 +317,7 @@ func TestConcurrent(t *testing.T) {
 					}
 					c := cache.Get(&f, cache.Now())
 					if c == nil {
-						c = cache.Put(table.Create(f, v, reply, 1))
+						c = cache.Put(create(table, f, v, reply, 1))
 					}
 					if c.Verdict != v || c.Flow != f {
 						t.Errorf("worker %d, flow %v: got %+v, want %+v", w, f, c, v)
@@ -357,7 +366,7 @@ func TestAgainstMap(t *testing.T) {
 		v, reply, generation := verdicts[r.IntN(4)], verdicts[r.IntN(4)], r.Uint32N(9)
 		switch r.IntN(10) {
 		case 0, 1, 2:
-			got := table.Create(f, v, reply, generation)
+			got := create(table, f, v, reply, generation)
 			if !ok {
 				want[f] = known{v, generation}
 				if _, ok := want[f.Reverse()]; !ok {
@@ -429,14 +438,14 @@ func TestAllocs(t *testing.T) {
 	table := New(512)
 	cache := NewCache(table)
 	f := numbered(packet.TCP, 1)
-	c := *cache.Put(table.Create(f, toPod, toPeer, 1))
+	c := *cache.Put(create(table, f, toPod, toPeer, 1))
 	for name, run := range map[string]func(){
 		"hit":     func() { cache.Get(&f, 1) },
 		"lookup":  func() { table.Lookup(f) },
 		"reply":   func() { back := f.Reverse(); cache.Get(&back, 1) },
-		"create":  func() { table.Create(f, toPod, toPeer, 1) },
+		"create":  func() { create(table, f, toPod, toPeer, 1) },
 		"rejudge": func() { table.Rejudge(&c, toPeer, 1) },
-		"insert":  func() { g := numbered(packet.UDP, rand.IntN(1<<16)); cache.Put(table.Create(g, toPod, toPeer, 1)) },
+		"insert":  func() { g := numbered(packet.UDP, rand.IntN(1<<16)); cache.Put(create(table, g, toPod, toPeer, 1)) },
 		"expire":  func() { table.expire(1) },
 	} {
 		if n := testing.AllocsPerRun(100, run); n != 0 {

@@ -57,7 +57,7 @@ func TestExpiry(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			plain, clock := withClock(New(512))
 			f := numbered(tt.proto, 1)
-			x := &table{Table: plain, there: plain.Create(f, toPod, toNode, 1)}
+			x := &table{Table: plain, there: create(plain, f, toPod, toNode, 1)}
 			back, _ := plain.find(f.Reverse())
 			x.back = plain.entries[back].copy(back)
 			if tt.event != nil {
@@ -85,7 +85,7 @@ func TestExpiryOneWay(t *testing.T) {
 	cache := NewCache(table)
 	flows := sameBucket(table, packet.UDP, ways+1)
 	f := flows[0]
-	table.Create(f, toPod, toNode, 1)
+	create(table, f, toPod, toNode, 1)
 	back := f.Reverse()
 	for range 20 { // f is quiet, packets come back
 		clock.advance(time.Minute)
@@ -97,11 +97,11 @@ func TestExpiryOneWay(t *testing.T) {
 		}
 	}
 	for _, other := range flows[1:ways] { // these are idler
-		table.Create(other, toPod, toNode, 1)
+		create(table, other, toPod, toNode, 1)
 	}
 	clock.advance(2 * time.Second)
 	cache.Get(&back, clock.now())
-	if table.Create(flows[ways], toPod, toNode, 1); !table.has(f) {
+	if create(table, flows[ways], toPod, toNode, 1); !table.has(f) {
 		t.Error("the quiet direction was evicted, although its flow is busy")
 	}
 }
@@ -112,7 +112,7 @@ func TestSeenAhead(t *testing.T) {
 	cache := NewCache(table)
 	flows := sameBucket(table, packet.TCP, ways+1)
 	for _, f := range flows[:ways] {
-		table.Create(f, toPod, toNode, 1)
+		create(table, f, toPod, toNode, 1)
 		clock.advance(time.Second)
 	}
 	cache.Get(&flows[3], clock.now())
@@ -122,7 +122,7 @@ func TestSeenAhead(t *testing.T) {
 	if table.sweep(); !table.has(flows[3]) {
 		t.Error("a busy flow expired")
 	}
-	if table.Create(flows[ways], toPod, toNode, 1); !table.has(flows[3]) {
+	if create(table, flows[ways], toPod, toNode, 1); !table.has(flows[3]) {
 		t.Error("a busy flow was evicted")
 	}
 }
@@ -149,7 +149,7 @@ func TestEviction(t *testing.T) {
 			table, clock := withClock(New(512))
 			flows := sameBucket(table, packet.TCP, ways+1)
 			for i, f := range flows[:ways] {
-				c := table.Create(f, toPod, toNode, 1)
+				c := create(table, f, toPod, toNode, 1)
 				if tt.bucket[i] != opening {
 					table.Lookup(f.Reverse())
 				}
@@ -166,7 +166,7 @@ func TestEviction(t *testing.T) {
 				table.entryOf(f).seen.Store(clock.now() - uint32(ways-i))
 				table.entryOf(f.Reverse()).seen.Store(clock.now() - uint32(ways-i))
 			}
-			table.Create(flows[ways], toPeer, toNode, 1)
+			create(table, flows[ways], toPeer, toNode, 1)
 			for i, f := range flows {
 				if got := table.has(f); got != (i != tt.want) {
 					t.Errorf("flow %d: there %v", i, got)
@@ -195,12 +195,12 @@ func TestEvictionKeepsOwn(t *testing.T) {
 	for i, n := 0, 0; n < ways; i++ {
 		g := numbered(packet.TCP, i)
 		if table.bucket(table.hash(g)) == bucket && table.bucket(table.hash(g.Reverse())) != bucket {
-			table.Create(g, toPod, toNode, 1)
+			create(table, g, toPod, toNode, 1)
 			n++
 		}
 	}
 	for range 3 {
-		if c := table.Create(f, toPeer, toPod, 1); c.Verdict != toPeer || !table.has(f) || !table.has(f.Reverse()) {
+		if c := create(table, f, toPeer, toPod, 1); c.Verdict != toPeer || !table.has(f) || !table.has(f.Reverse()) {
 			t.Fatalf("got %+v, there %v, back %v", c, table.has(f), table.has(f.Reverse()))
 		}
 	}

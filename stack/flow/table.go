@@ -162,17 +162,6 @@ func (t *Table) takeLocked(ref Ref) Pair {
 // unjudged is a generation that no tables have (NextGeneration begins with 1).
 const unjudged = 0
 
-// Create enters a flow whose packets are not translated: f, judged v by tables of the given generation, and its reply
-// direction, judged reply. It returns a copy of f's entry. Where another worker was faster its entry stands and is
-// returned. Where the replies belong to another flow already (Enter) the copy says that f is dropped.
-func (t *Table) Create(f packet.Flow, v, reply Verdict, generation uint32) Copy {
-	c, ok := t.Enter(&Pair{Flow: f, Translated: f, Verdict: v, Reply: reply, Generation: generation})
-	if !ok {
-		return Copy{Flow: f, Verdict: Verdict{Reason: packet.DropTranslate}, Generation: generation}
-	}
-	return c
-}
-
 // Enter enters both directions of a flow and returns a copy of the entry of its packets. Where another worker was faster
 // its entry stands and is returned, whatever translation it has. ok is false, and nothing was entered, if replies to
 // p.Translated belong to another flow: the two would leave as one, so the caller has to translate to another port. A full

@@ -102,7 +102,7 @@ func TestEnterTaken(t *testing.T) {
 	table := New(512)
 	p := translated()
 	table.Enter(&p)
-	if c := table.Create(p.Translated, toPeer, toPod, 1); c.Verdict != (Verdict{Reason: packet.DropTranslate}) || table.Len() != 2 {
+	if c := create(table, p.Translated, toPeer, toPod, 1); c.Verdict != (Verdict{Reason: packet.DropTranslate}) || table.Len() != 2 {
 		t.Errorf("a flow that would leave as a translated one: %+v, %v", c, table)
 	}
 }
@@ -168,7 +168,7 @@ func TestEvictionSparesTranslated(t *testing.T) {
 			t.Fatal("not entered")
 		}
 	}
-	table.Create(flows[ways], toPod, toNode, 1)
+	create(table, flows[ways], toPod, toNode, 1)
 	for i, f := range flows {
 		if got := table.has(f); got != (i != 5) {
 			t.Errorf("flow %d: there %v", i, got)
