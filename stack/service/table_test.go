@@ -114,12 +114,12 @@ func TestRandomTables(t *testing.T) {
 		return Frontend{addr, []packet.Proto{packet.TCP, packet.UDP}[r.IntN(2)], uint16(r.IntN(4))}
 	}
 	var all []Frontend
-	for range 500 {
+	for range 200 {
 		all = append(all, frontend())
 	}
 	reference := map[string]*Service{}
 	table, former := New(ranges), map[*Table]map[Frontend]string{}
-	for range 300 {
+	for range 100 {
 		changed := map[string]*Service{}
 		for range 1 + r.IntN(5) {
 			name := fmt.Sprintf("ns/%d", r.IntN(60))
@@ -136,8 +136,9 @@ func TestRandomTables(t *testing.T) {
 			}
 		}
 		was := map[Frontend]string{}
+		names := slices.Sorted(maps.Keys(reference))
 		for _, f := range all {
-			was[f] = slowly(reference, f)
+			was[f] = slowly(reference, names, f)
 		}
 		former[table] = was
 		if table.Len() != len(reference) {
@@ -149,16 +150,16 @@ func TestRandomTables(t *testing.T) {
 		for _, f := range all {
 			got[f] = looked(table, f)
 		}
-		if diff := cmp.Diff(was, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-			t.Fatalf("(-want +got):\n%s", diff)
+		if !maps.Equal(was, got) {
+			t.Fatalf("(-want +got):\n%s", cmp.Diff(was, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })))
 		}
 	}
 }
 
-// slowly looks a frontend up among Services.
-func slowly(all map[string]*Service, f Frontend) string {
+// slowly looks a frontend up among Services, whose names are sorted.
+func slowly(all map[string]*Service, names []string, f Frontend) string {
 	result := "unallocated"
-	for _, name := range slices.Sorted(maps.Keys(all)) {
+	for _, name := range names {
 		for has, p := range all[name].Frontends {
 			if has == f {
 				return p.Name
