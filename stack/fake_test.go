@@ -100,6 +100,8 @@ func (p *fakePort) Flush() {
 
 func (p *fakePort) MTU(netip.Addr) int { return testMTU }
 
+func (p *fakePort) Describe(to netip.Addr) string { return "the fake tunnel to " + to.String() }
+
 func (p *fakePort) Drops() *packet.Drops { return &p.drops }
 
 func (p *fakePort) Tap(ws tap.Writers) {

@@ -120,7 +120,7 @@ func (r *record) wrote(stage, to, text string, b []byte) {
 	var p packet.Parsed
 	_ = packet.Parse(b, &p) // the forwarder made it
 	as := tupleOf(&p.Flow)
-	r.add(Step{Stage: stage, Text: text, Packet: &as, Length: p.Len})
+	r.add(Step{Stage: stage, Text: text, Packet: &as, To: to, Length: p.Len})
 	if r.answering {
 		r.trace.Answers = append(r.trace.Answers, bytes.Clone(b))
 		return

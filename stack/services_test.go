@@ -284,7 +284,7 @@ service: Service default/10.96.0.22:tcp:80: 10.244.2.2:8080 of 1 backend, by ran
 translate: becomes 10.244.1.2:49152 -> 10.244.2.2:8080 ()
 route: 10.244.2.2 is peer 192.168.254.12 ()
 size: 40 bytes of at most 1450, time to live 64 ()
-tunnel: sent to peer 192.168.254.12 through the tunnel ()
+tunnel: the fake tunnel to 192.168.254.12 ()
 `
 	if diff := cmp.Diff(want, steps(&got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -51,6 +51,8 @@ type Port interface {
 	Flush()
 	// MTU returns the largest packet that the way to a peer takes, in bytes.
 	MTU(peer netip.Addr) int
+	// Describe says for people how packets travel to a peer. Any goroutine may call it.
+	Describe(peer netip.Addr) string
 	// Drops returns the counters of what the port dropped.
 	Drops() *packet.Drops
 	// Tap lets the goroutine's taps see what is received and sent from now on; nil ends that. It is called between two batches.

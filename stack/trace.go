@@ -84,8 +84,9 @@ type Step struct {
 	Service *TracedService `json:"service,omitempty"`
 	// Route is the prefix that led on, at StageRoute; not valid if none did.
 	Route netip.Prefix `json:"route,omitzero"`
-	// Length is that of the packet that came out, in bytes, at StageDevice, StageTunnel and StageNode.
-	Length int `json:"length,omitempty"`
+	// To is where a packet came out, as Flow.To, and Length how many bytes it had, at StageDevice, StageTunnel and StageNode.
+	To     string `json:"to,omitempty"`
+	Length int    `json:"length,omitempty"`
 	// Answer: the step is about what the node says to the packet's source.
 	Answer bool `json:"answer,omitempty"`
 }
@@ -270,11 +271,7 @@ type tracedPort struct {
 }
 
 func (p tracedPort) Send(b *packet.Buffer, _ *packet.Parsed, _ packet.Offload, peer netip.Addr) {
-	text := "sent to peer " + peer.String() + " through the tunnel"
-	if d, ok := p.Port.(interface{ Describe(peer netip.Addr) string }); ok {
-		text = d.Describe(peer)
-	}
-	p.record.wrote(StageTunnel, "peer "+peer.String(), text, b.Packet())
+	p.record.wrote(StageTunnel, "peer "+peer.String(), p.Describe(peer), b.Packet())
 	b.Release()
 }
 

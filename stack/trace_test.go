@@ -182,21 +182,11 @@ func tracedTo(tr *Trace) became {
 	at := 0
 	for _, s := range tr.Steps {
 		if s.Answer && s.Length > 0 {
-			b.Answers = append(b.Answers, fmt.Sprintf("%s: %x", answeredAt(&s), tr.Answers[at]))
+			b.Answers = append(b.Answers, fmt.Sprintf("%s: %x", strings.TrimPrefix(s.To, "pod "), tr.Answers[at]))
 			at++
 		}
 	}
 	return b
-}
-
-// answeredAt says where an answer came out.
-func answeredAt(s *Step) string {
-	for _, where := range []string{"pod a", "pod b", "host", "peer 192.168.254.12", "peer 192.168.254.13"} {
-		if strings.Contains(s.Text, where) {
-			return strings.TrimPrefix(where, "pod ")
-		}
-	}
-	return s.Text
 }
 
 // A trace says what is wrong with what it was asked.

@@ -112,6 +112,16 @@ func (t *Tunnel) SetPeers(peers []Peer) error {
 	return nil
 }
 
+// Describe says for people how packets travel to a peer, for example "VXLAN to 192.168.254.12:8472, VNI 1". Any goroutine may call
+// it.
+func (p *Port) Describe(to netip.Addr) string {
+	c := &p.t.config
+	if p.t.peers.Load().byAddr[to] == nil {
+		return fmt.Sprintf("nowhere: %v is no peer", to)
+	}
+	return fmt.Sprintf("VXLAN to %v, VNI %d", netip.AddrPortFrom(to, c.Port), c.VNI)
+}
+
 // MTU returns the largest inner packet, in bytes, that reaches a peer and its pods, as far as that is known. Any worker may
 // ask for any packet.
 func (p *Port) MTU(to netip.Addr) int {

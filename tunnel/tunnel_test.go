@@ -151,6 +151,17 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // TestSendDrops: what cannot be sent is counted, and its buffer comes back.
+func TestDescribe(t *testing.T) {
+	one, _ := pair(t, func(*Peer) {})
+	for addr, want := range map[netip.Addr]string{
+		node2: fmt.Sprintf("VXLAN to 127.0.0.2:%d, VNI 1", one.config.Port), node3: "nowhere: 127.0.0.3 is no peer",
+	} {
+		if got := one.Port(0).Describe(addr); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestSendDrops(t *testing.T) {
 	one, _ := pair(t, func(p *Peer) { p.Trains = true })
 	for _, tt := range []struct {
