@@ -221,7 +221,7 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 		return f.stray(&p.Flow, from), nil
 	}
 	c := f.cache.Get(&p.Flow, f.now)
-	if c == nil || p.Proto == packet.TCP && p.Flags&(packet.SYN|packet.ACK) == packet.SYN && f.flows.Renew(c) {
+	if c == nil || p.Proto == packet.TCP && p.Flags&(packet.SYN|packet.ACK) == packet.SYN && f.flows.Renew(c, f.forsaken(c)) {
 		opened := f.open(&p.Flow, from)
 		if a := opened.Verdict.Action; a == flow.Drop || a == flow.Answer {
 			return opened.Verdict, nil

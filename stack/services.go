@@ -159,6 +159,12 @@ func (f *forwarder) pick(port *service.Port, choice *service.Choice, fl *packet.
 	return port.Choose(choice, fl), false
 }
 
+// forsaken reports whether a flow goes to a backend that serves its Service no longer, or the Service is gone.
+func (f *forwarder) forsaken(c *flow.Copy) bool {
+	port, found := f.services.Lookup(&c.Flow)
+	return found != service.NotService && (port == nil || !port.Serves(c.LeavesAs().DstKey(), c.LeavesAs().DstPort()))
+}
+
 // remember notes that a flow went to its backend.
 func (f *forwarder) remember(s *served, c *flow.Copy) {
 	if s.port.Affinity > 0 {

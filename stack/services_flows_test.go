@@ -113,6 +113,7 @@ func TestConnectionsStay(t *testing.T) {
 
 // A SYN from the port of a connection that is over is a new connection, for which a backend is chosen.
 func TestPortUsedAgain(t *testing.T) {
+	const same, other = "b: tcp 10.244.1.2:4000 -> 10.244.1.3:8080", "peer 192.168.254.12: tcp 10.244.1.2:4000 -> 10.244.2.2:8080"
 	for _, tt := range []struct {
 		name string
 		end  func(d *hostBed, t *testing.T, there, back packettest.Packet)
@@ -123,17 +124,25 @@ func TestPortUsedAgain(t *testing.T) {
 			d.sends(t, there)
 			d.b.Inject(0, back.Frame())
 			d.comesOut(t)
-		}, "peer 192.168.254.12: tcp 10.244.1.2:4000 -> 10.244.2.2:8080"},
+		}, other},
 		{"reset by the backend", func(d *hostBed, t *testing.T, _, back packettest.Packet) {
 			back.Flags = packet.RST
 			d.b.Inject(0, back.Frame())
 			d.comesOut(t)
-		}, "peer 192.168.254.12: tcp 10.244.1.2:4000 -> 10.244.2.2:8080"},
+		}, other},
 		{"closed by the client alone", func(d *hostBed, t *testing.T, there, _ packettest.Packet) {
 			there.Flags = packet.FIN | packet.ACK
 			d.sends(t, there)
-		}, "b: tcp 10.244.1.2:4000 -> 10.244.1.3:8080"},
-		{"SYN sent again", func(*hostBed, *testing.T, packettest.Packet, packettest.Packet) {}, "b: tcp 10.244.1.2:4000 -> 10.244.1.3:8080"},
+		}, other},
+		{"closed by the backend alone", func(d *hostBed, t *testing.T, _, back packettest.Packet) {
+			back.Flags = packet.FIN | packet.ACK
+			d.b.Inject(0, back.Frame())
+			d.comesOut(t)
+		}, same},
+		{"SYN sent again", func(*hostBed, *testing.T, packettest.Packet, packettest.Packet) {}, same},
+		{"SYN sent again, and the backend serves no longer", func(d *hostBed, _ *testing.T, _, _ packettest.Packet) {
+			d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "tcp:80", "10.244.2.2:8080")}))
+		}, other},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newServiceBed(t, 2)
@@ -143,8 +152,10 @@ func TestPortUsedAgain(t *testing.T) {
 			d.sends(t, there)
 			d.b.Inject(0, back.Frame())
 			d.comesOut(t)
+			now := serving(web, "tcp:80", "10.244.2.2:8080")
+			onlyPort(now).Serving = append(onlyPort(serving(web, "tcp:80", "10.244.1.3:8080")).Serving, onlyPort(now).Serving...) // b drains
+			d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": now}))
 			tt.end(d, t, there, back)
-			d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "tcp:80", "10.244.2.2:8080")}))
 			probe := Probe{From: "a", Dst: web, SrcPort: 4000, DstPort: 80}
 			traced, _ := d.Trace(probe)
 			if got := d.sends(t, there); got != tt.want {

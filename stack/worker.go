@@ -231,7 +231,7 @@ type flows interface {
 	Peek(f packet.Flow) (flow.Copy, bool)
 	Enter(p *flow.Pair) (flow.Copy, bool)
 	Rejudge(c *flow.Copy, v flow.Verdict, generation uint32) (flow.Copy, bool)
-	Renew(c *flow.Copy) bool
+	Renew(c *flow.Copy, forsaken bool) bool
 	Opening(c *flow.Copy)
 	Closing(c *flow.Copy, flags uint8)
 	Recall(client packet.AddrKey, id uint64, within time.Duration) (addr packet.AddrKey, port uint16, ok bool)

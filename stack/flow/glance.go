@@ -1,17 +1,13 @@
 package flow
 
-import "github.com/middleway-net/middleway/stack/packet"
-
 // Glance is a Table as one looks at it who leaves no trace: what would be entered or noted is not, and everything else is as
 // the table says.
 type Glance struct{ *Table }
 
-// Enter is the Table's, but enters nothing: the copy is of what would be there.
+// Enter is the Table's for a flow that is not there, or would not be after Renew, but enters nothing: the copy is of what would
+// be there.
 func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
 	p.Entered = false
-	if c, ok := g.Peek(p.Flow); ok && !g.Renew(&c) {
-		return c, true
-	}
 	if twin, ok := g.Peek(p.Translated.Reverse()); ok && *twin.LeavesAs() != p.Flow.Reverse() {
 		return Copy{}, false
 	}
@@ -30,9 +26,7 @@ func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 }
 
 // Renew frees nothing.
-func (g Glance) Renew(c *Copy) bool {
-	return c.Flow.Proto() == packet.TCP && c.Translates() && g.over(c)
-}
+func (g Glance) Renew(c *Copy, forsaken bool) bool { return c.Translates() && (forsaken || g.over(c)) }
 
 // Opening notes nothing.
 func (g Glance) Opening(*Copy) {}

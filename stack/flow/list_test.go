@@ -120,7 +120,8 @@ func TestRenew(t *testing.T) {
 		want  bool
 	}{
 		{"opened", false, func(*Table, Copy, Copy) {}, false},
-		{"closed by one side", false, func(table *Table, there, _ Copy) { table.Closing(&there, packet.FIN) }, false},
+		{"closed by its sender", false, func(table *Table, there, _ Copy) { table.Closing(&there, packet.FIN) }, true},
+		{"closed by the other side", false, func(table *Table, _, back Copy) { table.Closing(&back, packet.FIN) }, false},
 		{"closed by both", false, func(table *Table, there, back Copy) {
 			table.Closing(&there, packet.FIN)
 			table.Closing(&back, packet.FIN)
@@ -137,11 +138,16 @@ func TestRenew(t *testing.T) {
 			there, _ := table.Enter(&p)
 			back, _ := table.Peek(p.Translated.Reverse())
 			tt.then(table, there, back)
-			if g := (Glance{table}); g.Renew(&there) != tt.want || table.Len() != 2 {
+			if g := (Glance{table}); g.Renew(&there, false) != tt.want || g.Renew(&there, true) == tt.plain || table.Len() != 2 {
 				t.Errorf("a glance: want %v; %v", tt.want, table)
 			}
-			if got := table.Renew(&there); got != tt.want || (table.Len() == 0) != tt.want {
+			if got := table.Renew(&there, false); got != tt.want || (table.Len() == 0) != tt.want {
 				t.Errorf("got %v, %v left", got, table)
+			}
+			table.Enter(&p)
+			there, _ = table.Peek(p.Flow)
+			if got := table.Renew(&there, true); got == tt.plain {
+				t.Errorf("forsaken: got %v", got)
 			}
 		})
 	}

@@ -342,13 +342,14 @@ func (t *Table) Opening(c *Copy) {
 	}
 }
 
-// Renew frees both directions of a translated TCP flow that is over, since a SYN begins another connection from the same port,
-// and reports whether it did. Where backends were chosen for the former one, the new one gets a choice of its own.
-func (t *Table) Renew(c *Copy) bool {
-	return c.Translates() && t.over(c) && t.freeBoth(&c.Flow, &c.Translated)
+// Renew frees both directions of a translated TCP flow in which a SYN came, and reports whether it did: the SYN begins another
+// connection from the same port if the former one was reset or closed by the SYN's sender; and where forsaken says that nobody
+// serves at the flow's other end any more, it may look for somebody else.
+func (t *Table) Renew(c *Copy, forsaken bool) bool {
+	return c.Translates() && (forsaken || t.over(c)) && t.freeBoth(&c.Flow, &c.Translated)
 }
 
-// over reports whether the connection that c was copied from was reset, or closed by both sides.
+// over reports whether the connection that c was copied from was reset, or closed in this direction.
 func (t *Table) over(c *Copy) bool {
 	s := t.lockOf(t.bucketOf(c.ref))
 	s.mu.Lock()
@@ -358,7 +359,7 @@ func (t *Table) over(c *Copy) bool {
 		return false
 	}
 	twin := t.twinOf(c.ref)
-	return e.is(reset) || twin != nil && (twin.is(reset) || e.is(fin) && twin.is(fin))
+	return e.is(reset) || e.is(fin) || twin != nil && twin.is(reset)
 }
 
 // sweepSeconds is how long one pass over the table takes.
