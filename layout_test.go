@@ -58,7 +58,7 @@ var arrows = []arrow{
 	{"k8s/folder", "k8s k8s/object", "a source brings objects into the store (ADR 0022)"},
 	{"k8s/kept", "k8s/object", "a file of stripped objects (ADR 0022)"},
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
-	{"k8s/services", "k8s/object stack/service stack/dns", "a pure function from objects to service and DNS tables"},
+	{"k8s/services", "k8s/object stack/packet stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
 	{"k8s/informers", "k8s k8s/object", "a source of objects fills the store (ADR 0023)"},
 	{"k8s/nodes", "k8s/object tunnel/vxlan", "a pure function from nodes to peers, and back to their annotations (ADR 0023)"},

@@ -218,7 +218,7 @@ func (s *Store) linkLocked(slice *object.EndpointSlice) {
 	if slice.Service == "" {
 		return
 	}
-	of := serviceOf(slice)
+	of := owner(slice)
 	list := s.slices[of]
 	at, _ := slices.BinarySearchFunc(list, slice.Name, func(e *object.EndpointSlice, name string) int { return cmp.Compare(e.Name, name) })
 	s.slices[of] = slices.Concat(list[:at], []*object.EndpointSlice{slice}, list[at:])
@@ -229,7 +229,7 @@ func (s *Store) unlinkLocked(slice *object.EndpointSlice) {
 	if slice.Service == "" {
 		return
 	}
-	of := serviceOf(slice)
+	of := owner(slice)
 	at := slices.Index(s.slices[of], slice)
 	if left := slices.Concat(s.slices[of][:at], s.slices[of][at+1:]); len(left) > 0 {
 		s.slices[of] = left
@@ -239,7 +239,7 @@ func (s *Store) unlinkLocked(slice *object.EndpointSlice) {
 	s.serviceChangedLocked(of)
 }
 
-func serviceOf(slice *object.EndpointSlice) object.Key {
+func owner(slice *object.EndpointSlice) object.Key {
 	return object.Key{Namespace: slice.Namespace, Name: slice.Service}
 }
 

@@ -18,22 +18,22 @@ func TestStoreChanges(t *testing.T) {
 		want []string // the Services that changed
 	}{
 		{"nothing", func(*Store) {}, nil},
-		{"a Service", func(s *Store) { s.Set(service("web")) }, []string{"web"}},
-		{"a slice", func(s *Store) { s.Set(slice("web-x", "web")) }, []string{"web"}},
-		{"a slice of no Service", func(s *Store) { s.Set(slice("x", "")) }, nil},
-		{"equal objects", func(s *Store) { s.Set(service("old")); s.Set(slice("old-x", "old")) }, nil},
+		{"a Service", func(s *Store) { s.Set(serviceOf("web")) }, []string{"web"}},
+		{"a slice", func(s *Store) { s.Set(sliceOf("web-x", "web")) }, []string{"web"}},
+		{"a slice of no Service", func(s *Store) { s.Set(sliceOf("x", "")) }, nil},
+		{"equal objects", func(s *Store) { s.Set(serviceOf("old")); s.Set(sliceOf("old-x", "old")) }, nil},
 		{"equal objects, all", func(s *Store) {
-			s.Replace([]object.Object{service("old"), slice("old-x", "old")}, object.Services, object.EndpointSlices)
+			s.Replace([]object.Object{serviceOf("old"), sliceOf("old-x", "old")}, object.Services, object.EndpointSlices)
 		}, nil},
-		{"a slice that moves", func(s *Store) { s.Set(slice("old-x", "web")) }, []string{"old", "web"}},
+		{"a slice that moves", func(s *Store) { s.Set(sliceOf("old-x", "web")) }, []string{"old", "web"}},
 		{"deleted", func(s *Store) { s.Delete(object.Services, key("old")) }, []string{"old"}},
 		{"its slice deleted", func(s *Store) { s.Delete(object.EndpointSlices, key("old-x")) }, []string{"old"}},
 		{"what is not there deleted", func(s *Store) { s.Delete(object.Services, key("web")) }, nil},
 		{"replaced by nothing", func(s *Store) { s.Replace(nil, object.Services) }, []string{"old"}},
 		{"many times", func(s *Store) {
 			for range 3 {
-				s.Set(slice("web-x", "web", "10.244.1.2"))
-				s.Set(slice("web-x", "web", "10.244.1.3"))
+				s.Set(sliceOf("web-x", "web", "10.244.1.2"))
+				s.Set(sliceOf("web-x", "web", "10.244.1.3"))
 			}
 		}, []string{"web"}},
 		{"another kind", func(s *Store) { s.Set(&object.Node{Name: "n1"}) }, nil},
@@ -41,8 +41,8 @@ func TestStoreChanges(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := NewStore()
-			s.Set(service("old"))
-			s.Set(slice("old-x", "old"))
+			s.Set(serviceOf("old"))
+			s.Set(sliceOf("old-x", "old"))
 			s.Take()
 			tt.do(s)
 			if diff := cmp.Diff(tt.want, servicesOf(s.Take())); diff != "" {
@@ -58,10 +58,10 @@ func TestStoreChanges(t *testing.T) {
 func TestStoreSlicesOfAService(t *testing.T) {
 	s := NewStore()
 	for _, name := range []string{"web-b", "web-c", "web-a"} {
-		s.Set(slice(name, "web"))
+		s.Set(sliceOf(name, "web"))
 	}
 	_, before := s.Service(key("web"))
-	s.Set(slice("web-b", "web", "10.244.1.2"))
+	s.Set(sliceOf("web-b", "web", "10.244.1.2"))
 	s.Delete(object.EndpointSlices, key("web-c"))
 	_, after := s.Service(key("web"))
 	if got := names(before); got != "web-a web-b web-c" || len(before[1].Endpoints) != 0 {
@@ -79,20 +79,20 @@ func TestStoreSlicesOfAService(t *testing.T) {
 // What a former daemon kept counts until the source has told of all; what it has not is then gone, and what it has is no change.
 func TestStoreKept(t *testing.T) {
 	s := NewStore()
-	s.keep(service("same"))
-	s.keep(service("gone"))
-	s.keep(service("deleted"))
+	s.keep(serviceOf("same"))
+	s.keep(serviceOf("gone"))
+	s.keep(serviceOf("deleted"))
 	s.keep(&object.Node{Name: "n1"})
 	s.Take()
-	s.Set(service("same"))
-	s.Set(service("new"))
+	s.Set(serviceOf("same"))
+	s.Set(serviceOf("new"))
 	s.Delete(object.Services, key("deleted"))
-	s.keep(service("late"))
+	s.keep(serviceOf("late"))
 	if diff := cmp.Diff([]string{"deleted", "late", "new"}, servicesOf(s.Take())); diff != "" {
 		t.Errorf("before it synced (-want +got):\n%s", diff)
 	}
 	s.SetSynced(object.Services)
-	s.keep(service("too late"))
+	s.keep(serviceOf("too late"))
 	if diff := cmp.Diff([]string{"gone", "late"}, servicesOf(s.Take())); diff != "" {
 		t.Errorf("when it synced (-want +got):\n%s", diff)
 	}
@@ -114,12 +114,12 @@ func TestStoreWakes(t *testing.T) {
 			return false
 		}
 	}
-	s.Set(service("web"))
-	s.Set(slice("web-x", "web"))
+	s.Set(serviceOf("web"))
+	s.Set(sliceOf("web-x", "web"))
 	if !woken() || woken() {
 		t.Error("two changes: want to be woken once")
 	}
-	s.Set(service("web"))
+	s.Set(serviceOf("web"))
 	if woken() {
 		t.Error("no change: want no wake-up")
 	}

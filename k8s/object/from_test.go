@@ -58,6 +58,10 @@ func TestFromService(t *testing.T) {
 		},
 		{name: "another affinity", in: spec(corev1.ServiceSpec{SessionAffinity: "Cookie"}), told: []string{`spec.sessionAffinity: "Cookie" is none of`}},
 		{
+			name: "another scheduler", in: corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"middleway.net/scheduler": "Random"}}},
+			told: []string{`metadata.annotations[middleway.net/scheduler]: "Random" is none of random, round-robin, least-connections and maglev`},
+		},
+		{
 			name: "addresses", in: spec(corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.20", "10.96.0.21", "::ffff:10.96.0.22", "fe80::1%eth0", "127.0.0.1", "web"}}),
 			want: Service{ClusterIPs: addrs("10.96.0.20")},
 			told: []string{

@@ -48,7 +48,8 @@ type Service struct {
 	// NotProxied: it has the label service.kubernetes.io/service-proxy-name or …/headless, whatever its value: another proxy
 	// serves it, or none. Its names are served all the same.
 	NotProxied bool
-	// Scheduler is the annotation middleway.net/scheduler, which chooses among backends; "" is random.
+	// Scheduler is the annotation middleway.net/scheduler, which chooses among backends: random, round-robin, least-connections
+	// or maglev; "" is random.
 	Scheduler string
 }
 
@@ -81,16 +82,16 @@ type EndpointPort struct {
 // Endpoint is one member of a slice. Conditions that the object does not tell have the values of the API's comments: ready and
 // serving are true, terminating is false.
 type Endpoint struct {
-	Addr     netip.Addr // the first of its addresses: all of them are fungible
-	Hostname string     // "" if none was set
-	Node     string     // "" if not told
-	Pod      string     // name of the pod behind it, of the slice's namespace; "" if it is none
-	Ready    bool
-	Serving  bool
+	Addr     netip.Addr `json:",omitzero"` // the first of its addresses: all of them are fungible
+	Hostname string     `json:",omitzero"` // "" if none was set
+	Node     string     `json:",omitzero"` // "" if not told
+	Pod      string     `json:",omitzero"` // name of the pod behind it, of the slice's namespace; "" if it is none
+	Ready    bool       `json:",omitzero"`
+	Serving  bool       `json:",omitzero"`
 	// Terminating: its pod has been asked to end.
-	Terminating bool
+	Terminating bool `json:",omitzero"`
 	// ForZones and ForNodes are hints: the zones and nodes whose clients it is for (KEP-2433, KEP-3015).
-	ForZones, ForNodes []string
+	ForZones, ForNodes []string `json:",omitzero"`
 }
 
 // Node is a Node (core/v1).

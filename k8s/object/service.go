@@ -33,7 +33,7 @@ func FromService(in *corev1.Service) (*Service, error) {
 		InternalLocal: in.Spec.InternalTrafficPolicy != nil && *in.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal: in.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		NotProxied:    notProxied(in.Labels),
-		Scheduler:     shared(in.Annotations[annotationScheduler]),
+		Scheduler:     p.scheduler(in.Annotations[annotationScheduler]),
 	}
 	if in.Spec.Type == corev1.ServiceTypeExternalName {
 		s.ExternalName = in.Spec.ExternalName
@@ -51,6 +51,16 @@ func notProxied(labels map[string]string) bool {
 	_, other := labels[labelProxyName]
 	_, none := labels[labelHeadless]
 	return other || none
+}
+
+// scheduler returns a word that stack/service knows.
+func (p *problems) scheduler(word string) string {
+	switch word {
+	case "", "random", "round-robin", "least-connections", "maglev":
+		return shared(word)
+	}
+	p.add("metadata.annotations["+annotationScheduler+"]", "%q is none of random, round-robin, least-connections and maglev; it is random", word)
+	return ""
 }
 
 // clusterIPs takes over the addresses: spec.clusterIPs, of which spec.clusterIP is the first.

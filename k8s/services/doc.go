@@ -1,3 +1,9 @@
 // Package services compiles a Service and its EndpointSlices to what the packets' way and the cluster's DNS look up. Its functions are
 // pure: the same objects give the same result, and nothing else is read or written.
+//
+// Records makes what the zone has. Compile makes what the packets' way has, as one node sees it:
+//
+//	endpoints of all slices ─► one port, one family, no doubles ─┬─► serving ──────────────────────────► Port.Serving
+//	                                                             ├─► ready, hinted here │ terminating ─► policy Cluster ─┐
+//	                                                             └─► ready, local │ terminating, local ─► policy Local ──┴─► Internal, External
 package services
