@@ -28,7 +28,7 @@ func TestWriterAndSource(t *testing.T) {
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24"}}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1"}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.1.2"}}}},
-		service("web", "10.96.0.20"),
+		newService("web", "10.96.0.20"),
 		&discoveryv1.EndpointSlice{
 			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-x", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 			AddressType: discoveryv1.AddressTypeIPv4,
@@ -49,8 +49,8 @@ func TestWriterAndSource(t *testing.T) {
 		t.Errorf("node (-want +got):\n%s", diff)
 	}
 
-	must(t, w.Put(service("web", "10.96.0.21")))
-	must(t, w.Put(inNamespace(service("web", "10.96.0.22"), "other")))
+	must(t, w.Put(newService("web", "10.96.0.21")))
+	must(t, w.Put(inNamespace(newService("web", "10.96.0.22"), "other")))
 	must(t, w.Delete(object.EndpointSlices, "default", "web-x"))
 	f.wantIP("web", "10.96.0.21")
 	f.wait("a Service in a new namespace", func() bool {
@@ -74,8 +74,8 @@ func TestWriterRefuses(t *testing.T) {
 		{"another kind", &corev1.Secret{}, "no place for a *v1.Secret"},
 		{"nothing", nil, "no place for a <nil>"},
 		{"no name", &corev1.Node{}, `"" is no name`},
-		{"no namespace", inNamespace(service("web", "10.96.0.1"), ""), `"" is no name`},
-		{"a path", inNamespace(service("web", "10.96.0.1"), "../x"), "is no name"},
+		{"no namespace", inNamespace(newService("web", "10.96.0.1"), ""), `"" is no name`},
+		{"a path", inNamespace(newService("web", "10.96.0.1"), "../x"), "is no name"},
 		{"a namespace for a node", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "n1"}}, "in no namespace"},
 	}
 	for _, tt := range tests {
@@ -90,8 +90,8 @@ func TestWriterRefuses(t *testing.T) {
 // A writer goes on where a former one ended, and what that one had and it has not is gone with Complete.
 func TestWriterTakesOver(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
-	must(t, w.Put(service("web", "10.96.0.20")))
-	must(t, w.Put(service("old", "10.96.0.21")))
+	must(t, w.Put(newService("web", "10.96.0.20")))
+	must(t, w.Put(newService("old", "10.96.0.21")))
 	must(t, w.Complete())
 	f.run(w.dir)
 	f.wantIP("old", "10.96.0.21")
@@ -100,7 +100,7 @@ func TestWriterTakesOver(t *testing.T) {
 
 	next, err := NewWriter(w.dir)
 	must(t, err)
-	must(t, next.Put(service("web", "10.96.0.20")))
+	must(t, next.Put(newService("web", "10.96.0.20")))
 	must(t, next.Complete())
 	f.wait("old gone", func() bool { return f.store.Get(object.Services, key("old")) == nil })
 	f.wantIP("web", "10.96.0.20")
@@ -116,7 +116,7 @@ func TestSourceWaits(t *testing.T) {
 	time.Sleep(3 * settle)
 	w, err := NewWriter(dir)
 	must(t, err)
-	must(t, w.Put(service("web", "10.96.0.20")))
+	must(t, w.Put(newService("web", "10.96.0.20")))
 	time.Sleep(2 * poll)
 	if f.store.Synced(object.Services) || f.store.Len(object.Services) != 0 {
 		t.Error("an incomplete folder is in force")
@@ -138,8 +138,8 @@ func TestFolderMadeAnew(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w, f := newWriter(t), newFixture(t)
-			must(t, w.Put(service("web", "10.96.0.20")))
-			must(t, w.Put(service("old", "10.96.0.21")))
+			must(t, w.Put(newService("web", "10.96.0.20")))
+			must(t, w.Put(newService("old", "10.96.0.21")))
 			must(t, w.Complete())
 			f.run(w.dir)
 			f.wantIP("web", "10.96.0.20")
@@ -147,7 +147,7 @@ func TestFolderMadeAnew(t *testing.T) {
 			must(t, tt.remove(w))
 			next, err := NewWriter(w.dir)
 			must(t, err)
-			must(t, next.Put(service("web", "10.96.0.30")))
+			must(t, next.Put(newService("web", "10.96.0.30")))
 			time.Sleep(2 * poll)
 			f.wantIP("old", "10.96.0.21")
 			must(t, next.Complete())
@@ -160,8 +160,8 @@ func TestFolderMadeAnew(t *testing.T) {
 // A namespace's folder may be removed or renamed as a whole, and come back.
 func TestNamespaceRemoved(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
-	must(t, w.Put(service("web", "10.96.0.20")))
-	must(t, w.Put(inNamespace(service("web", "10.96.0.21"), "other")))
+	must(t, w.Put(newService("web", "10.96.0.20")))
+	must(t, w.Put(inNamespace(newService("web", "10.96.0.21"), "other")))
 	must(t, w.Complete())
 	f.run(w.dir)
 	f.wantIP("web", "10.96.0.20")
@@ -177,7 +177,7 @@ func TestNamespaceRemoved(t *testing.T) {
 // Others than the Writer do not write by renaming: a file may be half there, and one that is away for a moment is not gone.
 func TestHalfWrittenAndVanishing(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
-	must(t, w.Put(service("web", "10.96.0.20")))
+	must(t, w.Put(newService("web", "10.96.0.20")))
 	must(t, w.Complete())
 	f.run(w.dir)
 	f.wantIP("web", "10.96.0.20")
@@ -215,7 +215,7 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w, f := newWriter(t), newFixture(t)
-			must(t, w.Put(service("web", "10.96.0.20")))
+			must(t, w.Put(newService("web", "10.96.0.20")))
 			must(t, w.Complete())
 			f.run(w.dir)
 			f.wantIP("web", "10.96.0.20")
@@ -230,7 +230,7 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("told %q, want one line with %q and %q", told, file, tt.want)
 			}
 			f.wantIP("web", "10.96.0.20")
-			must(t, w.Put(service("web", "10.96.0.21")))
+			must(t, w.Put(newService("web", "10.96.0.21")))
 			f.wantIP("web", "10.96.0.21")
 		})
 	}
@@ -239,7 +239,7 @@ func TestMistakes(t *testing.T) {
 // A field that is wrong by itself leaves out no more than what it says.
 func TestPartOfAnObject(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
-	web := service("web", "10.96.0.20")
+	web := newService("web", "10.96.0.20")
 	web.Spec.ClusterIPs = []string{"10.96.0.20", "fd00:10:96::zz"}
 	must(t, w.Put(web))
 	must(t, w.Complete())
@@ -253,7 +253,7 @@ func TestPartOfAnObject(t *testing.T) {
 
 func TestForeignFiles(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
-	must(t, w.Put(service("web", "10.96.0.20")))
+	must(t, w.Put(newService("web", "10.96.0.20")))
 	must(t, w.Complete())
 	f.run(w.dir)
 	f.wantIP("web", "10.96.0.20")
@@ -265,7 +265,7 @@ func TestForeignFiles(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Dir(file), 0o700))
 		must(t, os.WriteFile(file, []byte("no object"), 0o600))
 	}
-	must(t, w.Put(service("last", "10.96.0.21")))
+	must(t, w.Put(newService("last", "10.96.0.21")))
 	f.wantIP("last", "10.96.0.21")
 	time.Sleep(2 * settle)
 	if told := f.told(); told != "" {
@@ -361,7 +361,7 @@ func newWriter(t *testing.T) *Writer {
 
 func key(name string) object.Key { return object.Key{Namespace: "default", Name: name} }
 
-func service(name, ip string) *corev1.Service {
+func newService(name, ip string) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec:       corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []corev1.ServicePort{{Port: 80}}},

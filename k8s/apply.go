@@ -1,0 +1,89 @@
+package k8s
+
+import (
+	"maps"
+	"time"
+
+	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/k8s/services"
+	"github.com/middleway-net/middleway/stack/dns"
+	"github.com/middleway-net/middleway/stack/service"
+)
+
+// apply compiles what changed, and hands it on. The first time everything is handed on, if it is nothing.
+func (p *Pipeline) apply(c Changes) {
+	first := p.last.IsZero()
+	compile := c.Services
+	if first || len(c.Objects[object.Nodes]) > 0 {
+		if p.applyNodes() {
+			compile = p.allServices(c.Services)
+		}
+	}
+	if first || len(compile) > 0 {
+		p.applyServices(compile)
+	}
+	if p.zone != nil && (first || len(c.Services) > 0 || len(c.Objects[object.Namespaces]) > 0) {
+		p.applyZone(c)
+	}
+	p.last = time.Now()
+}
+
+// applyNodes hands on all nodes. It reports whether this node is in another zone now, by which hints mean others.
+func (p *Pipeline) applyNodes() (moved bool) {
+	nodes := p.store.Nodes()
+	for _, n := range nodes {
+		if n.Name == p.on.Name && n.Zone != p.on.Zone {
+			p.on.Zone, moved = n.Zone, true
+		}
+	}
+	if p.config.SetNodes != nil {
+		p.config.SetNodes(nodes)
+	}
+	return moved
+}
+
+// allServices returns the names of all Services there are, and of those that changed: some of them are gone.
+func (p *Pipeline) allServices(changed map[object.Key]bool) map[object.Key]bool {
+	all := maps.Clone(changed)
+	if all == nil {
+		all = map[object.Key]bool{}
+	}
+	for _, name := range p.store.Names(object.Services) {
+		all[name] = true
+	}
+	return all
+}
+
+func (p *Pipeline) applyServices(names map[object.Key]bool) {
+	compiled := make(map[string]*service.Service, len(names))
+	for name := range names {
+		s, slices := p.store.Service(name)
+		compiled[name.String()] = services.Compile(s, slices, p.on)
+	}
+	p.table = p.table.With(compiled)
+	if p.config.SetServices != nil {
+		p.config.SetServices(p.table)
+	}
+	p.countCompiled(len(names))
+}
+
+func (p *Pipeline) applyZone(c Changes) {
+	changes := dns.Changes{Services: make(map[string]*dns.Service, len(c.Services)), Namespaces: map[string]bool{}}
+	for name := range c.Services {
+		changes.Services[name.String()] = nil
+		if s, slices := p.store.Service(name); s != nil {
+			changes.Services[name.String()] = services.Records(s, slices)
+		}
+	}
+	for name := range c.Objects[object.Namespaces] {
+		changes.Namespaces[name.Name] = p.store.Get(object.Namespaces, name) != nil
+	}
+	zone, err := p.zone.With(changes)
+	if err != nil {
+		p.config.Log.Warn("what cannot be in the cluster's zone is left out of it", "err", err)
+	}
+	p.zone = zone
+	if p.config.SetZone != nil {
+		p.config.SetZone(zone)
+	}
+}

@@ -1,0 +1,166 @@
+package k8s
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/k8s/services"
+	"github.com/middleway-net/middleway/stack/service"
+)
+
+// Size of the benchmarks: Services × endpoints.
+const (
+	manyServices  = 10_000
+	manyEndpoints = 10
+)
+
+func manyObjects() (all []object.Object) {
+	for i := range manyServices {
+		ip := netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
+		s := serviceWith(fmt.Sprintf("web-%05d", i), ip.String())
+		all = append(all, s, manySlice(i, 0))
+	}
+	return all
+}
+
+// manySlice returns the slice of the i-th Service. Its strings are its own, as those of a decoded object are; those that
+// package object shares are shared.
+func manySlice(i, version int) *object.EndpointSlice {
+	s := sliceOf(fmt.Sprintf("web-%05d-x7k2p", i), fmt.Sprintf("web-%05d", i))
+	s.Endpoints = make([]object.Endpoint, 0, manyEndpoints)
+	for k := range manyEndpoints {
+		n := i*manyEndpoints + k
+		s.Endpoints = append(s.Endpoints, object.Endpoint{
+			Addr: netip.AddrFrom4([4]byte{10, byte(244 + version&1), byte(n >> 8), byte(n)}), Node: nodeNames[n%len(nodeNames)],
+			Pod: fmt.Sprintf("web-%05d-6d4cf56db6-%05d", i, k), Ready: true, Serving: true,
+		})
+	}
+	return s
+}
+
+var nodeNames = func() (all [100]string) {
+	for i := range all {
+		all[i] = fmt.Sprint("n", i)
+	}
+	return all
+}()
+
+// BenchmarkEvent measures the time from a changed EndpointSlice in the store until the new table was handed on, among 10,000
+// Services with 10 endpoints each; each event comes alone.
+func BenchmarkEvent(b *testing.B) {
+	set := make(chan struct{}, 1)
+	store := make(chan *Store, 1)
+	p := New(Config{
+		Source: sourceFunc(func(ctx context.Context, into *Store) error {
+			into.Replace(manyObjects(), object.Kinds...)
+			store <- into
+			<-ctx.Done()
+			return nil
+		}),
+		Node: "n1", Log: slog.New(slog.DiscardHandler), SetServices: func(*service.Table) { set <- struct{}{} },
+	})
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	into := <-store
+	<-set
+	time.Sleep(2 * quiet)
+	var total, slowest time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		next := manySlice(n%manyServices, n/manyServices+1)
+		began := time.Now()
+		into.Set(next)
+		<-set
+		d := time.Since(began)
+		total, slowest = total+d, max(slowest, d)
+		b.StopTimer()
+		time.Sleep(2 * quiet)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(slowest.Microseconds()), "slowest-µs")
+	b.ReportMetric(float64(total.Microseconds())/float64(n), "event-µs")
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkMemory measures what 10,000 Services with 10 endpoints each take: the stripped objects and the tables.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		before := heap()
+		all := manyObjects()
+		store := NewStore()
+		store.Replace(all, object.Kinds...)
+		store.Take()
+		clear(all)
+		objects := heap() - before
+
+		compiled := map[string]*service.Service{}
+		for _, name := range store.Names(object.Services) {
+			s, slices := store.Service(name)
+			compiled[name.String()] = services.Compile(s, slices, services.Node{Name: "n1"})
+		}
+		table := service.New(nil).With(compiled)
+		compiled = nil
+		tables := heap() - before - objects
+		b.ReportMetric(float64(objects), "objects-B")
+		b.ReportMetric(float64(tables), "tables-B")
+		runtime.KeepAlive(store)
+		runtime.KeepAlive(table)
+	}
+}
+
+// BenchmarkCompileAll measures the compilation of all of them.
+func BenchmarkCompileAll(b *testing.B) {
+	store := NewStore()
+	store.Replace(manyObjects(), object.Kinds...)
+	names := store.Names(object.Services)
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, name := range names {
+			s, slices := store.Service(name)
+			services.Compile(s, slices, services.Node{Name: "n1"})
+		}
+	}
+}
+
+// BenchmarkRestart measures the time from the start of a daemon, whose source does not answer, until the table of the objects that
+// the former one kept was handed on.
+func BenchmarkRestart(b *testing.B) {
+	c := Config{Node: "n1", Log: slog.New(slog.DiscardHandler), Kept: filepath.Join(b.TempDir(), "objects.db")}
+	run := func(s Source) {
+		ctx, cancel := context.WithCancel(b.Context())
+		c.Source, c.SetServices = s, func(*service.Table) { cancel() }
+		if err := New(c).Run(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	run(has(manyObjects()...))
+	info, err := os.Stat(c.Kept)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		run(sourceFunc(silent))
+	}
+	b.ReportMetric(float64(info.Size()), "file-B")
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
