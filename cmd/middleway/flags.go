@@ -54,6 +54,27 @@ func (f *addrFlag) String() string {
 
 func (f *addrFlag) Type() string { return "address" }
 
+// addrFlags are IP addresses, given by a flag each.
+type addrFlags []netip.Addr
+
+func (f *addrFlags) Set(s string) error {
+	var a addrFlag
+	if err := a.Set(s); err != nil {
+		return err
+	}
+	*f = append(*f, netip.Addr(a))
+	return nil
+}
+
+func (f *addrFlags) String() string {
+	if len(*f) == 0 {
+		return ""
+	}
+	return fmt.Sprint(*f)
+}
+
+func (f *addrFlags) Type() string { return "address" }
+
 // prefixFlags are ranges of addresses, given by a flag each.
 type prefixFlags []netip.Prefix
 

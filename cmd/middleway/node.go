@@ -128,7 +128,8 @@ type nodeFlags struct {
 	address                                addrFlag
 	podCIDRs, serviceCIDRs                 prefixFlags
 	mtu, workers                           int
-	inCluster, besideKubeProxy             bool
+	inCluster, besideKubeProxy, noDNS      bool
+	dnsAddrs                               addrFlags
 }
 
 func (f *nodeFlags) register(cmd *cobra.Command) {
@@ -145,6 +146,8 @@ func (f *nodeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.apiServer, "api-server", "", "the API server's own address, like https://192.168.254.11:6443 (overrides kubernetes.server)")
 	cmd.Flags().Var(&f.serviceCIDRs, "service-cidr", "range of Services, once for each family (overrides services.cidrs)")
 	cmd.Flags().BoolVar(&f.besideKubeProxy, "beside-kube-proxy", false, "kube-proxy serves the host's own programs (overrides services.besideKubeProxy)")
+	cmd.Flags().Var(&f.dnsAddrs, "dns-address", "address of the DNS Service, once for each family (overrides dns.addresses)")
+	cmd.Flags().BoolVar(&f.noDNS, "no-dns", false, "another server answers at the DNS Service's address (overrides dns.off)")
 	cmd.Flags().StringVar(&f.http, "http", "", "address of /healthz, /readyz and /metrics, or none (overrides http)")
 }
 
@@ -162,6 +165,10 @@ func (f *nodeFlags) apply(c *node.Config) {
 	override(&c.Kubernetes.InCluster, f.inCluster)
 	override(&c.Kubernetes.Server, f.apiServer)
 	override(&c.Services.BesideKubeProxy, f.besideKubeProxy)
+	override(&c.DNS.Off, f.noDNS)
+	if len(f.dnsAddrs) > 0 {
+		c.DNS.Addresses = f.dnsAddrs
+	}
 	if len(f.podCIDRs) > 0 {
 		c.PodCIDRs = f.podCIDRs
 	}

@@ -132,14 +132,34 @@ func belongs(rr *walked, chain []name) bool {
 	})
 }
 
-// Types whose data is read in upstreams' answers.
+// Types of upstreams' answers that are treated apart.
 const (
-	typeMX    = 15
-	typeRP    = 17
-	typeAFSDB = 18
 	typeDNAME = 39
 	typeRRSIG = 46
 )
+
+// layout says where names stand in a type's data.
+type layout struct {
+	skip  int // bytes in front of them
+	names int
+	tail  int // bytes behind them; -1: any number
+}
+
+// layouts are of the types whose names some servers compress: those of RFC 1035, which may be, and later ones, which must not (RFC 3597,
+// section 4).
+var layouts = map[uint16]layout{
+	typeNS: {names: 1}, typeCNAME: {names: 1}, typePTR: {names: 1}, typeDNAME: {names: 1},
+	7: {names: 1}, 8: {names: 1}, 9: {names: 1}, // MB, MG, MR
+	typeSOA: {names: 2, tail: 20},
+	14:      {names: 2},                                                                                     // MINFO
+	17:      {names: 2},                                                                                     // RP
+	15:      {skip: 2, names: 1}, 18: {skip: 2, names: 1}, 21: {skip: 2, names: 1}, 36: {skip: 2, names: 1}, // MX, AFSDB, RT, KX
+	26:        {skip: 2, names: 2}, // PX
+	typeSRV:   {skip: 6, names: 1},
+	typeRRSIG: {skip: 18, names: 1, tail: -1},
+	47:        {names: 1, tail: -1},                                             // NSEC
+	64:        {skip: 2, names: 1, tail: -1}, 65: {skip: 2, names: 1, tail: -1}, // SVCB, HTTPS
+}
 
 // walk goes from record to record of a message.
 type walk struct {
@@ -166,6 +186,9 @@ func (w *walk) next() (rr walked, ok bool) {
 		return rr, false
 	}
 	rr.rtype = binary.BigEndian.Uint16(w.msg[off:])
+	if binary.BigEndian.Uint16(w.msg[off+2:]) != classIN {
+		return rr, false
+	}
 	rr.record.ttl = uint16(off + 4)
 	rr.ttl = binary.BigEndian.Uint32(w.msg[off+4:])
 	if rr.ttl > 1<<31-1 {
@@ -180,29 +203,19 @@ func (w *walk) next() (rr walked, ok bool) {
 	return rr, w.readData(&rr, data)
 }
 
-// readData reads the names in a record's data. Types that are not named here have none that may be compressed (RFC 3597, section 4).
+// readData reads the names in a record's data.
 func (w *walk) readData(rr *walked, off int) bool {
-	names, tail := 1, 0
-	switch rr.rtype {
-	case typeNS, typeCNAME, typePTR, typeDNAME:
-	case typeMX, typeAFSDB:
-		off += 2
-	case typeSRV:
-		off += 6
-	case typeRP:
-		names = 2
-	case typeSOA:
-		names, tail = 2, 20
-	default:
+	l, ok := layouts[rr.rtype]
+	if !ok {
 		return true
 	}
-	for range names {
-		var ok bool
+	off += l.skip
+	for range l.names {
 		if off, ok = rr.target.follow(w.msg[:w.off], off, &w.pointers); !ok {
 			return false
 		}
 	}
-	if off+tail != w.off {
+	if l.tail >= 0 && off+l.tail != w.off {
 		return false
 	}
 	if rr.rtype == typeSOA {

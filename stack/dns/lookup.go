@@ -123,12 +123,12 @@ func answerEndpoint(r *reply, q question, s *service) outcome {
 	if label[0] == '_' {
 		return exists(s.hasProto(q.name.labels(0, 1)))
 	}
-	out, begin := absent, r.n
+	out := absent
 	for a := range s.named(label) {
 		out = max(out, noData)
 		if q.qtype == typeA && a.Is4() || q.qtype == typeAAAA && a.Is6() {
 			out = hasData
-			if !r.wrote(begin, a) {
+			if !r.hasAddr(a) {
 				r.address(inAnswer, q.owner, a)
 			}
 		}

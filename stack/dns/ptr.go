@@ -10,8 +10,11 @@ func (z *Zone) answerPTR(r *reply, q question, a netip.Addr) outcome {
 	out := absent
 	for _, slot := range z.addrs.under(hash) {
 		if s := slot.value; slot.hash == hash && !s.headless && s.hasAddr(a) {
-			return z.writePTR(r, q, nil, s)
+			out = max(out, z.writePTR(r, q, nil, s))
 		}
+	}
+	if out != absent {
+		return out
 	}
 	for _, slot := range z.addrs.under(hash) {
 		if slot.hash == hash {
@@ -27,52 +30,31 @@ func (z *Zone) ptrOfEndpoints(r *reply, q question, a netip.Addr, s *service) ou
 	for i := range s.sets {
 		set := &s.sets[i]
 		for k := range set.len() {
-			if set.addr(k) != a || s.addrBefore(i, k) {
-				continue
+			if set.addr(k) == a {
+				var scratch [maxName]byte
+				out = max(out, z.writePTR(r, q, set.appendLabel(scratch[:0], k), s))
 			}
-			var scratch [maxName]byte
-			out = max(out, z.writePTR(r, q, set.appendLabel(scratch[:0], k), s))
 		}
 	}
 	return out
 }
 
-// addrBefore reports whether an endpoint in front of endpoint i of s.sets[nth] has the same address and name.
-func (s *service) addrBefore(nth, i int) bool {
-	set := &s.sets[nth]
-	a, host := set.addr(i), set.host(i)
-	for k := range nth + 1 {
-		before := &s.sets[k]
-		for j := range before.len() {
-			if k == nth && j == i {
-				return false
-			}
-			if before.addr(j) == a && before.host(j) == host {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// writePTR writes a record that leads to the label in front of the Service's name, in wire format or empty.
+// writePTR writes a record that leads to the label in front of the Service's name, in wire format or empty, unless it is there already.
 func (z *Zone) writePTR(r *reply, q question, label []byte, s *service) outcome {
-	if q.qtype == typeANY {
+	switch q.qtype {
+	case typePTR:
+	case typeANY:
 		if r.counts[inAnswer] == 0 {
 			answerANY(r, q)
 		}
 		return hasData
-	}
-	if q.qtype != typePTR {
+	default:
 		return noData
 	}
-	size := len(label) + len(s.key) + len(z.suffix)
-	if size > maxName {
-		return noData
-	}
-	if data := r.room(inAnswer, q.owner, typePTR, size); data != nil {
-		copy(data[copy(data, label):], s.key)
-		copy(data[len(label)+len(s.key):], z.suffix)
+	var scratch [3 * maxName]byte
+	target := append(append(append(scratch[:0], label...), s.key...), z.suffix...)
+	if len(target) <= maxName && !r.has(typePTR, target) {
+		copy(r.room(inAnswer, q.owner, typePTR, len(target)), target)
 	}
 	return hasData
 }

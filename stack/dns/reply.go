@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -126,11 +127,22 @@ func (r *reply) address(section, owner int, a netip.Addr) {
 	copy(r.room(section, owner, typeAAAA, len(b)), b[:])
 }
 
-// wrote reports whether the records of addresses that begin at off have the address.
-func (r *reply) wrote(off int, a netip.Addr) bool {
-	for off < r.n {
-		next := off + fixedLen + int(binary.BigEndian.Uint16(r.b[off+fixedLen-2:]))
-		if has, ok := netip.AddrFromSlice(r.b[off+fixedLen : next]); ok && has == a {
+// hasAddr reports whether the answer has the record of an address.
+func (r *reply) hasAddr(a netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return r.has(typeA, b[:])
+	}
+	b := a.As16()
+	return r.has(typeAAAA, b[:])
+}
+
+// has reports whether the answer has a record of the type and data. Owners do not matter: a type has one in all that is compared.
+func (r *reply) has(rtype uint16, data []byte) bool {
+	for off := r.q.end; off < r.n; {
+		h := r.b[off : off+fixedLen]
+		next := off + fixedLen + int(binary.BigEndian.Uint16(h[10:]))
+		if binary.BigEndian.Uint16(h[2:]) == rtype && bytes.Equal(r.b[off+fixedLen:next], data) {
 			return true
 		}
 		off = next

@@ -173,20 +173,13 @@ func compilePorts(ports []Port) (compiled []port) {
 	return compiled
 }
 
-// compileSets makes one set a family of each of the endpoints' sets. An endpoint that two slices have with the same ports, as it happens
-// while a controller moves it from one to the other, is one.
+// compileSets makes one set a family of each of the endpoints' sets. Two of them may have the same endpoint, as it happens while a controller
+// moves it from one slice to the other; whoever answers sees to it that it is there once.
 func compileSets(all []Endpoints) (sets []set) {
-	for i, e := range all {
-		var known []Endpoint
-		for _, before := range all[:i] {
-			if slices.Equal(before.Ports, e.Ports) {
-				known = append(known, before.Each...)
-			}
-		}
-		each := distinct(e.Each, known)
+	for _, e := range all {
 		ports := compilePorts(e.Ports)
 		for _, is4 := range []bool{true, false} {
-			if s := oneFamily(each, is4); s.len() > 0 {
+			if s := oneFamily(e.Each, is4); s.len() > 0 {
 				s.ports = ports
 				sets = append(sets, s)
 			}
@@ -195,25 +188,10 @@ func compileSets(all []Endpoints) (sets []set) {
 	return sets
 }
 
-// distinct returns the endpoints that are valid and not among the known ones, each once.
-func distinct(each, known []Endpoint) (left []Endpoint) {
-	seen := make(map[Endpoint]bool, len(each)+len(known))
-	for _, e := range known {
-		seen[e] = true
-	}
-	for _, e := range each {
-		if e.Addr.IsValid() && !seen[e] {
-			seen[e] = true
-			left = append(left, e)
-		}
-	}
-	return left
-}
-
 func oneFamily(each []Endpoint, is4 bool) (s set) {
 	named := false
 	for _, e := range each {
-		if e.Addr.Is4() != is4 {
+		if !e.Addr.IsValid() || e.Addr.Is4() != is4 {
 			continue
 		}
 		if is4 {

@@ -3,7 +3,6 @@ package dns
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 )
 
 // Priority and weight of SRV records: all endpoints are alike (RFC 2782).
@@ -58,7 +57,7 @@ func (z *Zone) answerSRV(r *reply, q question, s *service, labels []byte) outcom
 	begin := r.n
 	if s.headless {
 		for i := range s.sets {
-			z.srvOfSet(r, q, s, i, labels)
+			z.srvOfSet(r, q, s, &s.sets[i], labels)
 		}
 	} else {
 		z.srvOfService(r, q, s, labels)
@@ -83,17 +82,12 @@ func (z *Zone) srvOfService(r *reply, q question, s *service, labels []byte) {
 	}
 }
 
-// srvOfSet writes the records of endpoints in s.sets[nth]. A name that several endpoints share gets one for each port.
-func (z *Zone) srvOfSet(r *reply, q question, s *service, nth int, labels []byte) {
-	set := &s.sets[nth]
+func (z *Zone) srvOfSet(r *reply, q question, s *service, set *set, labels []byte) {
 	for _, p := range set.ports {
 		if labels != nil && p.labels != string(labels) {
 			continue
 		}
 		for i := range set.len() {
-			if s.namedBefore(nth, i, p) {
-				continue
-			}
 			var scratch [2 * maxName]byte
 			target := append(append(set.appendLabel(scratch[:0], i), s.key...), z.suffix...)
 			if writeSRV(r, q.owner, p.number, target); r.full {
@@ -103,36 +97,17 @@ func (z *Zone) srvOfSet(r *reply, q question, s *service, nth int, labels []byte
 	}
 }
 
-// namedBefore reports whether an endpoint in front of endpoint i of s.sets[nth] has the same host name and the port.
-func (s *service) namedBefore(nth, i int, p port) bool {
-	host := s.sets[nth].host(i)
-	if host == "" {
-		return false
-	}
-	if slices.Contains(s.sets[nth].hosts[:i], host) {
-		return true
-	}
-	for k := range nth {
-		if before := &s.sets[k]; slices.Contains(before.hosts, host) && slices.Contains(before.ports, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// writeSRV writes an SRV record; its target is not compressed (RFC 2782).
+// writeSRV writes an SRV record; its target is not compressed (RFC 2782). One that is there already is not written again: endpoints may share
+// a host name, and be in several slices.
 func writeSRV(r *reply, owner int, number uint16, target []byte) {
-	if len(target) > maxName {
-		return
+	var scratch [6 + 2*maxName]byte
+	binary.BigEndian.PutUint16(scratch[:], srvPriority)
+	binary.BigEndian.PutUint16(scratch[2:], srvWeight)
+	binary.BigEndian.PutUint16(scratch[4:], number)
+	record := scratch[:6+copy(scratch[6:], target)]
+	if len(target) <= maxName && !r.has(typeSRV, record) {
+		copy(r.room(inAnswer, owner, typeSRV, len(record)), record)
 	}
-	data := r.room(inAnswer, owner, typeSRV, 6+len(target))
-	if data == nil {
-		return
-	}
-	binary.BigEndian.PutUint16(data, srvPriority)
-	binary.BigEndian.PutUint16(data[2:], srvWeight)
-	binary.BigEndian.PutUint16(data[4:], number)
-	copy(data[6:], target)
 }
 
 // writeTargets writes the addresses of the targets of n SRV records that begin at off as additional records, as far as there is room.
@@ -159,7 +134,7 @@ func writeTargets(r *reply, s *service, off, n int) {
 // writeEndpoint writes the addresses of the endpoint with the given name as additional records.
 func writeEndpoint(r *reply, s *service, owner int, label []byte) {
 	for a := range s.named(label) {
-		if r.n+fixedLen+a.BitLen()/8 <= len(r.b) {
+		if !r.hasAddr(a) {
 			r.address(inAdditional, owner, a)
 		}
 	}

@@ -30,6 +30,7 @@ node)
   install -m755 "$BIN/cni/loopback" "$MIDDLEWAY/middleway-cni" /opt/cni/bin/
   services=(); for c in ${SVC_CIDR//,/ }; do services+=(--service-cidr "$c"); done
   beside=; if with kube-proxy; then beside=--beside-kube-proxy; fi
+  if with coredns; then beside+=" --no-dns"; fi
   cat >/run/start-middleway <<T
 #!/bin/bash
 exec "$MIDDLEWAY/middleway" node --name $NODE_NAME --kubeconfig "$STATE/middleway.kubeconfig" ${services[*]} $beside ${MIDDLEWAY_ARGS:-}
