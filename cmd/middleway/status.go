@@ -178,6 +178,7 @@ func printStatus(w io.Writer, st node.Status) {
 	if st.Host.Missing != "" {
 		fmt.Fprintf(w, "missing   %s\n", st.Host.Missing)
 	}
+	printDNS(w, st.DNS)
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)
 	if st.Underlay.Changed != "" {

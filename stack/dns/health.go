@@ -178,6 +178,12 @@ const (
 	UpstreamLoop = "loop"
 )
 
+// problems say what is wrong with an upstream.
+var problems = map[string]string{
+	UpstreamDown: "does not answer",
+	UpstreamLoop: "leads back to this node, and is not asked",
+}
+
 func (u *upstream) state() string {
 	switch {
 	case u.looping.Load():

@@ -64,6 +64,8 @@ type UpstreamStatus struct {
 	Domain string `json:"domain"`
 	// State is UpstreamUp, UpstreamDown, or UpstreamLoop if it leads back to this node.
 	State string `json:"state"`
+	// Problem says what is wrong with it; "" if nothing is.
+	Problem string `json:"problem"`
 	// Queries were sent, Answered of them were answered, after Latency nanoseconds in sum, and Errors not or not sensibly.
 	Queries  uint64 `json:"queries"`
 	Answered uint64 `json:"answered"`
@@ -109,7 +111,7 @@ func (s *Server) upstreamStatus() (all []UpstreamStatus) {
 		domain.read([]byte(g.domain), 0)
 		for _, u := range g.servers {
 			all = append(all, UpstreamStatus{
-				Address: u.addr, Domain: domain.String(), State: u.state(), Queries: u.queries.Load(), Answered: u.answered.Load(),
+				Address: u.addr, Domain: domain.String(), State: u.state(), Problem: problems[u.state()], Queries: u.queries.Load(), Answered: u.answered.Load(),
 				Latency: u.latency.Load(), Errors: u.errors.Load(), Truncated: u.truncated.Load(), Discarded: u.discarded.Load(),
 			})
 		}
