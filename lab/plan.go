@@ -38,6 +38,16 @@ func PodCIDR6(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
+// ServiceCIDRs returns the ranges of Services' addresses.
+func ServiceCIDRs() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 96}), 16), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 0x10, 0, 0x96}), 112)}
+}
+
+// ClusterDNS returns the addresses of the cluster's DNS.
+func ClusterDNS() []netip.Addr {
+	return []netip.Addr{ClusterDNS4(), netip.AddrFrom16([16]byte{0xfd, 0, 0, 0x10, 0, 0x96, 15: 0x0a})}
+}
+
 // ClusterDNS4 returns the IPv4 address of the cluster's DNS.
 func ClusterDNS4() netip.Addr { return netip.AddrFrom4([4]byte{10, 96, 0, 10}) }
 

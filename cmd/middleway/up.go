@@ -68,6 +68,7 @@ func upCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&f.config.Nodes, "nodes", 2, fmt.Sprintf("number of nodes, 1 to %d", playground.MaxNodes))
 	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "manifest `file`, directory of such files, or - for standard input; may be given several times")
+	cmd.Flags().StringSliceVar(&f.config.Zones, "zones", nil, "zones in which the nodes are, one after another, for example a,b; default none")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "return when all is up; middleway down takes it down")
 	addUnderlayFlag(cmd, &f.config.Underlay)
 	addDirFlag(cmd, &f.config.Dir)
@@ -199,6 +200,9 @@ func (f *upFlags) startDetached(cmd *cobra.Command) error {
 	args := []string{"up", "--nodes", fmt.Sprint(f.config.Nodes), "--underlay", f.config.Underlay.String()}
 	if f.named {
 		args = append(args, "--dir", f.config.Dir)
+	}
+	if len(f.config.Zones) > 0 {
+		args = append(args, "--zones", strings.Join(f.config.Zones, ","))
 	}
 	for _, path := range f.files {
 		args = append(args, "-f", path)

@@ -3,21 +3,37 @@ package control
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
+
+	"github.com/middleway-net/middleway/k8s/object"
 )
 
-// Sink is where daemons find objects: k8s/folder.Writer. An object is to be read only.
+// Sink is where daemons find objects, a *folder.Writer.
 type Sink interface {
-	Put(Object) error
-	// Delete removes an object of a kind in the plural, for example pods.
-	Delete(kind, namespace, name string) error
+	// Put writes an object, which is to be read only.
+	Put(api any) error
+	Delete(kind object.Kind, namespace, name string) error
 	// Complete tells that everything is there that was when the first object was put.
 	Complete() error
 }
 
-// written are the kinds that daemons read.
-var written = []*Kind{Namespaces, Nodes, Services, EndpointSlices, Pods}
+// written are the kinds that daemons read, in the order in which they are written.
+var written = []struct {
+	*Kind
+	as object.Kind
+}{
+	{Namespaces, object.Namespaces}, {Nodes, object.Nodes}, {Services, object.Services}, {EndpointSlices, object.EndpointSlices}, {Pods, object.Pods},
+}
+
+// isWritten reports whether daemons read a kind.
+func isWritten(k *Kind) bool {
+	for _, w := range written {
+		if w.Kind == k {
+			return true
+		}
+	}
+	return false
+}
 
 // writer hands objects to the Sink, each as it is by then: of changes that follow each other faster than they can be written, the
 // last one counts. Objects that others refer to come first.
@@ -43,7 +59,7 @@ func (w *writer) note(k *Kind, before, after Object, version uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.noted = version
-	if w.sink != nil && slices.Contains(written, k) {
+	if w.sink != nil && isWritten(k) {
 		if w.pending[k] == nil {
 			w.pending[k] = map[name]Object{}
 		}
@@ -86,11 +102,11 @@ func (w *writer) flush() {
 	w.pending = map[*Kind]map[name]Object{}
 	w.mu.Unlock()
 	for _, k := range written {
-		for n, o := range pending[k] {
+		for n, o := range pending[k.Kind] {
 			if o != nil {
 				w.fail(w.sink.Put(o))
 			} else {
-				w.fail(w.sink.Delete(k.Plural, n.Namespace, n.Name))
+				w.fail(w.sink.Delete(k.as, n.Namespace, n.Name))
 			}
 		}
 	}

@@ -176,6 +176,8 @@ type Facts struct {
 	NodeName string
 	HostIP   string
 	PodIPs   []string
+	// Services are the variables of Services, which a container's own take the place of.
+	Services map[string]string
 }
 
 // fieldPaths are what FieldValue knows.

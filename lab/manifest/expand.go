@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,7 +12,15 @@ import (
 // does it: in a variable's value by those before it, in command and arguments by all. A variable from a source that the
 // playground does not have is left out.
 func (p *Pod) Command(c *corev1.Container, f Facts) (argv, env []string) {
-	known := map[string]string{}
+	known := maps.Clone(f.Services)
+	if known == nil {
+		known = map[string]string{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Services)) {
+		if !slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name }) {
+			env = append(env, name+"="+f.Services[name])
+		}
+	}
 	for _, e := range c.Env {
 		value := expand(e.Value, known)
 		if e.ValueFrom != nil {

@@ -178,6 +178,9 @@ func (c *container) setReady(p *lab.Process, err error) {
 	}
 	is := c.ready
 	c.mu.Unlock()
+	if is != was {
+		c.pod.changed()
+	}
 	switch {
 	case is && !was:
 		c.pod.event(fmt.Sprintf("container %s is ready", c.spec.Name))

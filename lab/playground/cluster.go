@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/control"
+	"github.com/middleway-net/middleway/lab/manifest"
 )
 
 // Cluster is a cluster that runs on this machine.
@@ -23,7 +25,9 @@ type Cluster struct {
 	pods    []*Pod
 	server  *server
 
+	control    *control.Plane
 	reconciler *reconciler
+	follower   *manifest.Follower // nil if no files are followed
 
 	ctx    context.Context // of everything that runs beside the caller; ended by cancel
 	cancel context.CancelFunc
@@ -41,10 +45,6 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
-	placed, err := schedule(config.Pods.Pods(), make([]int, config.Nodes))
-	if err != nil {
-		return nil, err
-	}
 	dir, err := openDirectory(config.Dir)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,10 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reconciler = newReconciler(c)
-	if err := c.build(ctx, placed); err != nil {
+	if len(config.Follow) > 0 {
+		c.follower = manifest.NewFollower(config.Pods, c.check, config.Follow...)
+	}
+	if err := c.build(ctx); err != nil {
 		left := c.Close()
 		if ctx.Err() != nil && left == nil {
 			return nil, fmt.Errorf("%w (%w)", ErrInterrupted, context.Cause(ctx))
@@ -63,20 +66,22 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 		return nil, errors.Join(err, left)
 	}
 	c.setState(Running)
-	if len(config.Follow) > 0 {
+	c.tasks.Go(c.reconciler.run)
+	if c.follower != nil {
 		c.follow()
 	}
 	return c, nil
 }
 
 // build makes the parts in the order in which they need each other. ctx may interrupt it.
-func (c *Cluster) build(ctx context.Context, placed []int) error {
+func (c *Cluster) build(ctx context.Context) error {
 	for _, step := range []func() error{
 		c.dir.populate,
 		func() error { return c.dir.writeOwner(c.config.Owner) },
+		c.startControl,
 		c.listen,
 		c.startNodes,
-		func() error { return c.makePods(placed) },
+		c.makePods,
 	} {
 		if err := c.step(ctx, step); err != nil {
 			return err
@@ -103,8 +108,8 @@ var ErrInterrupted = errors.New("interrupted while it started; nothing is left o
 var errStopped = errors.New("the cluster was taken down while it started")
 
 func (c *Cluster) startNodes() error {
-	c.text.intro(c.config, c.dir.path)
-	lc := lab.ClusterConfig{Pods: make([]int, c.config.Nodes), Dir: c.dir.path, Change: c.config.Change}
+	c.text.intro(c)
+	lc := lab.ClusterConfig{Pods: make([]int, c.config.Nodes), Dir: c.dir.path, Change: c.serve}
 	c.config.Underlay.join(&lc)
 	joined, err := lab.NewCluster(lc)
 	if err != nil {
@@ -126,9 +131,14 @@ func (c *Cluster) startNodes() error {
 	return c.text.nodes(c)
 }
 
-func (c *Cluster) makePods(placed []int) error {
-	for i, m := range c.config.Pods.Pods() {
-		p, err := newPod(c, c.nodes[placed[i]], m)
+func (c *Cluster) makePods() error {
+	instances := c.control.Instances()
+	placed, err := schedule(podsOf(instances), make([]int, len(c.nodes)))
+	if err != nil {
+		return err
+	}
+	for i, instance := range instances {
+		p, err := newPod(c, c.nodes[placed[i]], instance)
 		if err != nil {
 			return err
 		}
@@ -137,6 +147,13 @@ func (c *Cluster) makePods(placed []int) error {
 		c.mu.Unlock()
 	}
 	return nil
+}
+
+func podsOf(instances []control.Instance) (pods []*manifest.Pod) {
+	for _, i := range instances {
+		pods = append(pods, i.Pod)
+	}
+	return pods
 }
 
 // startPods attaches and starts the pods, those of one node one after another, so that addresses follow the manifests.

@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/middleway-net/middleway/lab/control"
 	"github.com/middleway-net/middleway/lab/manifest"
 	"github.com/middleway-net/middleway/node"
 )
@@ -37,6 +40,8 @@ type Config struct {
 	// Owner is the process that ends with the cluster, for `middleway up` the one outside its namespaces: Down kills it where the
 	// cluster does not answer. Default: nobody.
 	Owner int
+	// Zones are those in which the nodes are, one after another, and from the first again where there are more nodes. Default: none.
+	Zones []string
 	// Underlay joins the nodes. Default: Auto.
 	Underlay Underlay
 	// Out gets a line for each thing that happens. Default: none.
@@ -56,6 +61,16 @@ func DefaultDir() string {
 	return filepath.Join(node.DefaultRunDir(), upName)
 }
 
+// checkObjects finds out whether the objects of the manifests can be there, and their pods on the nodes.
+func (c *Config) checkObjects() error {
+	plane := control.New(c.controlConfig())
+	if err := plane.Adopt(c.Pods.Objects); err != nil {
+		return err
+	}
+	_, err := schedule(podsOf(plane.Instances()), make([]int, c.Nodes))
+	return err
+}
+
 // Check fills in the defaults and finds what cannot work, so that nothing is made before. New does it too.
 func (c *Config) Check() error {
 	if c.Nodes == 0 {
@@ -67,6 +82,11 @@ func (c *Config) Check() error {
 	if c.Out == nil {
 		c.Out = io.Discard
 	}
+	for _, z := range c.Zones {
+		if validation.IsValidLabelValue(z) != nil || z == "" {
+			return fmt.Errorf("zone %q: want at most 63 letters, digits, -, _ and dots, for example zone-a", z)
+		}
+	}
 	if c.Underlay == "" {
 		c.Underlay = Auto
 	}
@@ -76,6 +96,5 @@ func (c *Config) Check() error {
 			return err
 		}
 	}
-	_, err = schedule(c.Pods.Pods(), make([]int, c.Nodes))
-	return err
+	return c.checkObjects()
 }

@@ -29,6 +29,7 @@ import (
 //	sockets           where the daemons of an ordinary user get their sockets
 //	bin/middleway     this program, for pods' commands
 //	cni/middleway-cni this program, as the plugin; beside it libcni's cache of results
+//	state/            the objects of the control plane, for the daemons (package k8s/folder)
 //	node-N/           the node's run directory, and its configuration node-N.yaml
 type directory struct {
 	path      string
@@ -49,6 +50,7 @@ const (
 	programDir  = "bin"
 	pluginDir   = "cni"
 	pluginName  = "middleway-cni"
+	stateDir    = "state"
 )
 
 // maxPath is the longest state directory, in bytes: sockets lie in it, whose paths the kernel bounds.
@@ -159,7 +161,7 @@ func (d *directory) clear(keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("clear state directory: %w", err)
 	}
-	own := []string{ownerName, socketName, socketsName, logName, outputDir, podsDir, programDir, pluginDir, lockName}
+	own := []string{ownerName, socketName, socketsName, logName, outputDir, podsDir, programDir, pluginDir, stateDir, lockName}
 	var errs []error
 	for _, e := range entries {
 		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {

@@ -15,21 +15,34 @@ type ManifestStatus struct {
 
 // follow follows the files of the manifests until the cluster ends.
 func (c *Cluster) follow() {
-	check := func(o manifest.Object) error {
-		p, ok := o.(*manifest.Pod)
-		if !ok {
-			return nil
-		}
-		_, err := schedule([]*manifest.Pod{p}, make([]int, c.config.Nodes))
-		return err
-	}
-	f := manifest.NewFollower(c.config.Pods, check, c.config.Follow...)
 	c.tasks.Go(func() {
-		f.Run(c.reconciler.ctx, func(s manifest.State) {
+		c.follower.Run(c.reconciler.ctx, func(s manifest.State) {
+			// What one file may have and another one has is found out last.
+			for _, err := range c.control.Follow(s.Objects) {
+				if s.Mistakes[err.File] == nil {
+					s.Mistakes[err.File] = err
+				}
+			}
 			c.tell(s)
-			c.reconciler.follow(manifest.PodsOf(s.Objects))
 		})
 	})
+}
+
+// check finds out whether an object of a followed file can be in the cluster.
+func (c *Cluster) check(o manifest.Object) error {
+	var p *manifest.Pod
+	switch o := o.(type) {
+	case *manifest.Pod:
+		p = o
+	case *manifest.Deployment:
+		p = o.Instance(o.Name)
+	}
+	if p != nil {
+		if _, err := schedule([]*manifest.Pod{p}, make([]int, c.config.Nodes)); err != nil {
+			return err
+		}
+	}
+	return c.control.Check(o)
 }
 
 // tell prints what manifests have that was not told yet.

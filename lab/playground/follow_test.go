@@ -83,7 +83,7 @@ func TestFollowFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := parse(t, sleeper+"---\n"+strings.Replace(sleeper, "name: web", "name: db", 1))
-	c.reconciler.follow(both.Pods())
+	c.control.Follow(both.Objects)
 	wait := func(what string, ok func(*Pod) bool) {
 		t.Helper()
 		for end := time.Now().Add(30 * time.Second); !ok(c.Pod("default", "db")); time.Sleep(10 * time.Millisecond) {
@@ -102,6 +102,6 @@ func TestFollowFailure(t *testing.T) {
 	if now := failed.Status().UID; now != uid {
 		t.Errorf("the pod that could not be attached: got UID %s, which was %s", now, uid)
 	}
-	c.reconciler.follow(nil)
+	c.control.Follow(nil)
 	wait("it is deleted", func(p *Pod) bool { return p == nil })
 }

@@ -2,7 +2,6 @@ package playground
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/lab/control"
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
@@ -32,6 +32,8 @@ type Pod struct {
 	stop       chan struct{} // closed by close
 	done       chan struct{} // closed when run has ended
 
+	reporting sync.Mutex // held while the control plane is told
+
 	mu       sync.Mutex
 	addrs    []netip.Addr
 	attached bool
@@ -43,12 +45,13 @@ type Pod struct {
 }
 
 // newPod makes a pod's namespaces. Nothing runs before start.
-func newPod(c *Cluster, n *Node, m *manifest.Pod) (*Pod, error) {
-	p := &Pod{cluster: c, node: n, manifest: m, uid: newUID(), stop: make(chan struct{}), done: make(chan struct{})}
+func newPod(c *Cluster, n *Node, i control.Instance) (*Pod, error) {
+	p := &Pod{cluster: c, node: n, manifest: i.Pod, uid: string(i.UID), stop: make(chan struct{}), done: make(chan struct{})}
 	if err := p.makeNamespaces(); err != nil {
 		return nil, errors.Join(err, p.closeNamespaces())
 	}
 	p.makeContainers()
+	c.control.Bind(i.UID, n.Name())
 	return p, nil
 }
 
@@ -90,14 +93,6 @@ func (p *Pod) makeContainers() {
 	}
 }
 
-// newUID returns a random UUID (RFC 9562, section 5.4).
-func newUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 // Namespace is the network namespace in which the pod's containers run.
 func (p *Pod) Namespace() *lab.Namespace { return p.ns }
 
@@ -134,6 +129,7 @@ func (p *Pod) start(ctx context.Context) error {
 	p.mu.Lock()
 	p.started, p.running = time.Now(), true
 	p.mu.Unlock()
+	p.report()
 	begun := make(chan struct{})
 	go func() {
 		defer close(p.done)
@@ -197,16 +193,18 @@ func (p *Pod) endSidecars(deadline time.Time) {
 	}
 }
 
-// close ends the containers and takes the pod off the network. It is called once, when start has returned or was not called.
-func (p *Pod) close() error {
+// close ends the containers and takes the pod off the network. It is called once, when start has returned or was not called. Seconds in own take the place of the pod's own.
+func (p *Pod) close(own *int64) error {
 	p.mu.Lock()
 	p.stopping = true
 	running := p.running
 	p.mu.Unlock()
 	close(p.stop)
 	grace := defaultGrace
-	if s := p.manifest.Spec.TerminationGracePeriodSeconds; s != nil {
-		grace = seconds(*s)
+	for _, s := range []*int64{p.manifest.Spec.TerminationGracePeriodSeconds, own} {
+		if s != nil {
+			grace = seconds(*s)
+		}
 	}
 	deadline := time.Now().Add(grace)
 	var wg sync.WaitGroup
@@ -247,7 +245,9 @@ func (p *Pod) setProblem(s string) {
 
 // facts are what the pod's variables may ask for.
 func (p *Pod) facts() manifest.Facts {
-	f := manifest.Facts{UID: p.uid, NodeName: p.node.Name(), HostIP: p.node.Addresses()[0].String()}
+	f := manifest.Facts{
+		UID: p.uid, NodeName: p.node.Name(), HostIP: p.node.Addresses()[0].String(), Services: p.cluster.control.Variables(&p.manifest.Pod),
+	}
 	for _, a := range p.Addrs() {
 		f.PodIPs = append(f.PodIPs, a.String())
 	}
@@ -269,8 +269,10 @@ func (p *Pod) container(name string) (*container, error) {
 	return nil, fmt.Errorf("pod %s has no container %s; it has %s", p.manifest.Key(), name, strings.Join(names, ", "))
 }
 
-// changed tells of a new phase, but for those that come with the pod's end.
+// changed tells of what may be another state: the control plane, and of a new phase the person, but for those that come with the pod's
+// end.
 func (p *Pod) changed() {
+	p.report()
 	s := p.Status()
 	p.mu.Lock()
 	told, stopping := p.shown, p.stopping

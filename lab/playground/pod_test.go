@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // running is a cluster of one node, and what it has said.
@@ -254,8 +256,11 @@ func TestPodEnds(t *testing.T) {
 	r.Cluster.mu.Lock()
 	r.Cluster.pods = slices.DeleteFunc(slices.Clone(r.Cluster.pods), func(other *Pod) bool { return other == p })
 	r.Cluster.mu.Unlock()
+	r.reconciler.mu.Lock()
+	r.reconciler.busy[types.UID(p.uid)] = true // this test takes it down, and nobody starts it again
+	r.reconciler.mu.Unlock()
 	ended := make(chan error, 1)
-	go func() { ended <- p.close() }()
+	go func() { ended <- p.close(nil) }()
 	hooked, seen := false, ""
 	for done := false; !done; time.Sleep(time.Millisecond) {
 		if b, _ := os.ReadFile(volume); string(b) == "hook\n" {

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/middleway-net/middleway/lab/control"
 	"github.com/middleway-net/middleway/unixsock"
 )
 
@@ -31,6 +33,11 @@ const (
 	verbDown   verb = "down"   // one reply, when everything has been taken down
 	verbLogs   verb = "logs"   // replies with Data, the last one with End
 	verbExec   verb = "exec"   // one reply when the command runs, one when it has ended; the client may send signals
+	verbList   verb = "list"   // replies with Objects, the last one with End
+	verbWatch  verb = "watch"  // replies with Objects and Events, until the client goes
+	verbApply  verb = "apply"  // one reply with Applied
+	verbDelete verb = "delete" // replies with Refs, the last one with End
+	verbScale  verb = "scale"  // replies with Refs, the last one with End
 )
 
 type request struct {
@@ -38,6 +45,11 @@ type request struct {
 	Verb    verb         `json:"verb"`
 	Exec    *ExecRequest `json:"exec,omitempty"`
 	Logs    *LogsRequest `json:"logs,omitempty"`
+
+	Query  *control.Query         `json:"query,omitempty"` // of list and watch
+	Apply  *control.ApplyRequest  `json:"apply,omitempty"`
+	Delete *control.DeleteRequest `json:"delete,omitempty"`
+	Scale  *control.ScaleRequest  `json:"scale,omitempty"`
 }
 
 // ExecRequest is a command for a pod.
@@ -56,7 +68,13 @@ type reply struct {
 	Exit    *int    `json:"exit,omitempty"` // exec: the command has ended with this code, or could not be run (126, 127)
 	Note    string  `json:"note,omitempty"` // logs: for standard error
 	Data    []byte  `json:"data,omitempty"` // logs: for standard output
-	End     bool    `json:"end,omitempty"`  // logs: there is no more
+	End     bool    `json:"end,omitempty"`  // there is no more
+
+	Objects []json.RawMessage    `json:"objects,omitempty"`
+	Events  []control.EventType  `json:"events,omitempty"` // watch: what happened to each of Objects
+	Applied *control.ApplyResult `json:"applied,omitempty"`
+	Refs    []control.Ref        `json:"refs,omitempty"`
+	Failure *metav1.Status       `json:"failure,omitempty"` // with Error: what the control plane has refused
 }
 
 // signal is what a client sends while its command runs.
@@ -146,11 +164,14 @@ const streams = 3
 // check refuses a request that no client of this version sends.
 func (r *request) check(files int) error {
 	exec := r.Verb == verbExec
+	wanted := map[verb]bool{
+		verbStatus: true, verbDown: true, verbLogs: r.Logs != nil, verbExec: exec && r.Exec != nil && len(r.Exec.Command) > 0,
+		verbList: r.Query != nil, verbWatch: r.Query != nil, verbApply: r.Apply != nil, verbDelete: r.Delete != nil, verbScale: r.Scale != nil,
+	}
 	switch {
 	case r.Version != protocolVersion:
 		return fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, r.Version)
-	case !exec && !slices.Contains([]verb{verbStatus, verbDown, verbLogs}, r.Verb),
-		exec != (r.Exec != nil), exec && len(r.Exec.Command) == 0, (r.Verb == verbLogs) != (r.Logs != nil),
+	case !wanted[r.Verb], r.Verb != verbLogs && r.Logs != nil, !exec && r.Exec != nil,
 		exec && files != streams, !exec && files > 0:
 		return errProtocol
 	}

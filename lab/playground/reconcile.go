@@ -1,29 +1,30 @@
 package playground
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/middleway-net/middleway/lab/control"
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
-// reconciler makes the pods of a running cluster those that are wanted. Each pod has a worker as long as something is to be done
-// with it, so that one that ends slowly keeps no other waiting.
+// reconciler makes the pods of a running cluster those that the control plane has, as the nodes' kubelets would. Each pod has a worker
+// as long as something is to be done with it, so that one that ends slowly keeps no other waiting.
 type reconciler struct {
 	cluster *Cluster
-	ctx     context.Context // ended by stop
+	ctx     context.Context // ended by end
 	cancel  context.CancelFunc
+	changed chan struct{} // holds one when the control plane's pods may be others
 	workers sync.WaitGroup
 
 	mu     sync.Mutex
-	wanted map[string]*manifest.Pod
-	order  map[string]int // of their manifests
-	busy   map[string]bool
+	wanted map[types.UID]control.Instance
+	busy   map[types.UID]bool
 	ending map[*Pod]bool  // those that a worker takes down
 	failed map[*Pod]bool  // those that could not be started
 	adding sync.WaitGroup // of workers that start a pod
@@ -32,49 +33,53 @@ type reconciler struct {
 }
 
 func newReconciler(c *Cluster) *reconciler {
-	r := &reconciler{cluster: c, busy: map[string]bool{}, ending: map[*Pod]bool{}, failed: map[*Pod]bool{}}
+	r := &reconciler{cluster: c, busy: map[types.UID]bool{}, ending: map[*Pod]bool{}, failed: map[*Pod]bool{}, changed: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.want(c.config.Pods.Pods())
 	return r
 }
 
-// want says which pods there should be.
-func (r *reconciler) want(pods []*manifest.Pod) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.wanted, r.order = map[string]*manifest.Pod{}, map[string]int{}
-	for i, p := range pods {
-		r.wanted[p.Key()], r.order[p.Key()] = p, i
+// wake tells that the control plane's pods may be others. It does not block.
+func (r *reconciler) wake() {
+	select {
+	case r.changed <- struct{}{}:
+	default: // it is awake
 	}
 }
 
-// follow makes the pods those that pods are by now.
-func (r *reconciler) follow(pods []*manifest.Pod) {
-	r.want(pods)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	keys := make([]string, 0, len(pods))
-	for _, p := range pods {
-		keys = append(keys, p.Key())
-	}
-	for _, p := range r.cluster.Pods() {
-		if r.wanted[p.manifest.Key()] == nil {
-			keys = append(keys, p.manifest.Key())
+// run follows the control plane until the end.
+func (r *reconciler) run() {
+	for {
+		r.look()
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-r.changed:
 		}
 	}
-	for _, key := range keys {
-		if !r.busy[key] && r.ctx.Err() == nil {
-			r.busy[key] = true
-			r.workers.Go(func() { r.work(key) })
+}
+
+// look starts workers for the pods at which something may be to do.
+func (r *reconciler) look() {
+	instances := r.cluster.control.Instances()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted = map[types.UID]control.Instance{}
+	for _, i := range instances {
+		r.wanted[i.UID] = i
+	}
+	for _, i := range instances {
+		if !r.busy[i.UID] && r.ctx.Err() == nil {
+			r.busy[i.UID] = true
+			r.workers.Go(func() { r.work(i.UID) })
 		}
 	}
 }
 
 // work does with a pod what is to be done until it is as it is wanted.
-func (r *reconciler) work(key string) {
+func (r *reconciler) work(uid types.UID) {
 	wait := backoff{first: time.Second, most: 10 * time.Second, calm: time.Minute}
 	for {
-		do := r.next(key)
+		do, key := r.next(uid)
 		if do == nil {
 			return
 		}
@@ -89,34 +94,30 @@ func (r *reconciler) work(key string) {
 }
 
 // next returns what is to be done with a pod; nil if there is nothing, and its worker ends.
-func (r *reconciler) next(key string) func() error {
+func (r *reconciler) next(uid types.UID) (do func() error, key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	have, want := r.cluster.podOf(key), r.wanted[key]
+	have, want := r.cluster.podOf(uid), r.wanted[uid]
 	switch {
-	case r.ctx.Err() != nil:
-	case have == nil && want != nil:
+	case r.ctx.Err() != nil, want.Pod == nil:
+	case have == nil && want.Deleting:
+		delete(r.wanted, uid)
+		return func() error { r.cluster.control.Gone(uid); return nil }, want.Pod.Key()
+	case have == nil:
 		r.adding.Add(1)
-		return func() error { defer r.adding.Done(); return r.add(want) }
-	case have != nil && want == nil:
-		return r.removeLocked(have, "deleted, as its manifest is gone")
-	case have != nil && r.failed[have]:
-		return r.removeLocked(have, "is tried again")
-	case have != nil:
-		if at := have.manifest.Differs(want); at != "" {
-			return r.removeLocked(have, "replaced, as "+at+" has changed, which is not done in place")
-		}
-		if have.manifest != want && have.manifest.Relabel(want) {
-			have.event("labels or annotations changed, in place")
-		}
+		return func() error { defer r.adding.Done(); return r.add(want) }, want.Pod.Key()
+	case want.Deleting:
+		return r.removeLocked(have, want), want.Pod.Key()
+	case r.failed[have]:
+		return r.removeLocked(have, control.Instance{Why: "is tried again"}), want.Pod.Key()
 	}
-	delete(r.busy, key)
-	return nil
+	delete(r.busy, uid)
+	return nil, ""
 }
 
 // add makes a pod and starts it.
-func (r *reconciler) add(m *manifest.Pod) error {
-	p, err := r.place(m)
+func (r *reconciler) add(i control.Instance) error {
+	p, err := r.place(i)
 	if err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ func (r *reconciler) add(m *manifest.Pod) error {
 }
 
 // place makes a pod on the node that it names, else on the one with the fewest pods.
-func (r *reconciler) place(m *manifest.Pod) (*Pod, error) {
+func (r *reconciler) place(i control.Instance) (*Pod, error) {
 	r.placing.Lock()
 	defer r.placing.Unlock()
 	c := r.cluster
@@ -139,31 +140,39 @@ func (r *reconciler) place(m *manifest.Pod) (*Pod, error) {
 	for _, p := range c.Pods() {
 		count[slices.Index(c.nodes, p.node)]++
 	}
-	chosen, err := schedule([]*manifest.Pod{m}, count)
+	chosen, err := schedule([]*manifest.Pod{i.Pod}, count)
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPod(c, c.nodes[chosen[0]], m)
+	p, err := newPod(c, c.nodes[chosen[0]], i)
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	order := r.order
-	r.mu.Unlock()
+	order := map[string]int{}
+	for at, other := range c.control.Instances() {
+		order[string(other.UID)] = at
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pods = append(slices.Clone(c.pods), p) // others read the slice that was
-	slices.SortStableFunc(c.pods, func(a, b *Pod) int { return cmp.Compare(order[a.manifest.Key()], order[b.manifest.Key()]) })
+	slices.SortStableFunc(c.pods, func(a, b *Pod) int { return order[a.uid] - order[b.uid] })
 	return p, nil
 }
 
+// drain is what the nodes' daemons have to hear that a pod is to end: its endpoints are terminating before its containers are asked to
+// end, so that no new connection meets one that listens no more.
+const drain = 100 * time.Millisecond
+
 // removeLocked returns what takes a pod down, as the cluster's end does.
-func (r *reconciler) removeLocked(p *Pod, why string) func() error {
+func (r *reconciler) removeLocked(p *Pod, i control.Instance) func() error {
 	r.ending[p] = true
 	return func() error {
-		p.event(why)
-		err := p.close()
+		p.event(i.Why)
 		c := r.cluster
+		if i.Deleting && c.control.Endpoint(types.UID(p.uid)) {
+			r.drain()
+		}
+		err := p.close(i.Grace)
 		c.mu.Lock()
 		c.pods = slices.DeleteFunc(slices.Clone(c.pods), func(other *Pod) bool { return other == p })
 		c.mu.Unlock()
@@ -172,6 +181,15 @@ func (r *reconciler) removeLocked(p *Pod, why string) func() error {
 		delete(r.ending, p)
 		delete(r.failed, p)
 		return err
+	}
+}
+
+// drain waits until the daemons have heard of what is in the state by now, unless the end comes before.
+func (r *reconciler) drain() {
+	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+	defer cancel()
+	if r.cluster.control.Written(ctx) == nil {
+		sleep(r.ctx, drain)
 	}
 }
 
@@ -191,16 +209,16 @@ func (r *reconciler) end() error {
 	r.mu.Unlock()
 	var g errgroup.Group
 	for _, p := range left {
-		g.Go(p.close)
+		g.Go(func() error { return p.close(nil) })
 	}
 	r.workers.Wait()
 	return g.Wait()
 }
 
-// podOf returns a pod by its namespace/name, or nil.
-func (c *Cluster) podOf(key string) *Pod {
+// podOf returns a pod by its UID, or nil.
+func (c *Cluster) podOf(uid types.UID) *Pod {
 	for _, p := range c.Pods() {
-		if p.manifest.Key() == key {
+		if p.uid == string(uid) {
 			return p
 		}
 	}

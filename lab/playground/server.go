@@ -85,15 +85,28 @@ func (s *server) serve(conn *net.UnixConn) {
 		s.logs(conn, *req.Logs)
 	case verbExec:
 		s.exec(conn, *req.Exec, [streams]*os.File(files))
+	case verbList:
+		s.list(conn, *req.Query)
+	case verbWatch:
+		s.watch(conn, *req.Query)
+	case verbApply:
+		s.apply(conn, *req.Apply)
+	case verbDelete:
+		s.delete(conn, *req.Delete)
+	case verbScale:
+		s.scale(conn, *req.Scale)
 	}
 	conn.Close()
 }
 
 // answer sends a reply; a client that has gone does not get it.
-func (s *server) answer(conn net.Conn, r reply) {
+func (s *server) answer(conn net.Conn, r reply) { _ = s.send(conn, r) }
+
+// send sends a reply to a client that may have gone, or does not read.
+func (s *server) send(conn net.Conn, r reply) error {
 	r.Version = protocolVersion
 	_ = conn.SetWriteDeadline(time.Now().Add(requestWait))
-	_ = writeFrame(conn, r)
+	return writeFrame(conn, r)
 }
 
 // exec runs a command in a pod until it ends or the client goes.

@@ -39,14 +39,15 @@ func (t *text) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(t.w, format, args...)
 }
 
-func (t *text) intro(c Config, dir string) {
-	for _, p := range c.Pods.Pods() {
+func (t *text) intro(c *Cluster) {
+	pods := podsOf(c.control.Instances())
+	for _, p := range pods {
 		t.names = max(t.names, len(p.Key()))
 	}
-	for _, w := range c.Pods.Warnings {
+	for _, w := range c.config.Pods.Warnings {
 		t.warning(w)
 	}
-	t.printf("%s, %s; state in %s\n", t.paint(bold, plural(c.Nodes, "node")), plural(len(c.Pods.Pods()), "pod"), dir)
+	t.printf("%s, %s; state in %s\n", t.paint(bold, plural(c.config.Nodes, "node")), plural(len(pods), "pod"), c.dir.path)
 }
 
 func (t *text) warning(w string) { t.printf("%s %s\n", t.paint(red, "warning:"), w) }
