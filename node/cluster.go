@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,13 +30,39 @@ type cluster struct {
 	self   *object.Node      // this node's, as it was at the start
 	ranges []netip.Prefix    // of its pods, where they were taken from self
 
-	left     map[string]string      // by node: what was logged of it last
-	unsaid   chan map[string]string // holds this node's annotations while the API server has to hear of it
-	outdated chan error             // holds why this node has to start anew
+	pipeline *k8s.Pipeline
+	inForce  atomic.Pointer[time.Time] // since when something is
+	unsaid   chan map[string]string    // holds this node's annotations while the API server has to hear of it
+	outdated chan error                // holds why this node has to start anew
+
+	mu   sync.Mutex        // guards left
+	left map[string]string // by node: what was logged of it last
+}
+
+// keptName is the name, in the run directory, of the file with the last known objects.
+const keptName = "cluster.db"
+
+// openPipeline makes what turns the cluster's objects into tables.
+func (n *Node) openPipeline() error {
+	if n.cluster.source == nil {
+		return nil
+	}
+	c := k8s.Config{
+		Source: n.cluster.source, Kept: filepath.Join(n.config.RunDir, keptName), Node: n.config.Name, Ranges: n.config.Services.CIDRs,
+		SetNodes: n.setNodes, SetServices: n.stack.SetServices, Log: n.log,
+	}
+	if n.dns.server != nil {
+		c.Zone, c.SetZone = n.dns.zone, n.dns.server.SetZone
+	}
+	n.cluster.pipeline = k8s.New(c)
+	return nil
 }
 
 // setNodes makes the tunnel and the routes those to the cluster's nodes. One goroutine calls it.
 func (n *Node) setNodes(all []*object.Node) {
+	if now := time.Now(); n.cluster.inForce.Load() == nil {
+		n.cluster.inForce.Store(&now)
+	}
 	n.ownNode(all)
 	if len(n.config.Peers) > 0 {
 		return // they were given
@@ -64,6 +93,8 @@ func (n *Node) tunnelEnd() nodes.Self {
 
 // tellLeft logs what is left out of the nodes, once for each state of each.
 func (n *Node) tellLeft(left []nodes.Left) {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
 	now := map[string]string{}
 	for _, l := range left {
 		if was := now[l.Node]; was != "" {
@@ -138,7 +169,10 @@ func (c *cluster) say(has map[string]string) {
 	case <-c.unsaid: // these are newer
 	default:
 	}
-	c.unsaid <- has
+	select {
+	case c.unsaid <- has:
+	default: // so are those
+	}
 }
 
 // announcement returns the annotations by which peers know this node.
@@ -152,27 +186,31 @@ func (n *Node) announce(ctx context.Context) error {
 	n.cluster.say(n.cluster.self.Annotations)
 	var p pace
 	for {
-		var has map[string]string
 		select {
 		case <-ctx.Done():
 			return nil
-		case has = <-n.cluster.unsaid:
+		case has := <-n.cluster.unsaid:
+			n.announceOnce(ctx, &p, n.announcement(has))
 		}
-		for told := false; ; told = true {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(p.left(time.Now())):
-			}
-			p.tried(time.Now())
-			err := n.cluster.api.Announce(ctx, n.announcement(has))
-			if err == nil {
-				n.log.Info("the other nodes have been told of this one", "address", n.config.Address, "mac", n.config.VXLAN.MAC)
-				break
-			}
-			if !told && ctx.Err() == nil {
-				n.log.Warn("the other nodes cannot be told of this one; it is tried again", "err", err)
-			}
+	}
+}
+
+// announceOnce tries until the API server has taken the annotations, or ctx ends.
+func (n *Node) announceOnce(ctx context.Context, p *pace, annotations map[string]string) {
+	for told := false; ; told = true {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(p.left(time.Now())):
+		}
+		p.tried(time.Now())
+		err := n.cluster.api.Announce(ctx, annotations)
+		if err == nil {
+			n.log.Info("the API server has been told of this node", "address", n.config.Address, "mac", n.config.VXLAN.MAC)
+			return
+		}
+		if !told && ctx.Err() == nil {
+			n.log.Warn("the API server could not be told of this node; it is tried again", "err", err)
 		}
 	}
 }
@@ -192,25 +230,9 @@ func (n *Node) runCluster(ctx context.Context, g *errgroup.Group) {
 	if n.cluster.source == nil {
 		return
 	}
-	store := k8s.NewStore()
-	g.Go(func() error { return n.cluster.source.Run(ctx, store) })
-	g.Go(func() error { return n.followNodes(ctx, store) })
+	g.Go(func() error { return n.cluster.pipeline.Run(ctx) })
 	g.Go(func() error { return n.watchCluster(ctx) })
 	if n.cluster.api != nil {
 		g.Go(func() error { return n.announce(ctx) })
-	}
-}
-
-// followNodes makes the peers those of the store, from when it has all nodes on, until ctx ends.
-func (n *Node) followNodes(ctx context.Context, store *k8s.Store) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-store.Changed():
-		}
-		if store.Synced(object.Nodes) && len(store.Take().Objects[object.Nodes]) > 0 {
-			n.setNodes(store.Nodes())
-		}
 	}
 }

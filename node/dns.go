@@ -181,6 +181,7 @@ func newServer(c *Config, upstreams []netip.AddrPort, change func(*dns.Config)) 
 // nodeDNS is the cluster's DNS on this node. Its server is nil where there is none.
 type nodeDNS struct {
 	server     *dns.Server
+	zone       *dns.Zone // as it is without a cluster's objects
 	addrs      []netip.Addr
 	resolvConf resolvConf
 	namespaces atomic.Pointer[map[netip.Addr]string] // of the pods that the CNI plugin attaches
@@ -210,7 +211,7 @@ func (n *Node) openDNS() error {
 	}
 	var err error
 	n.dns.server, err = newServer(&n.config, upstreams, func(c *dns.Config) {
-		c.Logger = n.log
+		c.Logger, n.dns.zone = n.log, c.Zone
 		if d.Autopath {
 			c.Autopath = n.namespaceOf
 		}

@@ -70,7 +70,7 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 			return
 		}
 	}
-	answer(w, nil)
+	answer(w, n.cluster.ready())
 }
 
 func answer(w http.ResponseWriter, err error) {

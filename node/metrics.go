@@ -48,6 +48,11 @@ var (
 	descPeerUp    = desc("peer_up", "1 if the peer answers, 0 if it does not; not there for a kernel's VXLAN device, which never does.", "peer")
 	descPeerRTT   = desc("peer_rtt_seconds", "Last round trip to a peer that answers.", "peer")
 	descPeerMTU   = desc("peer_mtu_bytes", "Largest packet that reaches the peer's pods, IP header included.", "peer")
+	descSynced    = desc("kubernetes_synced", "1 once the cluster's objects were all told since the daemon's start, else 0. Without a cluster it is not there, as the following ones.")
+	descReachable = desc("kubernetes_reachable", "1 while the API server answers, else 0; not there without an API server.")
+	descObjects   = desc("kubernetes_objects", "Objects known of the cluster.", "kind")
+	descChanges   = desc("kubernetes_changes_total", "Changes of the cluster that came into force, those that came together as one.")
+	descDelay     = desc("kubernetes_change_seconds_total", "Time from when the daemon heard of changes until they were in force, of all of them.")
 	descOffload   = desc("offload_info", "Always 1; the labels tell whether an offload is on, off or missing.", "offload", "state")
 )
 
@@ -55,7 +60,7 @@ var (
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInfo, descMTU, descWorkers, descPackets, descBytes, descDrops, descErrors, descFlows, descEvictions, descPods, descPeers,
-		descPeerUp, descPeerRTT, descPeerMTU, descOffload,
+		descPeerUp, descPeerRTT, descPeerMTU, descOffload, descSynced, descReachable, descObjects, descChanges, descDelay,
 	} {
 		ch <- d
 	}
@@ -85,6 +90,31 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descOffload, 1, name, o.State)
 	}
 	c.collectPeers(ch)
+	c.collectCluster(ch)
+}
+
+// collectCluster reads the metrics of the cluster.
+func (c collector) collectCluster(ch chan<- prometheus.Metric) {
+	if c.n.cluster.pipeline == nil {
+		return
+	}
+	stats := c.n.cluster.pipeline.Stats()
+	ch <- gaugeOf(descSynced, oneIf(stats.Synced))
+	if c.n.cluster.api != nil {
+		ch <- gaugeOf(descReachable, oneIf(c.n.cluster.api.Unreachable() == nil))
+	}
+	for kind, count := range stats.Objects {
+		ch <- gaugeOf(descObjects, float64(count), kind)
+	}
+	ch <- prometheus.MustNewConstMetric(descChanges, prometheus.CounterValue, float64(stats.Changes))
+	ch <- prometheus.MustNewConstMetric(descDelay, prometheus.CounterValue, stats.LatencySum.Seconds())
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // collectPeers reads the metrics of the peers.

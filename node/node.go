@@ -80,7 +80,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
 	n.others.Store(&c.Peers)
 	for _, step := range []func() error{
-		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.buildStack, n.attachPods,
+		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.buildStack, n.openPipeline, n.attachPods,
 		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.recordSelf, n.keepDevices,
 	} {
 		if err := step(); err != nil {

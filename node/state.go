@@ -92,7 +92,8 @@ func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, flowsNa
 func (n *Node) removeState() error {
 	var errs []error
 	if n.flows != nil && !n.flows.Reopened() {
-		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)), remove(filepath.Join(n.config.RunDir, selfName)))
+		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)), remove(filepath.Join(n.config.RunDir, selfName)),
+			remove(filepath.Join(n.config.RunDir, keptName)))
 	}
 	if n.madeLeases {
 		errs = append(errs, os.Remove(n.leaseFile()))

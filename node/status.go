@@ -37,6 +37,8 @@ type Status struct {
 	Attachments []Attachment `json:"attachments"`
 	// DNS is null where this node answers no DNS.
 	DNS *DNSStatus `json:"dns"`
+	// Cluster is null without one.
+	Cluster *ClusterStatus `json:"cluster"`
 	// Notes are what whoever runs the node should know, in sentences; each was logged too.
 	Notes []string `json:"notes"`
 }
@@ -82,7 +84,7 @@ func (n *Node) Status() Status {
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
 		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
-		Attachments: n.attachments(), DNS: n.dnsStatus(), Notes: n.notes,
+		Attachments: n.attachments(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes,
 	}
 }
 

@@ -178,6 +178,11 @@ func printStatus(w io.Writer, st node.Status) {
 	if st.Host.Missing != "" {
 		fmt.Fprintf(w, "missing   %s\n", st.Host.Missing)
 	}
+	if st.Cluster != nil {
+		for _, line := range st.Cluster.Words() {
+			fmt.Fprintf(w, "cluster   %s\n", line)
+		}
+	}
 	printDNS(w, st.DNS)
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)

@@ -2,7 +2,9 @@ package informers
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/url"
 	"sync"
 	"time"
 
@@ -37,6 +39,10 @@ func (h *health) note(what string, err error) {
 	if err == nil {
 		h.answeredLocked(what)
 		return
+	}
+	var request *url.Error // whose text is mostly parameters
+	if errors.As(err, &request) {
+		err = request.Err
 	}
 	why, refused := err.Error(), apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
 	if len(h.failing) == 0 {

@@ -2,7 +2,7 @@
 # A real Kubernetes cluster on this machine with middleway as its network: Kubernetes' own conformance tests, and an API server that is
 # away. Needs root, and the harness that brings real components up (its directory in KUBE_HARNESS, its build.sh run once).
 #
-#   run.sh up              two nodes (NODES=2, FAMILY=ipv4|dual|ipv6), in about half a minute
+#   run.sh up              two nodes (COUNT=2, FAMILY=ipv4|dual|ipv6), in about half a minute
 #   run.sh conformance     the [sig-network] [Conformance] tests, one line each; FOCUS=regex for others
 #   run.sh outage          a transfer through a ClusterIP over a killed daemon, and a minute without API server
 #   run.sh down
@@ -21,7 +21,7 @@ die() { say "FAILED: $*" >&2; exit 1; }
 case ${1:-} in
 up)
   [ -x "$MIDDLEWAY/middleway" ] && [ -x "$MIDDLEWAY/middleway-cni" ] || die "no programs in $MIDDLEWAY: run make build"
-  "$KUBE_HARNESS/up.sh" -n "${NODES:-2}" -H "$here/hook.sh" ;;
+  "$KUBE_HARNESS/up.sh" -n "${COUNT:-2}" -H "$here/hook.sh" ;;
 conformance)
   PROCS=${PROCS:-4} "$KUBE_HARNESS/run-e2e.sh" "${FOCUS:-\[sig-network\].*\[Conformance\]}" "${SKIP:-}" ;;
 outage)
