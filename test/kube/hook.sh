@@ -3,6 +3,7 @@
 # deploy/middleway.yaml.
 #   MIDDLEWAY        directory with middleway and middleway-cni; required
 #   WITH             what runs beside it, of: kube-proxy coredns
+#   FLANNEL          nodes that have flannel (vxlan) and kube-proxy instead, for example "kn2"
 #   MIDDLEWAY_ARGS   more flags of the daemon
 # usage: hook.sh cluster | node NAME | ready
 set -euo pipefail
@@ -25,15 +26,21 @@ cluster)
   else
     sed "s/@DNS_IP@/$DNS_IP/g" "$here/kube-dns.yaml" | "$K" apply -f - >/dev/null
   fi
+  # for nodes with flannel
+  echo '{"Network": "10.244.0.0/16", "EnableIPv4": true, "Backend": {"Type": "vxlan"}}' >"$STATE/net-conf.json"
   ;;
 node)
+  if [[ " ${FLANNEL:-} " == *" $NODE_NAME "* ]]; then CNI=flannel exec "$HARNESS/hooks/reference.sh" "$@"; fi
   install -m755 "$BIN/cni/loopback" "$MIDDLEWAY/middleway-cni" /opt/cni/bin/
-  services=(); for c in ${SVC_CIDR//,/ }; do services+=(--service-cidr "$c"); done
-  beside=; if with kube-proxy; then beside=--beside-kube-proxy; fi
-  if with coredns; then beside+=" --no-dns"; fi
+  cat >/run/middleway.yaml <<T
+name: $NODE_NAME
+kubernetes: {kubeconfig: $STATE/middleway.kubeconfig}
+services: {cidrs: ["${SVC_CIDR//,/\", \"}"], besideKubeProxy: $(with kube-proxy && echo true || echo false)}
+dns: {off: $(with coredns && echo true || echo false)}
+T
   cat >/run/start-middleway <<T
 #!/bin/bash
-exec "$MIDDLEWAY/middleway" node --name $NODE_NAME --kubeconfig "$STATE/middleway.kubeconfig" ${services[*]} $beside ${MIDDLEWAY_ARGS:-}
+exec "$MIDDLEWAY/middleway" node --config /run/middleway.yaml ${MIDDLEWAY_ARGS:-}
 T
   chmod 755 /run/start-middleway
   bg middleway /run/start-middleway
@@ -50,7 +57,13 @@ nftables: {minSyncPeriod: 100ms}
 T
     bg kube-proxy "$BIN/kube-proxy" --config /etc/kubernetes/kube-proxy.yaml --v=1
   fi
-  install -m644 "$here/../../deploy/10-middleway.conflist" /etc/cni/net.d/10-middleway.conflist
+  conf=$here/../../deploy/10-middleway.conflist
+  if with kube-proxy; then # whose rules hostPorts stand beside
+    install -m755 "$BIN/cni/portmap" /opt/cni/bin/
+    sed '/cni.sock"/{n;s/}/}, {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}/}' "$conf" >/etc/cni/net.d/.conf
+    conf=/etc/cni/net.d/.conf
+  fi
+  install -m644 "$conf" /etc/cni/net.d/10-middleway.conflist
   ;;
 ready)
   if with coredns; then "$K" -n kube-system rollout status deploy/coredns --timeout=180s; fi
