@@ -8,13 +8,16 @@
 //	netstack ─► Stack.Inject ─► fromNode ─────────────────────────┤
 //	                                                              ▼
 //	                     fragments: of the flow of their packet's first (package fragment)
-//	                              judge: flow cache ─► flow table ─► tables (route)
+//	                              judge: flow cache ─► flow table ─► services.go: which backend ─► tables (route)
 //	               passes: a way? time to live? size? ─► else cut, or dropped and answered (answer.go)
 //	                                                              │
 //	             ┌───────────────────────┬────────────────────────┼──────────────────┐
 //	             ▼                       ▼                        ▼                  ▼
 //	      toAttachment            Port.Send (peer)         Node.Deliver            drop, counted by reason
 //	      one write, whole        VXLAN per segment        gVisor netstack
+//
+// What a Service refuses or answers itself is in refuse.go. Trace (trace.go, record.go) sends a packet along this way to where it is only
+// looked at.
 //
 // Workers run to completion: each owns one queue of every pod's device, one port of the tunnel, its buffers and its flow
 // cache, waits by itself, and takes a packet from the read to the write without handing it to anybody. What workers share
