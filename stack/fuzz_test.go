@@ -10,10 +10,12 @@ import (
 )
 
 // FuzzFromPod hands whatever a pod can send, from its own address and with a right header checksum, through the whole way: what
-// is cut, answered, or made to wait among it. Nothing may panic, no buffer may be lost, and what leaves fits its way.
+// is cut, answered, translated, or made to wait among it. Nothing may panic, no buffer may be lost, and what leaves fits its way.
 func FuzzFromPod(f *testing.F) {
 	d := newBed(f, 1)
 	w, att := d.benchWorker()
+	d.SetServices(randomServices())
+	d.dns, d.answer = keysOf([]netip.Addr{dnsVIP, dnsVIP6}), quietServer{}
 	out := &checkedQueue{}
 	w.port = checkedPort{lossyPort{d.ports[0]}}
 	for _, a := range d.tables.Load().attachments {
@@ -30,6 +32,14 @@ func FuzzFromPod(f *testing.F) {
 	f.Add(six.Frame())                                                                                               // too big, IPv6
 	f.Add(tcp.Super(1000))                                                                                           // passes whole
 	f.Add(packettest.Packet{Src: podA, Dst: netip.MustParseAddr("10.244.1.77"), Proto: packet.ICMP, TTL: 1}.Frame()) // nobody
+	for _, vip := range []netip.Addr{web, self, far, empty, dnsVIP, unallocated, netip.AddrFrom4([4]byte{10, 96, 1, 0})} {
+		f.Add(packettest.Packet{Src: podA, Dst: vip, Proto: packet.TCP, SrcPort: 9, DstPort: 80, Flags: packet.SYN}.Frame())
+		f.Add(packettest.Packet{Src: podA, Dst: vip, Proto: packet.ICMP, SrcPort: 9}.Frame())
+		f.Add(packettest.Packet{Src: podA, Dst: vip, SrcPort: 9, DstPort: 53, Payload: make([]byte, 1300)}.Frame())
+	}
+	f.Add(packettest.Packet{Src: podA, Dst: web, Proto: packet.SCTP, SrcPort: 9, DstPort: 80}.Frame())
+	f.Add(packettest.Packet{Src: podA6, Dst: web6, SrcPort: 9, DstPort: 80}.Super(100))
+	f.Add(about(podA, web, packettest.Packet{Src: web, Dst: podA, SrcPort: 80, DstPort: 9}.Frame()[packet.VnetLen:])) // an error
 	for _, b := range packettest.Fragments(udp.Frame()[packet.VnetLen:], 1400, 0) {
 		f.Add(append(make([]byte, packet.VnetLen), b...)) // pieces
 	}
