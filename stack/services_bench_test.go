@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
@@ -58,6 +59,48 @@ func BenchmarkService(b *testing.B) {
 						i = 0
 					}
 				}
+			})
+		}
+	}
+}
+
+// BenchmarkServiceExtra is what a packet through a Service costs more than one to the pod's own address: batches of both take turns, and
+// the cheapest of each count, so that whatever else the machine does weighs little.
+func BenchmarkServiceExtra(b *testing.B) {
+	const batch = 1000
+	for _, services := range []int{1, 1000, 10000} {
+		for _, flows := range []int{1, 100} {
+			b.Run(fmt.Sprintf("services=%d/flows=%d", services, flows), func(b *testing.B) {
+				d := newBed(b, 1)
+				d.SetServices(manyServices(services))
+				w, att := d.benchWorker()
+				frames := [2][][]byte{}
+				for i := range flows {
+					a := i * 7 % services
+					p := packettest.Packet{Src: podA, Dst: podB, Proto: packet.TCP, SrcPort: uint16(4000 + i), DstPort: 9999, Flags: packet.ACK, Payload: make([]byte, 64)}
+					frames[0] = append(frames[0], p.Super(1398))
+					p.Dst, p.DstPort = netip.AddrFrom4([4]byte{10, 96, byte(a >> 8), byte(a)}), 80
+					frames[1] = append(frames[1], p.Super(1398))
+				}
+				send := func(kind int) time.Duration {
+					start := time.Now()
+					for i := range batch {
+						w.begin()
+						buf := w.pool.Get()
+						buf.SetFrame(copy(buf.Space(), frames[kind][i%flows]))
+						w.fromPod(att, buf)
+						w.flush()
+					}
+					return time.Since(start)
+				}
+				least := [2]time.Duration{time.Hour, time.Hour}
+				for b.Loop() {
+					for kind := range least {
+						least[kind] = min(least[kind], send(kind))
+					}
+				}
+				b.ReportMetric(float64(least[0].Nanoseconds())/batch, "direct-ns/packet")
+				b.ReportMetric(float64((least[1]-least[0]).Nanoseconds())/batch, "extra-ns/packet")
 			})
 		}
 	}

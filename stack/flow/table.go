@@ -17,7 +17,7 @@ const (
 	ways = 8
 	// numShards is how many locks there are. Two workers on the same shard at once are rare, and an insert is short.
 	numShards = 64
-	// DefaultEntries is the size of a table by default: 32,768 flows of two directions, 8 MiB.
+	// DefaultEntries is the size of a table by default: 32,768 flows of two directions, 8 MiB, and 1 MiB of affinities.
 	DefaultEntries = 65536
 )
 

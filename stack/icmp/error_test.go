@@ -24,9 +24,9 @@ var (
 	gateway6       = netip.MustParseAddr("fd00:10:244:1::1")
 	datagram       = packettest.Packet{Src: podA, Dst: podB, SrcPort: 4000, DstPort: 53, TTL: 1, Payload: []byte("hello")}
 	datagram6      = packettest.Packet{Src: podA6, Dst: podB6, SrcPort: 4000, DstPort: 53, TTL: 1, Payload: []byte("hello")}
-	allKinds       = []Kind{TimeExceeded, NetUnreachable, HostUnreachable, Prohibited, TooBig}
-	typesAndCodes4 = []string{"11/0", "3/0", "3/1", "3/13", "3/4"}
-	typesAndCodes6 = []string{"3/0", "1/0", "1/3", "1/1", "2/0"}
+	allKinds       = []Kind{TimeExceeded, NetUnreachable, HostUnreachable, Prohibited, TooBig, PortUnreachable}
+	typesAndCodes4 = []string{"11/0", "3/0", "3/1", "3/13", "3/4", "3/3"}
+	typesAndCodes6 = []string{"3/0", "1/0", "1/3", "1/1", "2/0", "1/4"}
 )
 
 func parse(t testing.TB, b []byte) *packet.Parsed {
