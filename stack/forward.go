@@ -228,7 +228,8 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 		}
 		c = f.cache.Put(opened)
 	} else if f.record != nil {
-		f.record.known(c)
+		port, _ := f.services.Lookup(&c.Flow)
+		f.record.known(c, port)
 	}
 	if c.Generation != f.tables.generation {
 		if c = f.rejudge(c, from); c == nil {

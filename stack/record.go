@@ -8,6 +8,7 @@ import (
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/icmp"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
 )
 
 // record is what a tracer notes of a packet's way.
@@ -40,11 +41,14 @@ func (r *record) entered(att *attachment, from origin, f *packet.Flow, reason pa
 	}
 }
 
-// known notes a flow that the node has entered already.
-func (r *record) known(c *flow.Copy) {
-	s := Step{Stage: StageFlow, Text: "the node knows the flow: it goes where it went before, whatever its Service has now"}
-	if !c.Translates() {
-		s.Text = "the node knows the flow"
+// known notes a flow that the node has entered already, to a Service's port if that is not nil.
+func (r *record) known(c *flow.Copy, port *service.Port) {
+	s := Step{Stage: StageFlow, Text: "the node knows the flow"}
+	switch {
+	case port != nil && c.Translates():
+		s.Text, s.Why = s.Text+", to Service "+port.Name, "a flow keeps its backend, whatever its Service has now"
+	case c.Translates():
+		s.Why = "a flow is translated as it was at first"
 	}
 	r.add(s)
 }
@@ -56,6 +60,8 @@ func (r *record) served(s *served) {
 		r.add(servedStep(s))
 	case s.verdict.Action == flow.Answer:
 		r.add(Step{Stage: StageService, Text: "a Service's address: the node answers pings in its place", Why: "no backend has the address"})
+	case s.own:
+		r.add(Step{Stage: StageService, Text: "cluster DNS", Why: "the node itself serves it"})
 	}
 }
 

@@ -101,6 +101,7 @@ type served struct {
 	choice  *service.Choice
 	backend int  // of choice
 	stuck   bool // to the client's last backend
+	own     bool // the node itself serves it
 }
 
 // serve looks whether a Service has the destination of a new flow, and picks a backend.
@@ -141,7 +142,7 @@ func dropped(r packet.DropReason) served {
 // serveOwn is serve for a Service that the node itself serves: cluster DNS.
 func (f *forwarder) serveOwn(fl *packet.Flow) served {
 	if fl.DstPort() == dnsPort && (fl.Proto() == packet.UDP || fl.Proto() == packet.TCP) {
-		return served{to: *fl}
+		return served{to: *fl, own: true}
 	}
 	return dropped(packet.DropServicePort)
 }

@@ -222,6 +222,7 @@ func TestServiceTraces(t *testing.T) {
 		{"a ping", Probe{From: "a", Dst: web, Proto: packet.ICMP}, "answered; told icmp 10.96.0.20:49152 -> 10.244.1.2:49152", "answers pings"},
 		{"a ping, IPv6", Probe{From: "a", Dst: web6, Proto: packet.ICMPv6}, "answered; told icmpv6 [fd00:10:96::20]:49152 -> [fd00:10:244:1::2]:49152", "answers pings"},
 		{"a ping of the host", Probe{From: "mw0", Dst: web, Proto: packet.ICMP}, "answered; told icmp 10.96.0.20:49152 -> 10.244.1.0:49152", "answers pings"},
+		{"cluster DNS", Probe{From: "a", Dst: dnsVIP, DstPort: 53}, "node: tcp 10.244.1.2:49152 -> 10.96.0.10:53", "the node itself serves it"},
 		{"a backend that is gone", Probe{From: "a", Dst: departed, DstPort: 80}, "no-pod; told icmp 10.244.1.1:0 -> 10.244.1.2:0", "no pod has it"},
 		{"a peer's", Probe{Src: farPod, Dst: web, DstPort: 80}, "no-service", "for this sender"},
 		{"a peer's ping", Probe{Src: farPod, Dst: web, Proto: packet.ICMP}, "no-service", "for this sender"},
@@ -232,6 +233,8 @@ func TestServiceTraces(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newServiceBed(t, 1)
+			d.dns = keysOf([]netip.Addr{dnsVIP})
+			d.nodeAddrs(t, dnsVIP)
 			got, err := d.Trace(tt.sent)
 			if err != nil {
 				t.Fatal(err)

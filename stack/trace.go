@@ -116,7 +116,8 @@ type tracer struct {
 // gets the packet, and counters do not count it. The backend of a new flow is chosen anew each time, so that another packet may
 // go to another one, unless p.Enter is set.
 func (s *Stack) Trace(p Probe) (Trace, error) {
-	from, err := s.prepareProbe(&p)
+	tables := s.tables.Load()
+	from, err := tables.prepareProbe(&p)
 	if err != nil {
 		return Trace{}, err
 	}
@@ -125,15 +126,14 @@ func (s *Stack) Trace(p Probe) (Trace, error) {
 		Proto: p.Proto, Src: netip.AddrPortFrom(p.Src, p.SrcPort), Dst: netip.AddrPortFrom(p.Dst, p.DstPort),
 		Flags: p.Flags, TTL: p.TTL, Payload: p.Payload, MayFragment: p.MayFragment,
 	})
-	return s.traceFrame(from, frame[:packet.VnetLen+n], p.Enter), nil
+	return s.traceFrame(tables, from, frame[:packet.VnetLen+n], p.Enter), nil
 }
 
 // prepareProbe fills in what was left out and returns the attachment that sends, nil for a peer.
-func (s *Stack) prepareProbe(p *Probe) (*attachment, error) {
+func (t *tables) prepareProbe(p *Probe) (*attachment, error) {
 	if !p.Dst.IsValid() {
 		return nil, errors.New("trace: a destination address is needed")
 	}
-	t := s.tables.Load()
 	from, err := t.sender(p)
 	if err != nil {
 		return nil, err
@@ -188,14 +188,14 @@ func (t *tables) sender(p *Probe) (*attachment, error) {
 	return from, nil
 }
 
-// traceFrame is Trace for a frame as a device hands it over, or a peer if from is nil.
-func (s *Stack) traceFrame(from *attachment, frame []byte, enter bool) Trace {
+// traceFrame is Trace for a frame as a device of the tables hands it over, or a peer if from is nil.
+func (s *Stack) traceFrame(tables *tables, from *attachment, frame []byte, enter bool) Trace {
 	t := &s.tracer
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.local.mu.Lock() // whose port tells how much the ways take
 	defer s.local.mu.Unlock()
-	t.prepare(s, enter)
+	t.prepare(s, tables, enter)
 	if from == nil {
 		t.traceFromPeer(slices.Clone(frame))
 	} else {
@@ -219,7 +219,7 @@ func (t *tracer) traceFromPeer(frame []byte) {
 }
 
 // prepare points everything that would leave the forwarder to the record.
-func (t *tracer) prepare(s *Stack, enter bool) {
+func (t *tracer) prepare(s *Stack, tables *tables, enter bool) {
 	if t.s == nil {
 		t.init(s, 0, nil)
 		t.glance, t.entered = flow.Glance{Table: s.flows}.NewCache(), t.cache
@@ -229,7 +229,7 @@ func (t *tracer) prepare(s *Stack, enter bool) {
 		t.flows, t.cache = s.flows, t.entered
 	}
 	t.record = &record{trace: Trace{Steps: []Step{}}}
-	t.tables, t.services, t.now = s.tables.Load().recorded(t.record), s.services.Load(), t.cache.Now()
+	t.tables, t.services, t.now = tables.recorded(t.record), s.services.Load(), t.cache.Now()
 	t.record.tables = t.tables
 	t.node, t.port = t.record, nil
 	if s.local.port != nil {

@@ -41,9 +41,9 @@ func TestTraceAgrees(t *testing.T) {
 		ticks.Add(1)
 		from, frame := randomFrame(rnd)
 		att := map[string]*attachment{"host": d.tables.Load().host, "a": d.tables.Load().attachments[d.idA]}[from]
-		traced := d.traceFrame(att, frame, false)
+		traced := d.traceFrame(d.tables.Load(), att, frame, false)
 		if leftToChance(&traced) {
-			traced = d.traceFrame(att, frame, true)
+			traced = d.traceFrame(d.tables.Load(), att, frame, true)
 		}
 		n := rnd.IntN(workers)
 		d.from(from).Inject(n, frame)
