@@ -2,7 +2,7 @@
 // told it anything, and where the API server is down as well.
 //
 // The file is a bbolt database with a bucket for each kind, in it "namespace/name" → the stripped object as CBOR (RFC 8949). It is a copy, and
-// never the only one: a file that cannot be read is put aside, and one of another version is begun anew.
+// never the only one: a file that a crash has damaged is put aside, and one of another version is begun anew.
 package kept
 
 import (
