@@ -13,6 +13,7 @@ import (
 
 	"github.com/middleway-net/middleway/k8s/object"
 	"github.com/middleway-net/middleway/k8s/services"
+	"github.com/middleway-net/middleway/stack/dns"
 	"github.com/middleway-net/middleway/stack/service"
 )
 
@@ -53,7 +54,7 @@ var nodeNames = func() (all [100]string) {
 	return all
 }()
 
-// BenchmarkEvent measures the time from a changed EndpointSlice in the store until the new table was handed on, among 10,000
+// BenchmarkEvent measures the time from a changed EndpointSlice in the store until table and zone were handed on, among 10,000
 // Services with 10 endpoints each; each event comes alone.
 func BenchmarkEvent(b *testing.B) {
 	set := make(chan struct{}, 1)
@@ -65,7 +66,7 @@ func BenchmarkEvent(b *testing.B) {
 			<-ctx.Done()
 			return nil
 		}),
-		Node: "n1", Log: slog.New(slog.DiscardHandler), SetServices: func(*service.Table) { set <- struct{}{} },
+		Node: "n1", Log: slog.New(slog.DiscardHandler), Zone: zone(b), SetZone: func(*dns.Zone) { set <- struct{}{} }, // it comes last
 	})
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
@@ -95,30 +96,50 @@ func BenchmarkEvent(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory measures what 10,000 Services with 10 endpoints each take: the stripped objects and the tables.
+// maxTables bounds, in bytes, what a node's tables of all these Services take.
+const maxTables = 10 << 20
+
+func TestTablesAreSmall(t *testing.T) {
+	if _, tables, _ := memory(t); tables > maxTables {
+		t.Errorf("the tables of %d Services with %d endpoints take %d bytes, want %d at most", manyServices, manyEndpoints, tables, maxTables)
+	}
+}
+
+// BenchmarkMemory measures what 10,000 Services with 10 endpoints each take: the stripped objects, the tables and the zone.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
-		before := heap()
-		all := manyObjects()
-		store := NewStore()
-		store.Replace(all, object.Kinds...)
-		store.Take()
-		clear(all)
-		objects := heap() - before
-
-		compiled := map[string]*service.Service{}
-		for _, name := range store.Names(object.Services) {
-			s, slices := store.Service(name)
-			compiled[name.String()] = services.Compile(s, slices, services.Node{Name: "n1"})
-		}
-		table := service.New(nil).With(compiled)
-		compiled = nil
-		tables := heap() - before - objects
+		objects, tables, zone := memory(b)
 		b.ReportMetric(float64(objects), "objects-B")
 		b.ReportMetric(float64(tables), "tables-B")
-		runtime.KeepAlive(store)
-		runtime.KeepAlive(table)
+		b.ReportMetric(float64(zone), "zone-B")
 	}
+}
+
+func memory(t testing.TB) (objects, tables, zones int64) {
+	before := heap()
+	all := manyObjects()
+	store := NewStore()
+	store.Replace(all, object.Kinds...)
+	store.Take()
+	clear(all)
+	objects = heap() - before
+
+	p := &Pipeline{config: Config{Log: slog.New(slog.DiscardHandler)}, store: store, table: service.New(nil)}
+	p.applyServices(p.allServices(nil))
+	tables = heap() - before - objects
+	p.zone = zone(t)
+	p.applyZone(Changes{Services: p.allServices(nil)})
+	zones = heap() - before - objects - tables
+	runtime.KeepAlive(p)
+	return objects, tables, zones
+}
+
+func zone(t testing.TB) *dns.Zone {
+	z, err := dns.NewZone(dns.ZoneConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z
 }
 
 // BenchmarkCompileAll measures the compilation of all of them.
@@ -157,10 +178,10 @@ func BenchmarkRestart(b *testing.B) {
 	b.ReportMetric(float64(info.Size()), "file-B")
 }
 
-func heap() uint64 {
+func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.GC()
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return int64(m.HeapAlloc)
 }

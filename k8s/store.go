@@ -67,7 +67,7 @@ func (s *Store) Delete(kind object.Kind, name object.Key) {
 }
 
 // Replace makes all the only objects of these kinds, in one step, and the kinds synced. It is for a source that begins, or that
-// may have missed something.
+// may have missed something. Objects of other kinds must not be among them.
 func (s *Store) Replace(all []object.Object, of ...object.Kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,8 +17,11 @@ import (
 )
 
 const (
-	// poll is how often an incomplete folder is looked at, and a followed one whether it is still that of its name.
+	// poll is how often an incomplete folder is looked at.
 	poll = 100 * time.Millisecond
+	// doubt is how often a followed folder is compared with that of its name: the kernel does not tell that a folder above it
+	// was renamed.
+	doubt = time.Second
 	// settle is how long a file must be away, or no object, until that counts: not everybody writes by renaming.
 	settle = 20 * time.Millisecond
 	// maxFile bounds a file, in bytes; an API server takes no object over 1.5 MiB.
@@ -155,7 +158,7 @@ func (f *follower) replace(files map[string]bool) {
 
 // follow brings changes into the store. It returns true when the folder is to be read anew, and false when ctx ends.
 func (f *follower) follow(ctx context.Context) bool {
-	tick := time.NewTicker(poll)
+	tick := time.NewTicker(doubt)
 	defer tick.Stop()
 	var settled <-chan time.Time
 	for {
