@@ -7,6 +7,7 @@
 //	fromwire_test.go   malformed datagrams on the tunnel's port
 //	frompod_test.go    malformed packets from a pod
 //	startup_test.go    a daemon that cannot start
+//	dns_test.go        names of Services, and others, asked for from pods and hosts
 //	edge_test.go       sizes, families, numbers of workers, many connections
 //
 // Tests with Soak in their names run the full sizes, and only with MIDDLEWAY_SOAK=1.
