@@ -44,8 +44,9 @@ type container struct {
 	mu       sync.Mutex
 	begun    bool
 	ending   bool
-	deadline time.Time    // of its end, once that has begun; zero for none
-	process  *lab.Process // the present run, or the last
+	deadline time.Time      // of its end, once that has begun; zero for none
+	process  *lab.Process   // the present run, or the last
+	facts    manifest.Facts // of which the variables of that run were made
 	state    ContainerState
 	since    time.Time // when the present run began
 	started  bool      // the present run has started up: its postStart hook and its startupProbe are done
@@ -193,7 +194,11 @@ func (c *container) command() (*lab.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	argv, env := c.pod.manifest.Command(c.spec, c.pod.facts())
+	facts := c.pod.facts()
+	c.mu.Lock()
+	c.facts = facts
+	c.mu.Unlock()
+	argv, env := c.pod.manifest.Command(c.spec, facts)
 	p := c.inside(argv, env)
 	p.Isolated, p.Mounts, p.Hostname = true, mounts, c.pod.hostname
 	return p, nil
@@ -211,7 +216,9 @@ func (c *container) inside(argv, env []string) *lab.Process {
 
 // beside returns a command that is to run beside the container's own, with further variables.
 func (c *container) beside(own *lab.Process, argv []string, further ...string) *lab.Process {
-	_, env := c.pod.manifest.Command(c.spec, c.pod.facts())
+	c.mu.Lock()
+	_, env := c.pod.manifest.Command(c.spec, c.facts)
+	c.mu.Unlock()
 	p := c.inside(argv, append(env, further...))
 	p.Beside = own
 	return p
