@@ -6,9 +6,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
+
+// maxPods is kubelet's default.
+const maxPods = 110
 
 // object returns a node as its kubelet would have registered it.
 func (n *Node) object() *corev1.Node {
@@ -32,6 +36,11 @@ func (n *Node) object() *corev1.Node {
 	o.Status.Conditions = []corev1.NodeCondition{{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastHeartbeatTime: now, LastTransitionTime: now,
 	}}
+	// Each node has the whole machine. The hints of topology-mode: Auto are in proportion to it.
+	o.Status.Capacity = corev1.ResourceList{
+		corev1.ResourceCPU: *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI), corev1.ResourcePods: *resource.NewQuantity(maxPods, resource.DecimalSI),
+	}
+	o.Status.Allocatable = o.Status.Capacity
 	o.Status.NodeInfo.OperatingSystem, o.Status.NodeInfo.Architecture = runtime.GOOS, runtime.GOARCH
 	return o
 }

@@ -181,7 +181,8 @@ func TestEndpoints(t *testing.T) {
 // Hints are those of Kubernetes' own code.
 func TestHints(t *testing.T) {
 	c := newCluster(t)
-	c.follow(all(webDeployment, svc("near", "selector: {app: web}", "trafficDistribution: PreferSameZone"), svc("node", "selector: {app: web}", "trafficDistribution: PreferSameNode")))
+	c.follow(all(webDeployment, svc("near", "selector: {app: web}", "trafficDistribution: PreferSameZone"), svc("node", "selector: {app: web}", "trafficDistribution: PreferSameNode"),
+		strings.Replace(svc("auto", "selector: {app: web}"), "{name: auto}", "{name: auto, annotations: {service.kubernetes.io/topology-mode: Auto}}", 1)))
 	c.settle()
 	for _, s := range of[*discoveryv1.EndpointSlice](c, EndpointSlices) {
 		for _, e := range s.Endpoints {

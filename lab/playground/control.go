@@ -77,6 +77,7 @@ func (c *Cluster) takeUp(objects []manifest.Object) error {
 func (c *Cluster) serve(number int, n *node.Config) {
 	n.Kubernetes.Folder = c.dir.join(stateDir)
 	n.Services.CIDRs = lab.ServiceCIDRs()
+	n.DNS.ResolvConf = "none" // its servers are out of reach
 	if c.config.Change != nil {
 		c.config.Change(number, n)
 	}
