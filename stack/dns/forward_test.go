@@ -454,3 +454,25 @@ func TestConfigMistakes(t *testing.T) {
 		}
 	}
 }
+
+// Who asks by no network gets what others get.
+func TestResolve(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newResolver(t, network{first: holding(www)}, nil)
+		for _, question := range []string{"www.example.com. A", "web.default.svc.cluster.local. A", "none.default.svc.cluster.local. A"} {
+			m, out := newQuery(question), make([]byte, dns.MaxUDP)
+			n := r.Resolve(t.Context(), out, pack(t, m), netip.MustParseAddr("10.244.1.2"))
+			got := new(wire.Msg)
+			if err := got.Unpack(out[:n]); err != nil {
+				t.Fatalf("%s: %v", question, err)
+			}
+			want := r.ask(t, m)
+			if diff := cmp.Diff(records(want.Answer), records(got.Answer), emptyIsNil); diff != "" || got.Rcode != want.Rcode || got.Id != m.Id {
+				t.Errorf("%s: got %v, want %v", question, got, want)
+			}
+		}
+		if n := r.Resolve(t.Context(), make([]byte, dns.MaxUDP), []byte("no query"), netip.MustParseAddr("10.244.1.2")); n != 0 {
+			t.Errorf("what is no query got %d bytes", n)
+		}
+	})
+}

@@ -78,6 +78,18 @@ func (s *Server) find(r *reply, nm *name, now time.Duration) *entry {
 	return e
 }
 
+// Resolve is Answer for who asks by no network: it waits for other servers where their answers are needed. n is 0 for what gets none.
+func (s *Server) Resolve(ctx context.Context, out, msg []byte, client netip.Addr) (n int) {
+	if n, ok := s.Answer(out, msg, client); ok {
+		return n
+	}
+	var q query
+	if q.read(msg) != ask {
+		return 0
+	}
+	return s.resolve(ctx, out, msg, &q, client, false)
+}
+
 // resolve writes the answer to a query that Answer could not answer at once into out, and returns its length.
 func (s *Server) resolve(ctx context.Context, out, msg []byte, q *query, client netip.Addr, tcp bool) int {
 	limit := q.limit(out, tcp)
