@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/middleway-net/middleway/stack/dns"
 )
 
 // NameLookup is a question to the cluster's DNS, and its answer.
@@ -19,15 +21,18 @@ type NameLookup struct {
 	Answers []string `json:"answers"`
 }
 
+// exchange answers a query of a client; both are as on the wire.
+type exchange func(ctx context.Context, query []byte, client netip.Addr) ([]byte, error)
+
 // lookUp asks for names one after another, as a program's resolver does it, and returns the first address that one has.
-func (n *Node) lookUp(ctx context.Context, client netip.Addr, names []string, v6 bool) (asked []NameLookup, found netip.Addr, err error) {
+func (e exchange) lookUp(ctx context.Context, client netip.Addr, names []string, v6 bool) (asked []NameLookup, found netip.Addr, err error) {
 	types := []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
 	if v6 {
 		types = types[1:]
 	}
 	for _, name := range names {
 		for _, t := range types {
-			l, addr, err := n.lookUpOne(ctx, client, name, t)
+			l, addr, err := e.lookUpOne(ctx, client, name, t)
 			if err != nil {
 				return asked, addr, err
 			}
@@ -44,7 +49,7 @@ func (n *Node) lookUp(ctx context.Context, client netip.Addr, names []string, v6
 }
 
 // lookUpOne asks one question by the functions that answer pods.
-func (n *Node) lookUpOne(ctx context.Context, client netip.Addr, name string, t dnsmessage.Type) (l NameLookup, addr netip.Addr, err error) {
+func (e exchange) lookUpOne(ctx context.Context, client netip.Addr, name string, t dnsmessage.Type) (l NameLookup, addr netip.Addr, err error) {
 	l = NameLookup{Name: name, Type: strings.TrimPrefix(t.String(), "Type"), Answers: []string{}}
 	qname, err := dnsmessage.NewName(name)
 	if err != nil {
@@ -58,7 +63,7 @@ func (n *Node) lookUpOne(ctx context.Context, client netip.Addr, name string, t 
 	if err != nil {
 		return l, addr, fmt.Errorf("trace: %q is no name for DNS: %w", name, err)
 	}
-	b, err := n.exchange(ctx, packed, client)
+	b, err := e(ctx, packed, client)
 	if err != nil {
 		return l, addr, err
 	}
@@ -106,7 +111,12 @@ func codeName(c dnsmessage.RCode) string {
 	return fmt.Sprint("RCODE", uint16(c))
 }
 
-// exchange asks the cluster's DNS as a pod of this node does.
-func (n *Node) exchange(ctx context.Context, query []byte, client netip.Addr) ([]byte, error) {
-	return nil, fmt.Errorf("the daemon of %s answers no names: its configuration has no dns; ask for an address", n.config.Name)
+// askDNS asks the cluster's DNS as a pod of this node does.
+func (n *Node) askDNS(ctx context.Context, query []byte, client netip.Addr) ([]byte, error) {
+	if n.dns.server == nil {
+		return nil, fmt.Errorf("the daemon of %s answers no names: it has no dns.addresses; ask for an address", n.config.Name)
+	}
+	out := make([]byte, dns.MaxUDP)
+	k := n.dns.server.Resolve(ctx, out, query, client)
+	return out[:k], nil
 }

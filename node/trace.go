@@ -71,7 +71,7 @@ func (n *Node) trace(ctx context.Context, req TraceRequest) (TraceHop, error) {
 		if err != nil {
 			return hop, err
 		}
-		if hop.Names, req.Dst, err = n.lookUp(ctx, client, req.Names, req.IPv6); err != nil || !req.Dst.IsValid() {
+		if hop.Names, req.Dst, err = exchange(n.askDNS).lookUp(ctx, client, req.Names, req.IPv6); err != nil || !req.Dst.IsValid() {
 			return hop, err
 		}
 	}
