@@ -36,7 +36,7 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/demo lab/doctor lab/manifest lab/perf lab/playground lab/standin lab/tool capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
@@ -44,7 +44,8 @@ var arrows = []arrow{
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock lab/tool", "lab surrounds whole nodes with namespaces, links and a control plane, and asks whether they answer"},
-	{"lab/demo", "lab lab/doctor lab/perf lab/playground lab/tool capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
+	{"lab/demo", "lab lab/doctor lab/perf lab/playground lab/tool lab/trace capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
+	{"lab/demo", "lab lab/doctor lab/playground lab/tool lab/trace capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/kubectl", "lab/control", "objects of the control plane as kubectl shows them, and what asks for them (ADR 0026)"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},
@@ -53,6 +54,7 @@ var arrows = []arrow{
 	{"lab/playground", "k8s/folder lab lab/control lab/logs lab/manifest lab/tool node unixsock", "the playground is a control plane over a lab of nodes, and reads resolv.conf as the tools do (ADR 0027)"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},
 	{"lab/standin", "", "what runs in place of well-known images knows only sockets"},
+	{"lab/trace", "lab lab/control lab/playground lab/tool node stack", "a packet is followed through the daemons of a playground, which decide (ADR 0026)"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/object k8s/kept k8s/services k8s/policies k8s/nodes stack/service stack/dns", "one loop joins what the parts below compile, and hands on their tables (ADR 0022)"},

@@ -54,7 +54,8 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		demoCommand(), doctorCommand(),
-		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(), flowsCommand(),
+		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(), flowsCommand(), traceCommand(),
+		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
 		toolCommand(), nodeCommand(), socketsCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// asciiWriter writes text for those whose locale is not UTF-8: one character for one, so that columns stay where they are.
-type asciiWriter struct{ w io.Writer }
+// ASCII writes text for those whose locale is not UTF-8: one character for one, so that columns stay where they are.
+type ASCII struct{ W io.Writer }
 
 // Write takes whole lines or words: no character is cut at the end of p.
-func (w asciiWriter) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(w.w, ascii(string(p))); err != nil {
+func (w ASCII) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.W, ascii(string(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -33,6 +33,8 @@ func asciiRune(r rune) rune {
 		return '"'
 	case '→':
 		return '>'
+	case '←':
+		return '<'
 	case 'µ':
 		return 'u'
 	}

@@ -36,7 +36,7 @@ const (
 
 func newText(w io.Writer, c Config) *text {
 	if c.ASCII {
-		w = asciiWriter{w}
+		w = ASCII{w}
 	}
 	t := &text{w: w, color: c.Color, width: c.Width}
 	if c.Progress {

@@ -23,6 +23,9 @@ func (p *Pod) join(names ...string) string {
 	return p.cluster.dir.join(append([]string{podsDir, p.uid}, names...)...)
 }
 
+// PodFile is where a file lies that the containers of a pod find in /etc, for those who look on from outside.
+func PodFile(dir, uid, name string) string { return filepath.Join(dir, podsDir, uid, etcDir, name) }
+
 // makeFiles makes the pod's files and volumes. Its addresses must be known.
 func (p *Pod) makeFiles() error {
 	if err := os.MkdirAll(p.join(etcDir), 0o755); err != nil {

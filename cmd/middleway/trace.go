@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/middleway-net/middleway/lab/demo"
+	"github.com/middleway-net/middleway/lab/trace"
+)
+
+func traceCommand() *cobra.Command {
+	var r trace.Request
+	var dir, output string
+	cmd := &cobra.Command{
+		Use:   "trace [flags] [NAMESPACE/]POD DESTINATION[:PORT]",
+		Short: "Show every decision on a packet's way from a pod of `middleway up`",
+		Long: `Shows what would become of a packet: which address its name has, which Service and backend, as what it goes on, by which route
+and how it is encapsulated, each with the reason, on the pod's node and on the node where it goes on. Nothing is sent: the daemons
+run a packet of their own through the functions that forward real ones, so the answer is theirs and not a guess of this command.
+A backend is chosen anew each time.
+
+DESTINATION is an address, a Service (web, web.shop, web.shop.svc.cluster.local), a pod (web-0, pod/web-0, pod/shop/web-0), or any
+other name. PORT is a number, or the name of a Service's port. Without it a Service's first port is meant, else it is a ping.
+
+The exit code is 0 if the packet arrives, and 1 if it does not.`,
+		Example: `  middleway trace shop/visitor front
+  middleway trace pod-1-1 10.244.2.2:8080
+  middleway trace shop/visitor catalogue:lookup --proto udp
+  middleway trace shop/visitor front:81 -o json | jq -r .verdict`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("trace: want a pod and a destination, as in `middleway trace pod-1-1 10.244.2.2:8080`")
+			}
+			if output != "text" && output != "json" {
+				return fmt.Errorf("trace: -o %q: want text or json", output)
+			}
+			if err := namePod(cmd, args[0], &r.Namespace, &r.Pod); err != nil {
+				return err
+			}
+			r.Destination = args[1]
+			t, err := trace.InCluster(cmd.Context(), dir, r)
+			if err != nil {
+				return saidBy(cmd, err)
+			}
+			if err := printTrace(cmd.OutOrStdout(), t, output); err != nil {
+				return err
+			}
+			if !t.Arrives() {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&r.Namespace, "namespace", "n", "default", "namespace of the pod")
+	flags.StringVar(&r.Proto, "proto", "", "tcp, udp, sctp or icmp; default that of the Service's port, else tcp, without a port icmp")
+	flags.Uint16Var(&r.SrcPort, "source-port", 0, "port that the packet comes from; default 49152")
+	flags.BoolVarP(&r.IPv6, "ipv6", "6", false, "names stand for their IPv6 addresses")
+	flags.StringVarP(&output, "output", "o", "text", "text or json")
+	addDirFlag(cmd, &dir)
+	return cmd
+}
+
+func printTrace(w io.Writer, t *trace.Trace, output string) error {
+	if output == "json" {
+		return printJSON(w, t)
+	}
+	style := trace.Style{Width: textWidth(w)}
+	if wantsColor(w) {
+		style.Paint = func(style, words string) string { return "\x1b[" + style + "m" + words + "\x1b[0m" }
+	}
+	if !utf8Locale() {
+		w = demo.ASCII{W: w}
+	}
+	return t.Write(w, style)
+}
