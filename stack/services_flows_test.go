@@ -70,6 +70,35 @@ func TestUDPFlowsEnd(t *testing.T) {
 	}
 }
 
+// Flows of the host, whose source is translated too, end as those of pods do, and what is no flow of a Service does not.
+func TestHostUDPFlowsEnd(t *testing.T) {
+	d := newHostBed(t, 1)
+	d.run(t)
+	direct := packettest.Packet{Src: hostOther, Dst: farPod, SrcPort: 5000, DstPort: 8080}
+	sent := packettest.Packet{Src: hostNode, Dst: web, SrcPort: 4000, DstPort: 80}
+	d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "udp:80", "10.244.2.2:8080")}))
+	for _, tt := range []struct {
+		p    packettest.Packet
+		want string
+	}{
+		{direct, "peer 192.168.254.12: udp 10.244.1.0:5000 -> 10.244.2.2:8080"},
+		{sent, "peer 192.168.254.12: udp 10.244.1.0:4000 -> 10.244.2.2:8080"},
+	} {
+		d.host.Inject(0, tt.p.Frame())
+		if got := d.comesOut(t); got != tt.want {
+			t.Fatalf("got %s, want %s", got, tt.want)
+		}
+	}
+	d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "udp:80", "10.244.1.3:8080")}))
+	if n := d.flows.Len(); n != 2 {
+		t.Errorf("%d directions of flows are left, want the two of the direct one", n)
+	}
+	d.host.Inject(0, sent.Frame())
+	if got, want := d.comesOut(t), "b: udp 192.168.254.11:4000 -> 10.244.1.3:8080"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // draining is a Service of which one backend serves its flows still, and new ones go to the others.
 func draining(old string, others ...string) *service.Service {
 	s := serving(web, "udp:80", others...)

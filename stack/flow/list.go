@@ -40,6 +40,8 @@ type Listed struct {
 	State          State
 	// Age is how long ago the flow was entered, Idle how long ago the last packet of either direction came; both to the second.
 	Age, Idle time.Duration
+
+	expired bool // it is past its lifetime, and only not swept yet
 }
 
 // Live walks over the flows that are not past their lifetimes, in no order. No lock is held while the loop's body runs.
@@ -48,7 +50,7 @@ func (t *Table) Live() iter.Seq[Listed] {
 		var found [ways]Listed
 		for bucket := uint32(0); bucket <= t.mask; bucket++ {
 			for _, l := range found[:t.listBucket(bucket, &found)] {
-				if !yield(l) {
+				if !l.expired && !yield(l) {
 					return
 				}
 			}
@@ -70,12 +72,9 @@ func (t *Table) listBucket(bucket uint32, found *[ways]Listed) (n int) {
 		}
 		twin := t.twinOf(ref)
 		idle := idleFor(e, twin, now)
-		if idle > lifetime(e, twin) {
-			continue
-		}
 		found[n] = Listed{
 			Flow: e.flow, LeavesAs: e.leavesAs(), Verdict: e.verdict(), Generation: e.generation, State: stateOf(e, twin),
-			Age: time.Duration(max(int32(now-e.created), 0)) * time.Second, Idle: idle,
+			Age: time.Duration(max(int32(now-e.created), 0)) * time.Second, Idle: idle, expired: idle > lifetime(e, twin),
 		}
 		n++
 	}
@@ -94,8 +93,8 @@ func stateOf(e, twin *entry) State {
 	return Opened
 }
 
-// FreeIf frees both directions of the flows that gone chooses, and returns how many flows these were. gone must not call the
-// table.
+// FreeIf frees both directions of the flows that gone chooses, and returns how many flows these were. It is asked about those past
+// their lifetimes too, since a packet would bring them to life, and must not call the table.
 func (t *Table) FreeIf(gone func(*Listed) bool) (freed int) {
 	var found [ways]Listed
 	for bucket := uint32(0); bucket <= t.mask; bucket++ {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/middleway-net/middleway/stack/packet"
 )
@@ -48,7 +49,7 @@ func TestLive(t *testing.T) {
 	for l := range table.Live() {
 		got = append(got, l)
 	}
-	opts := cmp.Options{cmp.Comparer(func(a, b packet.Flow) bool { return a == b }), cmp.Comparer(func(a, b Verdict) bool { return a == b })}
+	opts := cmp.Options{cmp.Comparer(func(a, b packet.Flow) bool { return a == b }), cmp.Comparer(func(a, b Verdict) bool { return a == b }), cmpopts.IgnoreUnexported(Listed{})}
 	if diff := cmp.Diff(byFlow(want), byFlow(got), opts); diff != "" || len(got) != len(want) {
 		t.Errorf("%d flows, want %d (-want +got):\n%s", len(got), len(want), diff)
 	}
@@ -108,6 +109,17 @@ func TestFreeIf(t *testing.T) {
 	}
 	if freed != even || table.Len() != 2*(n-even) {
 		t.Errorf("freed %d of %d, %v left", freed, even, table)
+	}
+}
+
+// What is past its lifetime is freed too: until it is swept a packet would bring it to life.
+func TestFreeIfExpired(t *testing.T) {
+	table, clock := withClock(New(512))
+	p := translated()
+	table.Enter(&p)
+	clock.advance(24 * time.Hour)
+	if freed := table.FreeIf(func(*Listed) bool { return true }); freed != 1 || table.Len() != 0 {
+		t.Errorf("freed %d, %v left", freed, table)
 	}
 }
 
