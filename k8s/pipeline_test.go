@@ -65,12 +65,24 @@ func (r *targets) note(call string, set func()) {
 	r.times = append(r.times, time.Now())
 }
 
+// taken returns what was handed on since the last call.
 func (r *targets) taken() []string {
+	calls, _ := r.takenAt()
+	return calls
+}
+
+func (r *targets) takenAt() ([]string, []time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	calls := r.calls
+	calls, times := r.calls, r.times
 	r.calls, r.times = nil, nil
-	return calls
+	return calls, times
+}
+
+func (r *targets) numNodes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.nodes)
 }
 
 // backends returns where the table leads a client of a ClusterIP's port 80, "" for nowhere.
@@ -184,7 +196,8 @@ func TestChangesAreGathered(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				var got []time.Duration
-				for _, at := range r.times {
+				_, times := r.takenAt()
+				for _, at := range times {
 					got = append(got, at.Sub(began))
 				}
 				if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -301,8 +314,8 @@ func TestKeptObjects(t *testing.T) {
 	})
 	run(sourceFunc(silent), func(p *Pipeline, r *targets) {
 		wait(t, "kept objects in force", func() bool { return r.backends(web) == "[10.244.1.2:8080] ready" && r.backends(db) != "" })
-		if p.Stats().Synced || len(r.nodes) != 1 {
-			t.Errorf("synced %v, nodes %v", p.Stats().Synced, r.nodes)
+		if p.Stats().Synced || r.numNodes() != 1 {
+			t.Errorf("synced %v, %d nodes", p.Stats().Synced, r.numNodes())
 		}
 	})
 	run(has(all...), func(p *Pipeline, r *targets) {
@@ -317,8 +330,8 @@ func TestKeptObjects(t *testing.T) {
 	})
 	run(sourceFunc(silent), func(_ *Pipeline, r *targets) {
 		wait(t, "what the source had", func() bool { return r.backends(web) == "[10.244.1.3:8080] ready" })
-		if r.backends(db) != "" || len(r.nodes) != 0 {
-			t.Errorf("what the source no longer had is in force: %q, %v", r.backends(db), r.nodes)
+		if r.backends(db) != "" || r.numNodes() != 0 {
+			t.Errorf("what the source no longer had is in force: %q, %d nodes", r.backends(db), r.numNodes())
 		}
 	})
 }
