@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/middleway-net/middleway/k8s/kept"
 	"github.com/middleway-net/middleway/k8s/object"
 	"github.com/middleway-net/middleway/stack/dns"
 	"github.com/middleway-net/middleway/stack/packet"
@@ -347,6 +348,43 @@ func TestKeptNowhere(t *testing.T) {
 	end()
 	if !strings.Contains(log.String(), "choose another runDir") {
 		t.Errorf("told %q", log.String())
+	}
+}
+
+// What could not be written is told once, and written when that is possible again.
+func TestKeeperTriesAgain(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	path := filepath.Join(t.TempDir(), "objects.db")
+	file, _, err := kept.Open(path, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store := NewStore()
+	store.Set(serviceOf("web"))
+	k, told := newKeeper(file, store, logger), ""
+	k.add(store.Take())
+	k.write(&told)
+	k.write(&told)
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("told %q, want one line", log.String())
+	}
+	if k.file, _, err = kept.Open(path, logger); err != nil {
+		t.Fatal(err)
+	}
+	k.write(&told)
+	if err := k.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file, all, err := kept.Open(path, logger)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("kept %v, %v, want the Service", all, err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -236,6 +236,25 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// A file that holds no object when the folder is read first keeps nothing else from being in force.
+func TestMistakeAtTheStart(t *testing.T) {
+	w, f := newWriter(t), newFixture(t)
+	must(t, w.Put(newService("web", "10.96.0.20")))
+	must(t, os.WriteFile(filepath.Join(w.dir, "services/default/bad.json"), []byte("{"), 0o600))
+	must(t, os.WriteFile(filepath.Join(w.dir, marker), nil, 0o600))
+	f.run(w.dir)
+	f.wantIP("web", "10.96.0.20")
+	f.wait("told", func() bool { return strings.Count(f.told(), "\n") == 1 })
+	for _, want := range []string{"bad.json", "unexpected end of JSON input"} {
+		if !strings.Contains(f.told(), want) {
+			t.Errorf("told %q, want %q", f.told(), want)
+		}
+	}
+	must(t, os.Remove(filepath.Join(w.dir, "services/default/bad.json")))
+	must(t, w.Put(newService("bad", "10.96.0.21")))
+	f.wantIP("bad", "10.96.0.21")
+}
+
 // A field that is wrong by itself leaves out no more than what it says.
 func TestPartOfAnObject(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
