@@ -41,7 +41,7 @@ func manySlice(i, version int) *object.EndpointSlice {
 		n := i*manyEndpoints + k
 		s.Endpoints = append(s.Endpoints, object.Endpoint{
 			Addr: netip.AddrFrom4([4]byte{10, byte(244 + version&1), byte(n >> 8), byte(n)}), Node: nodeNames[n%len(nodeNames)],
-			Pod: fmt.Sprintf("web-%05d-6d4cf56db6-%05d", i, k), Ready: true, Serving: true,
+			Ready: true, Serving: true,
 		})
 	}
 	return s

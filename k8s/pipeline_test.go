@@ -216,7 +216,9 @@ func TestChangesAreGathered(t *testing.T) {
 // Only what changed is compiled; and everything if this node's zone has changed, by which hints mean others.
 func TestWhatIsCompiled(t *testing.T) {
 	hinted := sliceOf("web-x", "web", "10.244.1.2", "10.244.2.2")
-	hinted.Endpoints[0].ForZones, hinted.Endpoints[1].ForZones = []string{"a"}, []string{"b"}
+	for i, zone := range []string{"a", "b"} {
+		hinted.Endpoints[i].Hints = &object.Hints{Zones: []string{zone}}
+	}
 	tests := []struct {
 		name  string
 		do    func(*Store)

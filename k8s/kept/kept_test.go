@@ -36,8 +36,8 @@ func objects() []object.Object {
 		&object.EndpointSlice{
 			Key: web, Service: "web", NotProxied: true, Ports: []object.EndpointPort{{Name: "http", Protocol: object.SCTP, Port: 8080}},
 			Endpoints: []object.Endpoint{{
-				Addr: addrs[0], Hostname: "web-0", Node: "n1", Pod: "web-1", Ready: true, Serving: true, Terminating: true,
-				ForZones: []string{"a"}, ForNodes: []string{"n1"},
+				Addr: addrs[0], Hostname: "web-0", Node: "n1", Ready: true, Serving: true, Terminating: true,
+				Hints: &object.Hints{Zones: []string{"a"}, Nodes: []string{"n1"}},
 			}},
 		},
 	}

@@ -111,12 +111,11 @@ func TestFromEndpointSlice(t *testing.T) {
 			in: discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv6, Endpoints: []discoveryv1.Endpoint{{
 				Addresses: []string{"fd00:10:244:1::2"}, Hostname: new("web-0"), NodeName: new("n1"),
 				Conditions: discoveryv1.EndpointConditions{Ready: &no, Serving: &no, Terminating: &yes},
-				TargetRef:  &corev1.ObjectReference{Kind: "Pod", Name: "web-1"},
 				Hints:      &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "a"}}, ForNodes: []discoveryv1.ForNode{{Name: "n1"}}},
 			}}},
 			want: EndpointSlice{Endpoints: []Endpoint{{
-				Addr: addrs("fd00:10:244:1::2")[0], Hostname: "web-0", Node: "n1", Pod: "web-1", Terminating: true,
-				ForZones: []string{"a"}, ForNodes: []string{"n1"},
+				Addr: addrs("fd00:10:244:1::2")[0], Hostname: "web-0", Node: "n1", Terminating: true,
+				Hints: &Hints{Zones: []string{"a"}, Nodes: []string{"n1"}},
 			}}},
 		},
 		{

@@ -85,13 +85,31 @@ type Endpoint struct {
 	Addr     netip.Addr `json:",omitzero"` // the first of its addresses: all of them are fungible
 	Hostname string     `json:",omitzero"` // "" if none was set
 	Node     string     `json:",omitzero"` // "" if not told
-	Pod      string     `json:",omitzero"` // name of the pod behind it, of the slice's namespace; "" if it is none
 	Ready    bool       `json:",omitzero"`
 	Serving  bool       `json:",omitzero"`
 	// Terminating: its pod has been asked to end.
 	Terminating bool `json:",omitzero"`
-	// ForZones and ForNodes are hints: the zones and nodes whose clients it is for (KEP-2433, KEP-3015).
-	ForZones, ForNodes []string `json:",omitzero"`
+	// Hints say for whose clients it is; nil: for all. Few endpoints have any, so that they cost the others little.
+	Hints *Hints `json:",omitzero"`
+}
+
+// Hints are the zones and nodes whose clients an endpoint is for (KEP-2433, KEP-3015).
+type Hints struct{ Zones, Nodes []string }
+
+// HintedZones returns the zones of its hints.
+func (e *Endpoint) HintedZones() []string {
+	if e.Hints == nil {
+		return nil
+	}
+	return e.Hints.Zones
+}
+
+// HintedNodes returns the nodes of its hints.
+func (e *Endpoint) HintedNodes() []string {
+	if e.Hints == nil {
+		return nil
+	}
+	return e.Hints.Nodes
 }
 
 // Node is a Node (core/v1).

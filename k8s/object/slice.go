@@ -88,15 +88,13 @@ func endpoint(addr netip.Addr, in *discoveryv1.Endpoint) Endpoint {
 		Serving:     valueOr(in.Conditions.Serving, true),
 		Terminating: valueOr(in.Conditions.Terminating, false),
 	}
-	if in.TargetRef != nil && in.TargetRef.Kind == "Pod" {
-		e.Pod = in.TargetRef.Name
-	}
-	if in.Hints != nil {
+	if in.Hints != nil && len(in.Hints.ForZones)+len(in.Hints.ForNodes) > 0 {
+		e.Hints = &Hints{}
 		for _, z := range in.Hints.ForZones {
-			e.ForZones = append(e.ForZones, shared(z.Name))
+			e.Hints.Zones = append(e.Hints.Zones, shared(z.Name))
 		}
 		for _, n := range in.Hints.ForNodes {
-			e.ForNodes = append(e.ForNodes, shared(n.Name))
+			e.Hints.Nodes = append(e.Hints.Nodes, shared(n.Name))
 		}
 	}
 	return e

@@ -56,15 +56,15 @@ func forLocal(all []endpoint, like []service.Backend, elsewhere bool) service.Ch
 // this node: first those for nodes (KEP-3015), then those for zones (KEP-2433).
 func hints(all []endpoint, on Node) (hinted func(*endpoint) bool, why string) {
 	everyNode, everyZone, someNode, someZone := true, true, false, false
-	forNode := func(e *endpoint) bool { return slices.Contains(e.ForNodes, on.Name) }
-	forZone := func(e *endpoint) bool { return slices.Contains(e.ForZones, on.Zone) }
+	forNode := func(e *endpoint) bool { return slices.Contains(e.HintedNodes(), on.Name) }
+	forZone := func(e *endpoint) bool { return slices.Contains(e.HintedZones(), on.Zone) }
 	for i := range all {
 		e := &all[i]
 		if !e.Ready {
 			continue
 		}
-		everyNode, someNode = everyNode && len(e.ForNodes) > 0, someNode || forNode(e)
-		everyZone, someZone = everyZone && len(e.ForZones) > 0, someZone || forZone(e)
+		everyNode, someNode = everyNode && len(e.HintedNodes()) > 0, someNode || forNode(e)
+		everyZone, someZone = everyZone && len(e.HintedZones()) > 0, someZone || forZone(e)
 	}
 	switch {
 	case everyNode && someNode:

@@ -267,11 +267,14 @@ func endpointOf(text string) object.Endpoint {
 	default:
 		panic(words[1])
 	}
+	if len(words) > 2 {
+		e.Hints = &object.Hints{}
+	}
 	for _, hint := range words[2:] {
 		if zone, ok := strings.CutPrefix(hint, "zone="); ok {
-			e.ForZones = append(e.ForZones, zone)
+			e.Hints.Zones = append(e.Hints.Zones, zone)
 		} else {
-			e.ForNodes = append(e.ForNodes, strings.TrimPrefix(hint, "node="))
+			e.Hints.Nodes = append(e.Hints.Nodes, strings.TrimPrefix(hint, "node="))
 		}
 	}
 	return e

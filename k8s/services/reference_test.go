@@ -76,10 +76,10 @@ func reference(s *object.Service, p object.ServicePort, all []*object.EndpointSl
 		return where(func(e object.Endpoint) bool { return e.Ready && hint(e) })
 	}
 	cluster := ready
-	hintedNodes := readyWith(func(e object.Endpoint) bool { return len(e.ForNodes) > 0 })
-	hintedZones := readyWith(func(e object.Endpoint) bool { return len(e.ForZones) > 0 })
-	thisNode := readyWith(func(e object.Endpoint) bool { return slices.Contains(e.ForNodes, here.Name) })
-	thisZone := readyWith(func(e object.Endpoint) bool { return slices.Contains(e.ForZones, here.Zone) })
+	hintedNodes := readyWith(func(e object.Endpoint) bool { return len(e.HintedNodes()) > 0 })
+	hintedZones := readyWith(func(e object.Endpoint) bool { return len(e.HintedZones()) > 0 })
+	thisNode := readyWith(func(e object.Endpoint) bool { return slices.Contains(e.HintedNodes(), here.Name) })
+	thisZone := readyWith(func(e object.Endpoint) bool { return slices.Contains(e.HintedZones(), here.Zone) })
 	if len(hintedNodes) == len(ready) && len(thisNode) > 0 {
 		cluster = thisNode
 	} else if len(hintedZones) == len(ready) && len(thisZone) > 0 {
@@ -127,10 +127,10 @@ func randomSlices(r *rand.Rand) (all []*object.EndpointSlice) {
 				e.Addr = netip.MustParseAddr("fd00:10:244:1::2")
 			}
 			if hinted == 2 || hinted == 1 && r.IntN(2) == 0 {
-				e.ForZones = []string{pick1(r, "a", "b")}
+				e.Hints = &object.Hints{Zones: []string{pick1(r, "a", "b")}}
 			}
 			if hinted == 2 && r.IntN(2) == 0 || hinted == 1 && r.IntN(4) == 0 {
-				e.ForNodes = []string{pick1(r, "n1", "n2")}
+				e.Hints = &object.Hints{Zones: e.HintedZones(), Nodes: []string{pick1(r, "n1", "n2")}}
 			}
 			s.Endpoints = append(s.Endpoints, e)
 		}
