@@ -166,6 +166,7 @@ func unmarshal(kind object.Kind, key string, text []byte) (object.Object, error)
 	if got := o.Named().String(); got != key {
 		return nil, fmt.Errorf("%s %q: the object says that it is %q", kind, key, got)
 	}
+	object.Share(o)
 	return o, nil
 }
 

@@ -1,6 +1,14 @@
 package object
 
-import "testing"
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
 
 func TestNames(t *testing.T) {
 	web := Key{"default", "web"}
@@ -27,8 +35,32 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Objects that were decoded apart share their strings.
-func TestShared(t *testing.T) {
+// Objects that were decoded apart share their strings, as From's do.
+func TestShare(t *testing.T) {
+	decoded := func() *EndpointSlice {
+		return &EndpointSlice{
+			Key: Key{strings.Clone("default"), "web-x"}, Ports: []EndpointPort{{Name: strings.Clone("http")}},
+			Endpoints: []Endpoint{{Node: strings.Clone("n1"), Hints: &Hints{Zones: []string{strings.Clone("a")}, Nodes: []string{strings.Clone("n1")}}}},
+		}
+	}
+	a, b := decoded(), decoded()
+	for _, o := range []Object{a, b, &Node{Name: "n1"}, &Namespace{Name: "default"}, &Pod{Node: "n1"}, &Service{Ports: []ServicePort{{Name: "http"}}}} {
+		Share(o)
+	}
+	if diff := cmp.Diff(a, decoded(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("changed (-got +want):\n%s", diff)
+	}
+	for what, same := range map[string][2]string{
+		"namespace": {a.Namespace, b.Namespace}, "port": {a.Ports[0].Name, b.Ports[0].Name}, "node": {a.Endpoints[0].Node, b.Endpoints[0].Node},
+		"zone": {a.Endpoints[0].Hints.Zones[0], b.Endpoints[0].Hints.Zones[0]}, "hinted node": {a.Endpoints[0].Hints.Nodes[0], b.Endpoints[0].Node},
+	} {
+		if unsafe.StringData(same[0]) != unsafe.StringData(same[1]) {
+			t.Errorf("%s: two copies of %q", what, same[0])
+		}
+	}
+}
+
+func TestNamesAreBounded(t *testing.T) {
 	for i := range maxNames + 10 {
 		shared(string(rune(i)) + "-node")
 	}

@@ -28,3 +28,36 @@ func shared(s string) string {
 	names.all[s] = s
 	return s
 }
+
+// Share has an object that was decoded by itself, and that nobody else has yet, share its strings as those do that From made.
+func Share(o Object) {
+	switch o := o.(type) {
+	case *Node:
+		o.Name, o.Zone = shared(o.Name), shared(o.Zone)
+	case *Pod:
+		o.Namespace, o.Node = shared(o.Namespace), shared(o.Node)
+	case *Service:
+		o.Namespace, o.Scheduler = shared(o.Namespace), shared(o.Scheduler)
+		for i := range o.Ports {
+			o.Ports[i].Name = shared(o.Ports[i].Name)
+		}
+	case *EndpointSlice:
+		o.share()
+	}
+}
+
+func (s *EndpointSlice) share() {
+	s.Namespace = shared(s.Namespace)
+	for i := range s.Ports {
+		s.Ports[i].Name = shared(s.Ports[i].Name)
+	}
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		e.Node = shared(e.Node)
+		for _, list := range [][]string{e.HintedZones(), e.HintedNodes()} {
+			for k := range list {
+				list[k] = shared(list[k])
+			}
+		}
+	}
+}
