@@ -93,6 +93,9 @@ func (s *Server) Resolve(ctx context.Context, out, msg []byte, client netip.Addr
 // resolve writes the answer to a query that Answer could not answer at once into out, and returns its length.
 func (s *Server) resolve(ctx context.Context, out, msg []byte, q *query, client netip.Addr, tcp bool) int {
 	limit := q.limit(out, tcp)
+	if limit < q.end+optLen {
+		return 0
+	}
 	var k known
 	for range maxFetches {
 		r := newReply(q, out, msg, limit)
