@@ -10,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/middleway-net/middleway/lab/manifest"
 )
 
 func (c *cluster) check(step string, got []string, want ...string) {
@@ -37,6 +39,19 @@ func TestApply(t *testing.T) {
 	if _, err := c.Apply(ApplyRequest{Files: []File{{"z.yaml", nil}}}); err == nil || err.Error() != "no objects passed to apply" {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A pod that no node can run is refused, also in a Deployment.
+func TestFits(t *testing.T) {
+	p := New(Config{ServiceCIDRs: prefixes("10.96.0.0/16"), Fits: func(pod *manifest.Pod) error {
+		if pod.Spec.NodeName != "" {
+			return pod.Errorf("spec.nodeName", "there is no node %q", pod.Spec.NodeName)
+		}
+		return nil
+	}})
+	c := &cluster{T: t, Plane: p}
+	c.check("apply", c.apply(all(strings.Replace(webPod, "spec:", "spec:\n  nodeName: x", 1), strings.Replace(webDeployment, "    spec:", "    spec:\n      nodeName: y", 1), webService)),
+		`pod/web y.yaml, line 5, spec.nodeName: there is no node "x"`, `deployment.apps/web y.yaml, line 17, spec.template.spec.nodeName: there is no node "y"`, "service/web created")
 }
 
 func TestApplyNamespace(t *testing.T) {

@@ -31,7 +31,8 @@ func ownMeta(o manifest.Object) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), Labels: o.GetLabels(), Annotations: o.GetAnnotations()}
 }
 
-// Check finds out whether an object can be there beside those that are. It changes nothing.
+// Check finds out whether an object can be there, whatever others are by then: it is right in itself, and changes only what may change.
+// Nothing changes by it.
 func (p *Plane) Check(o manifest.Object) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,6 +45,9 @@ func (p *Plane) checkLocked(o manifest.Object) error {
 		_, err := p.admitService(o)
 		return err
 	case *manifest.Deployment:
+		if err := p.config.Fits(o.Instance(o.Name)); err != nil {
+			return err
+		}
 		before := get[*appsv1.Deployment](p.state, Deployments, nameOf(o))
 		if before != nil && !apiequality.Semantic.DeepEqual(before.Spec.Selector, o.Spec.Selector) {
 			return o.Errorf("spec.selector", "it stays as it was while the Deployment lives; remove the Deployment first, or give this one another name")
@@ -61,6 +65,7 @@ func (p *Plane) checkLocked(o manifest.Object) error {
 		if before != nil && metav1.GetControllerOf(before) != nil {
 			return o.Errorf("metadata.name", "%s is a pod of a Deployment; give this one another name", o.Key())
 		}
+		return p.config.Fits(o)
 	}
 	return nil
 }
@@ -112,9 +117,6 @@ func (p *Plane) wantLocked(o manifest.Object, followed bool, order int) error {
 		return err
 	}
 	before := p.desired[manifest.ID(o)]
-	if o.GetNamespace() != "" {
-		p.needNamespaceLocked(o.GetNamespace())
-	}
 	switch o := o.(type) {
 	case *manifest.Namespace:
 		n := o.Namespace.DeepCopy()
@@ -122,6 +124,9 @@ func (p *Plane) wantLocked(o manifest.Object, followed bool, order int) error {
 		p.state.put(Namespaces, namespaceObject(n))
 	case *manifest.Service:
 		a, err := p.admitService(o)
+		if err == nil {
+			err = p.checkFree(a, o)
+		}
 		if err != nil {
 			return err
 		}
@@ -137,6 +142,9 @@ func (p *Plane) wantLocked(o manifest.Object, followed bool, order int) error {
 		p.dirty.pods[nameOf(o)] = true
 	}
 	p.desired[manifest.ID(o)] = &wanted{o, followed, order}
+	if o.GetNamespace() != "" {
+		p.needNamespaceLocked(o.GetNamespace())
+	}
 	return nil
 }
 

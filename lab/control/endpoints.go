@@ -47,7 +47,7 @@ func newEndpoints(p *Plane) *endpoints {
 	}
 	e.topology.SetNodes(e.logger, all)
 	e.reconciler = endpointslice.NewReconciler(&clientset{plane: p}, corelisters.NewNodeLister(nodes), maxPerSlice,
-		endpointsliceutil.NewEndpointSliceTracker(), e.topology, &topologyEvents{plane: p}, endpointsManager,
+		endpointsliceutil.NewEndpointSliceTracker(), e.topology, &topologyEvents{p, map[name]string{}}, endpointsManager,
 		endpointslice.WithPreferSameTrafficDistributionEnabled(true))
 	return e
 }
@@ -141,12 +141,17 @@ func (c *sliceClient) Delete(_ context.Context, n string, _ metav1.DeleteOptions
 }
 
 // topologyEvents tells a person why endpoints have no hints.
-type topologyEvents struct{ plane *Plane }
+type topologyEvents struct {
+	plane *Plane
+	told  map[name]string // what was told of a Service last
+}
 
 var _ record.EventRecorder = (*topologyEvents)(nil)
 
 func (t *topologyEvents) Event(o runtime.Object, kind, reason, message string) {
-	if s, ok := o.(*corev1.Service); ok && kind == corev1.EventTypeWarning {
+	s, ok := o.(*corev1.Service)
+	if ok && kind == corev1.EventTypeWarning && t.told[nameOf(s)] != message {
+		t.told[nameOf(s)] = message
 		t.plane.config.Event(nameOf(s).String(), reason+": "+message)
 	}
 }

@@ -24,6 +24,8 @@ type Config struct {
 	DNS []netip.Addr
 	// Sink gets every object that daemons read. Default: nobody.
 	Sink Sink
+	// Fits refuses a pod that no node can run. Default: none is.
+	Fits func(*manifest.Pod) error
 	// Changed is called, with a lock held, when Instances may have changed. It must not block. Default: nobody is told.
 	Changed func()
 	// Event is called, with a lock held, for what a person is told: who is namespace/name. Default: nobody is told.
@@ -61,6 +63,9 @@ type Plane struct {
 
 // New makes a control plane, with the objects that every cluster has.
 func New(c Config) *Plane {
+	if c.Fits == nil {
+		c.Fits = func(*manifest.Pod) error { return nil }
+	}
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
@@ -70,7 +75,7 @@ func New(c Config) *Plane {
 	p := &Plane{
 		config: c, started: metav1.NewTime(time.Now()), watchers: map[*watcher]bool{}, desired: map[string]*wanted{}, addresses: newAllocator(c.ServiceCIDRs),
 		instances: map[types.UID]*instance{}, templates: map[types.UID]*manifest.Deployment{}, scaled: map[string]int32{}, timers: map[name]later{}, dirty: newDirty(),
-		writer: newWriter(c.Sink),
+		writer: newWriter(c.Sink, func(err error) { c.Event("state", err.Error()) }),
 	}
 	p.state = newState(p.noteLocked)
 	p.endpoints = newEndpoints(p)
@@ -81,8 +86,8 @@ func New(c Config) *Plane {
 	return p
 }
 
-// Run writes objects to the Sink until ctx ends, and then what is left to write. It returns the first error of the Sink.
-func (p *Plane) Run(ctx context.Context) error {
+// Run writes objects to the Sink until ctx ends, and then what is left to write. What cannot be written is told, and tried again.
+func (p *Plane) Run(ctx context.Context) {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -91,7 +96,7 @@ func (p *Plane) Run(ctx context.Context) error {
 			l.timer.Stop()
 		}
 	}()
-	return p.writer.run(ctx)
+	p.writer.run(ctx)
 }
 
 // Written returns when what is in the state by now was handed to the Sink, or ctx has ended.
@@ -109,9 +114,6 @@ func (p *Plane) noteLocked(k *Kind, before, after Object) {
 	}
 	p.writer.note(k, before, after, p.state.version)
 	p.dirty.note(p, k, before, after)
-	if k == Pods {
-		p.config.Changed()
-	}
 }
 
 // makeOwnLocked makes the objects that every cluster has. kubernetes is the Service of the API server, of which there is none: it has

@@ -102,6 +102,7 @@ func (p *Plane) deletePodLocked(pod *corev1.Pod, why string, grace *int64) {
 	}
 	if i != nil {
 		i.Deleting, i.Why = true, why
+		p.config.Changed()
 	}
 	o := copyOf(pod)
 	seconds := *pod.Spec.TerminationGracePeriodSeconds

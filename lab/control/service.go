@@ -18,7 +18,7 @@ type admission struct {
 }
 
 // admitService makes a Service of a manifest: it gets addresses and node ports, those that it had where it does not name others. An error
-// is what an API server would refuse; nothing is taken yet.
+// is what an API server would refuse of this Service; nothing is taken yet, and others may have what it names.
 func (p *Plane) admitService(m *manifest.Service) (*admission, error) {
 	before := get[*corev1.Service](p.state, Services, nameOf(m))
 	if before != nil && p.desired[manifest.ID(m)] == nil {
@@ -130,16 +130,9 @@ func (p *Plane) chooseAddresses(a *admission, m *manifest.Service, before *corev
 
 func (p *Plane) chooseAddress(m *manifest.Service, before *corev1.Service, i int, f corev1.IPFamily) (netip.Addr, error) {
 	if i < len(m.Spec.ClusterIPs) {
-		at := "spec.clusterIP"
-		if i > 0 {
-			at = fmt.Sprintf("spec.clusterIPs[%d]", i)
-		}
 		addr := netip.MustParseAddr(m.Spec.ClusterIPs[i]) // checked
 		if r, _ := p.addresses.rangeOf(f); !r.Contains(addr) || addr == r.Masked().Addr() {
-			return addr, m.Errorf(at, "%s is none of the cluster's range for Services, %s; choose one there, or leave it out", addr, r)
-		}
-		if other, taken := p.addresses.addrs[addr]; taken && other != nameOf(m) {
-			return addr, m.Errorf(at, "%s is the address of Service %s already; choose another one, or leave it out", addr, other)
+			return addr, m.Errorf(addressField(i), "%s is none of the cluster's range for Services, %s; choose one there, or leave it out", addr, r)
 		}
 		return addr, nil
 	}
@@ -180,13 +173,33 @@ func (p *Plane) choosePorts(a *admission, m *manifest.Service, before *corev1.Se
 			port.NodePort = number
 		}
 		n := nodePort{port.Protocol, port.NodePort}
-		if other, taken := p.addresses.ports[n]; taken && other != nameOf(m) {
-			return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%s %d is that of Service %s already; choose another one, or leave it out", n.protocol, n.port, other)
-		}
 		chosen[n] = true
 		a.ports = append(a.ports, n)
 	}
 	return nil
+}
+
+// checkFree refuses addresses and node ports that another Service has.
+func (p *Plane) checkFree(a *admission, m *manifest.Service) error {
+	for i, addr := range a.addrs {
+		if other, taken := p.addresses.addrs[addr]; taken && other != nameOf(m) {
+			return m.Errorf(addressField(i), "%s is the address of Service %s already; choose another one, or leave it out", addr, other)
+		}
+	}
+	for i, n := range a.ports {
+		if other, taken := p.addresses.ports[n]; taken && other != nameOf(m) {
+			return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%s %d is that of Service %s already; choose another one, or leave it out", n.protocol, n.port, other)
+		}
+	}
+	return nil
+}
+
+// addressField is where a manifest has the address with a number.
+func addressField(i int) string {
+	if i == 0 {
+		return "spec.clusterIP"
+	}
+	return fmt.Sprintf("spec.clusterIPs[%d]", i)
 }
 
 // nodePortOf returns the node port that a port of a Service had.

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/middleway-net/middleway/lab/manifest"
 )
 
 // svc returns a Service with fields of its spec.
@@ -119,6 +121,21 @@ func TestAddressesAreShared(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := c.follow(svc("b", "clusterIP: 10.96.7.7")); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+	// In one go an address passes from one Service to another: Check, which sees one file at a time, has nothing against it.
+	heir, err := manifest.Parse("x.yaml", []byte(svc("c", "clusterIP: 10.96.7.7")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(heir.Objects[0]); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	if got := c.follow(svc("c", "clusterIP: 10.96.7.7")); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+	if got := c.follow(all(svc("c", "type: NodePort", "clusterIP: 10.96.7.7"), strings.Replace(svc("d", "type: NodePort"), "port: 80}", "port: 80, nodePort: 30111}", 1),
+		strings.Replace(svc("e", "type: NodePort"), "port: 80}", "port: 80, nodePort: 30111}", 1))); len(got) != 1 || !strings.Contains(got[0], "spec.ports[0].nodePort: TCP 30111 is that of Service default/d already") {
 		t.Errorf("got %q", got)
 	}
 	var many []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/middleway-net/middleway/k8s/object"
 )
@@ -13,7 +14,7 @@ type Sink interface {
 	// Put writes an object, which is to be read only.
 	Put(api any) error
 	Delete(kind object.Kind, namespace, name string) error
-	// Complete tells that everything is there that was when the first object was put.
+	// Complete tells that the first whole set is there.
 	Complete() error
 }
 
@@ -39,6 +40,7 @@ func isWritten(k *Kind) bool {
 // last one counts. Objects that others refer to come first.
 type writer struct {
 	sink Sink
+	fail func(error)
 	wake chan struct{}
 
 	mu      sync.Mutex
@@ -46,11 +48,10 @@ type writer struct {
 	noted   uint64                    // version up to which pending is
 	done    uint64                    // version up to which the sink has all
 	moved   chan struct{}             // closed when done moves
-	err     error
 }
 
-func newWriter(sink Sink) *writer {
-	w := &writer{sink: sink, wake: make(chan struct{}, 1), moved: make(chan struct{})}
+func newWriter(sink Sink, fail func(error)) *writer {
+	w := &writer{sink: sink, fail: fail, wake: make(chan struct{}, 1), moved: make(chan struct{})}
 	w.pending = map[*Kind]map[name]Object{}
 	return w
 }
@@ -60,14 +61,13 @@ func (w *writer) note(k *Kind, before, after Object, version uint64) {
 	defer w.mu.Unlock()
 	w.noted = version
 	if w.sink != nil && isWritten(k) {
-		if w.pending[k] == nil {
-			w.pending[k] = map[name]Object{}
-		}
+		n := name{}
 		if after != nil {
-			w.pending[k][nameOf(after)] = after
+			n = nameOf(after)
 		} else {
-			w.pending[k][nameOf(before)] = nil
+			n = nameOf(before)
 		}
+		w.keepLocked(k, n, after)
 	}
 	select {
 	case w.wake <- struct{}{}:
@@ -75,65 +75,92 @@ func (w *writer) note(k *Kind, before, after Object, version uint64) {
 	}
 }
 
+func (w *writer) keepLocked(k *Kind, n name, o Object) {
+	if w.pending[k] == nil {
+		w.pending[k] = map[name]Object{}
+	}
+	w.pending[k][n] = o
+}
+
+// again is when what could not be written is tried again.
+const again = time.Second
+
 // run writes until ctx ends, and then what is left.
-func (w *writer) run(ctx context.Context) error {
-	complete := w.sink == nil
+func (w *writer) run(ctx context.Context) {
+	complete, told := w.sink == nil, ""
 	for {
-		w.flush()
-		if !complete {
-			complete = true
-			w.fail(w.sink.Complete())
+		err := w.flush()
+		if err == nil && !complete {
+			err = w.sink.Complete()
+			complete = err == nil
+		}
+		var retry <-chan time.Time
+		if err != nil {
+			retry = time.After(again)
+			if err.Error() != told {
+				told = err.Error()
+				w.fail(fmt.Errorf("write objects for the daemons: %w", err))
+			}
+		} else {
+			told = ""
 		}
 		select {
 		case <-ctx.Done():
-			w.flush()
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.err
+			_ = w.flush() // it was told, or the end takes all
+			return
 		case <-w.wake:
+		case <-retry:
 		}
 	}
 }
 
-// flush writes what is pending.
-func (w *writer) flush() {
+// flush writes what is pending, and keeps what could not be written.
+func (w *writer) flush() error {
 	w.mu.Lock()
 	pending, version := w.pending, w.noted
 	w.pending = map[*Kind]map[name]Object{}
 	w.mu.Unlock()
+	var failed error
 	for _, k := range written {
 		for n, o := range pending[k.Kind] {
-			if o != nil {
-				w.fail(w.sink.Put(o))
-			} else {
-				w.fail(w.sink.Delete(k.as, n.Namespace, n.Name))
+			err := w.write(k.as, n, o)
+			if err == nil {
+				continue
 			}
+			failed = err
+			w.mu.Lock()
+			if _, newer := w.pending[k.Kind][n]; !newer {
+				w.keepLocked(k.Kind, n, o)
+			}
+			w.mu.Unlock()
 		}
+	}
+	if failed != nil {
+		return failed
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.done = version
 	close(w.moved)
 	w.moved = make(chan struct{})
+	return nil
 }
 
-// fail notes an error: the first one is told.
-func (w *writer) fail(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil && w.err == nil {
-		w.err = fmt.Errorf("write objects for the daemons: %w", err)
+func (w *writer) write(as object.Kind, n name, o Object) error {
+	if o == nil {
+		return w.sink.Delete(as, n.Namespace, n.Name)
 	}
+	return w.sink.Put(o)
 }
 
-// wait returns when everything up to a version was written.
+// wait returns when everything up to a version was written, or ctx has ended.
 func (w *writer) wait(ctx context.Context, version uint64) error {
 	for {
 		w.mu.Lock()
-		done, moved, err := w.done >= version, w.moved, w.err
+		done, moved := w.done >= version, w.moved
 		w.mu.Unlock()
-		if done || err != nil {
-			return err
+		if done {
+			return nil
 		}
 		select {
 		case <-ctx.Done():

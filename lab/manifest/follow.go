@@ -77,6 +77,9 @@ func NewFollower(s *Set, check func(Object) error, paths ...string) *Follower {
 	return f
 }
 
+// Once reports whether an object stands in what can be read once only, and so is not followed: standard input, or a pipe.
+func (f *Follower) Once(o Object) bool { return slices.Contains(f.fixed, o) }
+
 func (f *Follower) file(path string) *followed {
 	if f.files[path] == nil {
 		f.files[path] = &followed{path: path}

@@ -286,7 +286,11 @@ func TestFollowNamed(t *testing.T) {
 	g.write("a.yaml", pod("a", "y")+pod("fixed", "y"))
 	g.check(g.settled(), map[string]string{"a.yaml": "default/fixed is the pod of standard input"}, "fixed x", "a x")
 	g.write("a.yaml", pod("a", "y"))
-	g.check(g.settled(), nil, "fixed x", "a y")
+	s := g.settled()
+	g.check(s, nil, "fixed x", "a y")
+	if !g.f.Once(s.Objects[0]) || g.f.Once(s.Objects[1]) {
+		t.Error("standard input is followed, or the file is not")
+	}
 	g.must(os.Remove(g.path("a.yaml")))
 	g.check(g.settled(), nil, "fixed x")
 }

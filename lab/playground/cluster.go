@@ -56,7 +56,7 @@ func New(ctx context.Context, config Config) (*Cluster, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reconciler = newReconciler(c)
 	if len(config.Follow) > 0 {
-		c.follower = manifest.NewFollower(config.Pods, c.check, config.Follow...)
+		c.follower = manifest.NewFollower(config.Pods, func(o manifest.Object) error { return c.control.Check(o) }, config.Follow...)
 	}
 	if err := c.build(ctx); err != nil {
 		left := c.Close()

@@ -63,7 +63,9 @@ func DefaultDir() string {
 
 // checkObjects finds out whether the objects of the manifests can be there, and their pods on the nodes.
 func (c *Config) checkObjects() error {
-	plane := control.New(c.controlConfig())
+	cc := c.controlConfig()
+	cc.Fits = c.fits
+	plane := control.New(cc)
 	if err := plane.Adopt(c.Pods.Objects); err != nil {
 		return err
 	}

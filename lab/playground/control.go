@@ -46,7 +46,7 @@ func (c *Cluster) startControl() error {
 		return err
 	}
 	cc := c.config.controlConfig()
-	cc.Sink, cc.Changed, cc.Event = w, c.reconciler.wake, c.text.event
+	cc.Sink, cc.Changed, cc.Event, cc.Fits = w, c.reconciler.wake, c.tellEvent, c.config.fits
 	plane := control.New(cc)
 	c.mu.Lock()
 	c.control = plane
@@ -54,23 +54,45 @@ func (c *Cluster) startControl() error {
 	if err := c.takeUp(c.config.Pods.Objects); err != nil {
 		return err
 	}
-	c.tasks.Go(func() {
-		if err := plane.Run(c.ctx); err != nil {
-			c.text.event("control plane", err.Error())
-		}
-	})
+	c.tasks.Go(func() { plane.Run(c.ctx) })
 	return nil
+}
+
+// tellEvent tells what happened, but for what comes with the end.
+func (c *Cluster) tellEvent(who, what string) {
+	if c.present() != Stopping {
+		c.text.event(who, what)
+	}
+}
+
+// fits refuses a pod that no node can run.
+func (c *Config) fits(p *manifest.Pod) error {
+	_, err := schedule([]*manifest.Pod{p}, make([]int, c.Nodes))
+	return err
 }
 
 // takeUp makes objects part of the cluster at its start: those of followed files stay theirs.
 func (c *Cluster) takeUp(objects []manifest.Object) error {
-	if c.follower == nil {
-		return c.control.Adopt(objects)
+	followed, others := c.split(objects)
+	if err := c.control.Adopt(others); err != nil {
+		return err
 	}
-	for _, err := range c.control.Follow(objects) {
+	for _, err := range c.control.Follow(followed) {
 		return err
 	}
 	return nil
+}
+
+// split parts objects into those of followed files, and those of standard input and the like, which are read once.
+func (c *Cluster) split(objects []manifest.Object) (followed, others []manifest.Object) {
+	for _, o := range objects {
+		if c.follower != nil && !c.follower.Once(o) {
+			followed = append(followed, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	return followed, others
 }
 
 // serve makes a node's daemon take the cluster's Services from the control plane.

@@ -18,7 +18,8 @@ func (c *Cluster) follow() {
 	c.tasks.Go(func() {
 		c.follower.Run(c.reconciler.ctx, func(s manifest.State) {
 			// What one file may have and another one has is found out last.
-			for _, err := range c.control.Follow(s.Objects) {
+			followed, _ := c.split(s.Objects)
+			for _, err := range c.control.Follow(followed) {
 				if s.Mistakes[err.File] == nil {
 					s.Mistakes[err.File] = err
 				}
@@ -26,23 +27,6 @@ func (c *Cluster) follow() {
 			c.tell(s)
 		})
 	})
-}
-
-// check finds out whether an object of a followed file can be in the cluster.
-func (c *Cluster) check(o manifest.Object) error {
-	var p *manifest.Pod
-	switch o := o.(type) {
-	case *manifest.Pod:
-		p = o
-	case *manifest.Deployment:
-		p = o.Instance(o.Name)
-	}
-	if p != nil {
-		if _, err := schedule([]*manifest.Pod{p}, make([]int, c.config.Nodes)); err != nil {
-			return err
-		}
-	}
-	return c.control.Check(o)
 }
 
 // tell prints what manifests have that was not told yet.

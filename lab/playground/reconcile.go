@@ -68,6 +68,10 @@ func (r *reconciler) look() {
 		r.wanted[i.UID] = i
 	}
 	for _, i := range instances {
+		have := r.cluster.podOf(i.UID)
+		if have != nil && !i.Deleting && !r.failed[have] {
+			continue
+		}
 		if !r.busy[i.UID] && r.ctx.Err() == nil {
 			r.busy[i.UID] = true
 			r.workers.Go(func() { r.work(i.UID) })

@@ -78,6 +78,9 @@ func (s *server) delete(conn net.Conn, d control.DeleteRequest) {
 		cancel()
 	}()
 	err := s.cluster.control.Delete(ctx, d, func(ref control.Ref) { _ = s.send(conn, reply{Refs: []control.Ref{ref}}) })
+	if err != nil && s.cluster.ctx.Err() != nil {
+		err = errors.New("the cluster was taken down meanwhile")
+	}
 	s.end(conn, err)
 }
 
