@@ -174,8 +174,8 @@ func (n *Node) buildStack() error {
 	}
 	s, err := stack.New(stack.Config{
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
-		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
-		Logger: n.log,
+		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
+		ServiceCIDRs: n.config.Services.CIDRs, MTU: n.mtu, Logger: n.log,
 	})
 	if err != nil {
 		return err

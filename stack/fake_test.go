@@ -149,7 +149,7 @@ func newBed(t testing.TB, workers int) *bed {
 func bareBed(t testing.TB, workers int) *bed {
 	t.Helper()
 	d := &bed{a: device(t, workers), b: device(t, workers), wire: device(t, workers), node: &fakeNode{}, dropped: map[string]uint64{}}
-	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway, gateway6}, MTU: testMTU}
+	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway, gateway6}, ServiceCIDRs: serviceRanges, MTU: testMTU}
 	c.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	for i := range workers + 1 {
 		p := &fakePort{}

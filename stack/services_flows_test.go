@@ -384,3 +384,16 @@ func TestLeastConnections(t *testing.T) {
 		}
 	}
 }
+
+// Until the Services are known nobody is told that their addresses lead nowhere: clients try again.
+func TestServicesUnknown(t *testing.T) {
+	d := newHostBed(t, 1)
+	for _, dst := range []netip.Addr{web, web6} {
+		for _, from := range []string{"a", "mw0"} {
+			got, err := d.Trace(Probe{From: from, Dst: dst, DstPort: 80})
+			if err != nil || got.Reason != "no-service" || len(got.Answers) > 0 {
+				t.Errorf("from %s to %v: got %v, %s", from, dst, err, steps(&got))
+			}
+		}
+	}
+}

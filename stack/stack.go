@@ -94,6 +94,9 @@ type Config struct {
 	DNSAddrs []netip.Addr
 	// Answer answers what comes to DNSAddrs over UDP. Default: Node does.
 	Answer Answerer
+	// ServiceCIDRs are where the cluster's Services have their addresses. Until SetServices is called packets there are dropped
+	// without a word, so that clients try again.
+	ServiceCIDRs []netip.Prefix
 	// PodCIDRs are the ranges of the node's own pods: sources are told when no pod has an address in them.
 	PodCIDRs []netip.Prefix
 	// MTU is the largest packet that the pods' devices take, in bytes. Default packet.MaxSize.
@@ -173,7 +176,7 @@ func New(c Config) (*Stack, error) {
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
-	s.services.Store(service.New(nil))
+	s.services.Store(service.New(c.ServiceCIDRs))
 	nodeAddrs := slices.Concat(c.NodeAddrs, c.DNSAddrs)
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: nodeAddrs})
 	if err := s.publish(nil); err != nil {
