@@ -30,8 +30,8 @@ const (
 
 // backendData is the value of keyData.
 type backendData struct {
-	VNI     vxlan.VNI `json:"VNI"`
-	VtepMAC string    `json:"VtepMAC"`
+	VNI vxlan.VNI `json:"VNI"`
+	MAC string    `json:"VtepMAC"`
 }
 
 // announced is what a node's annotations say.
@@ -80,7 +80,7 @@ func parseData(text string) (vni vxlan.VNI, mac vxlan.MAC, err error) {
 	if d.VNI > vxlan.MaxVNI {
 		return 0, mac, fmt.Errorf("VNI %d is more than 24 bits", d.VNI)
 	}
-	mac, err = vxlan.ParseMAC(d.VtepMAC)
+	mac, err = vxlan.ParseMAC(d.MAC)
 	return d.VNI, mac, err
 }
 

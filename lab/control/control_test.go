@@ -81,14 +81,14 @@ func (c *cluster) apply(text string) (all []string) {
 // whether there was something to do.
 func (c *cluster) work() (did bool) {
 	for _, i := range c.Instances() {
-		number, started := c.addrs[i.UID]
+		_, started := c.addrs[i.UID]
 		switch {
 		case i.Deleting && !c.slow:
 			c.Gone(i.UID)
 			delete(c.addrs, i.UID)
 			did = true
 		case !i.Deleting && !started:
-			number = 2 + len(c.addrs)
+			number := 2 + len(c.addrs)
 			c.addrs[i.UID] = number
 			node := 1 + number%2
 			c.Bind(i.UID, fmt.Sprintf("node-%d", node))
