@@ -13,7 +13,7 @@ import (
 )
 
 const demoHelp = `Makes two nodes and four pods on this machine and shows what the network between them does: ping, HTTP without NAT,
-one packet drawn layer by layer and saved for Wireshark, a daemon killed under a download, and throughput beside the
+a Service asked by its name with every decision on the way, one packet drawn layer by layer and saved for Wireshark, a daemon killed under a download, and throughput beside the
 kernel's own bridge and VXLAN.
 
 Nodes and pods are network namespaces; the machine's own network is not touched, and nothing is left behind, however the

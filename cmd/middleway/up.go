@@ -23,9 +23,9 @@ Kubernetes manifests. A pod's command runs in the pod's namespaces, with this ma
 container needs a command, unless its image is nginx, httpd, busybox, agnhost, curl or pause, which have stand-ins. The CNI
 plugin attaches the pods; it is this program under another name.
 
-Without -f two pods a node run a small HTTP server on port 8080. A pod's spec.nodeName (node-1, node-2, …) chooses its node,
-else pods are spread. Files and directories of -f are followed while the cluster runs: pods are added, replaced and deleted with them,
-and a mistake, which is told, changes nothing. Fields and kinds that are not honoured are named in a warning. A pod has namespaces of
+Without -f two pods a node run a small HTTP server on port 8080, behind the Service web. A pod's spec.nodeName (node-1, node-2, …)
+chooses its node, else pods are spread. Files and directories of -f are followed while the cluster runs: pods are added, replaced and
+deleted with them, and a mistake, which is told, changes nothing. Fields and kinds that are not honoured are named in a warning. A pod has namespaces of
 its own, with the host name, /etc/hosts, /etc/resolv.conf and emptyDir volumes that a kubelet would give it; init containers, probes
 and restartPolicy are honoured.
 

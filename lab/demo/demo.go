@@ -1,4 +1,4 @@
-// Package demo shows a cluster of package playground, two nodes with its default pods, at work on this machine: the pods reach each other, a packet of theirs is taken
+// Package demo shows a cluster of package playground, two nodes with its default pods, at work on this machine: the pods reach each other, and a Service by its name, a packet of theirs is taken
 // apart, a node's daemon is killed under a download, and throughput stands beside the kernel's own. Every line it prints
 // comes from that run.
 //

@@ -85,7 +85,7 @@ func TestRun(t *testing.T) {
 	if err != nil || !r.Passed || r.Interrupted || r.TookMs <= 0 {
 		t.Errorf("got %v, %+v", err, r)
 	}
-	want := []string{"machine", "cluster", "ping", "http", "packet", "restart", "throughput", "end"}
+	want := []string{"machine", "cluster", "ping", "http", "service", "packet", "restart", "throughput", "end"}
 	if !slices.Equal(r.Steps, want) {
 		t.Errorf("steps: got %v, want %v", r.Steps, want)
 	}
@@ -99,6 +99,14 @@ func TestRun(t *testing.T) {
 	compareWithTshark(t, file)
 	if packet["overhead"] != 50.0 || len(packet["layers"].([]any)) != 8 {
 		t.Errorf("packet: got %v", packet)
+	}
+	_, _, service := r.find(t, "service", "by its name")
+	if answers := service["answers"].(map[string]any); len(answers) != 4 || service["requests"] != 40.0 {
+		t.Errorf("service: got %v", service)
+	}
+	_, _, trace := r.find(t, "service", "every decision")
+	if trace["verdict"] != "forwarded" || !strings.HasPrefix(fmt.Sprint(trace["ends"]), "pod default/pod-") || len(trace["hops"].([]any)) != 2 {
+		t.Errorf("trace: got %v", trace)
 	}
 	_, _, restart := r.find(t, "restart", "same node")
 	if restart["oldPid"] == restart["newPid"] || restart["flows"].(float64) < 2 || restart["longestStallMs"].(float64) <= 0 {
@@ -114,7 +122,7 @@ func TestRunText(t *testing.T) {
 		t.Error(err)
 	}
 	for _, want := range []string{
-		"Linux ", "has        tun, ", "pod-2-2  10.244.2.3", "a switch in userspace", "no NAT", "pod network", "GET / HTTP/1.1", "hashes equal", "Gbit/s", "checks passed", "make bench",
+		"Linux ", "has        tun, ", "pod-2-2  10.244.2.3", "a switch in userspace", "no NAT", "pod network", "│ service    Service default/web:http: 10.244.", "└─→ pod default/pod-2-", "GET / HTTP/1.1", "hashes equal", "Gbit/s", "checks passed", "make bench",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, b.String())

@@ -25,6 +25,7 @@ var early = []step{
 var late = []step{
 	{"ping", "ICMP from pod to pod and to the node's own gateway address, median of 10", (*run).ping},
 	{"http", "a request from pod to pod; the server tells the source address it saw", (*run).http},
+	{"service", "one name for the four pods, and every decision on the way to one", (*run).service},
 	{"packet", "one of these requests, captured between the nodes", (*run).packet},
 	{"restart", "kill -9 of a node's daemon under a download, and a new one at once", (*run).restart},
 	{"throughput", "one TCP stream, in turn with the kernel's own bridge and VXLAN", (*run).throughput},

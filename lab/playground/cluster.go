@@ -227,6 +227,9 @@ func (c *Cluster) present() State {
 	return c.state
 }
 
+// Dir is the state directory.
+func (c *Cluster) Dir() string { return c.dir.path }
+
 // Nodes returns the nodes, node-1 first.
 func (c *Cluster) Nodes() []*Node { return c.nodes }
 
