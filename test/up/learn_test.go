@@ -116,7 +116,7 @@ func newLearner(t *testing.T) *learner {
 	}
 	sh := exec.Command("sh")
 	sh.Dir = home
-	sh.Env = append(os.Environ(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "MIDDLEWAY_UP_DIR=")
+	sh.Env = append(os.Environ(), "HOME="+home, "PATH="+bin+":"+os.Getenv("PATH"), "MIDDLEWAY_UP_DIR=", "LC_ALL=C.UTF-8") // else lines are drawn with ASCII
 	in, err := sh.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
