@@ -19,15 +19,12 @@ import (
 func (s *Stack) SetServices(t *service.Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	former := s.services.Swap(t)
-	if former == t {
+	if s.services.Swap(t) == t {
 		return
 	}
 	s.settleLocked()
 	s.countConnections()
-	if t.MayEnd(former) {
-		s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
-	}
+	s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
 }
 
 // outdated reports whether a flow has to end by a table of Services.

@@ -1,7 +1,6 @@
 package object
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -63,7 +62,7 @@ func TestShare(t *testing.T) {
 
 func TestNamesAreBounded(t *testing.T) {
 	for i := range maxNames + 10 {
-		shared(fmt.Sprint("node-", i))
+		shared(string(rune(i)) + "-node")
 	}
 	if n := len(names.all); n > maxNames {
 		t.Errorf("%d names are held, want %d at most", n, maxNames)

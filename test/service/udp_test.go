@@ -1,0 +1,156 @@
+package service
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// socket is a UDP socket with a fixed port that keeps to one frontend.
+type socket struct {
+	net.Conn
+	t *testing.T
+}
+
+// fixed opens a socket from port 5000 of a client's address.
+func fixed(t *testing.T, ns *lab.Namespace, addr netip.Addr, to netip.AddrPort) socket {
+	t.Helper()
+	c, err := dial(lab.Sockets{Namespace: ns, Local: netip.AddrPortFrom(addr, 5000)}, "udp", to, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return socket{c, t}
+}
+
+// answeredBy asks until a backend answers.
+func (s socket) answeredBy(b *backend) {
+	s.t.Helper()
+	eventually(s.t, b.name+" answers", func() bool {
+		_, _ = s.Write([]byte("?")) // a refusal of the last one is none of this one
+		got, err := hear(s, 100*time.Millisecond)
+		return err == nil && got.name == b.name
+	})
+}
+
+// reaches sends without an answer until a backend is asked.
+func (s socket) reaches(b *backend) {
+	s.t.Helper()
+	before := b.asked.Load()
+	eventually(s.t, b.name+" is asked", func() bool {
+		_, _ = s.Write([]byte("?"))
+		return b.asked.Load() > before
+	})
+}
+
+// reachesNoMore sends some more, which a backend must not get.
+func (s socket) reachesNoMore(b *backend) {
+	s.t.Helper()
+	time.Sleep(20 * time.Millisecond) // what is under way arrives
+	before := b.asked.Load()
+	for range 20 {
+		_, _ = s.Write([]byte("?"))
+		time.Sleep(time.Millisecond)
+	}
+	if n := b.asked.Load() - before; n > 0 {
+		s.t.Errorf("%s got %d datagrams, want none any more", b.name, n)
+	}
+}
+
+// TestUDPFollows: a client that keeps its socket goes to another backend when its own serves no more, whether it was ever answered or
+// not, and stays with one that drains.
+func TestUDPFollows(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 2}})
+	near, far, other := c.pod(1, 2), c.pod(2, 1), c.pod(2, 2)
+	for _, f := range families {
+		for _, cl := range []struct {
+			name string
+			ns   *lab.Namespace
+			addr netip.Addr
+		}{{"pod", c.pod(1, 1).Namespace, f.pod(c.pod(1, 1))}, {"host", c.Nodes[0].Namespace, f.node(1)}} {
+			t.Run(f.name+"/"+cl.name, func(t *testing.T) {
+				web := service("web", 1)
+				bNear, bFar, bOther := servePod(t, near), servePod(t, far), servePod(t, other)
+				c.put(web, onPod(1, near))
+				defer c.remove(web)
+				s := fixed(t, cl.ns, cl.addr, at(f, 1))
+				s.answeredBy(bNear)
+
+				c.endpoints(web, onPod(2, far))
+				s.answeredBy(bFar)
+				c.endpoints(web, onPod(2, far).but(unready), onPod(1, near))
+				s.answeredBy(bNear)
+
+				// One that drains keeps its flow, and gets no other.
+				c.endpoints(web, onPod(1, near).but(draining), onPod(2, other))
+				s.answeredBy(bNear)
+				if got := mustAsk(t, cl.ns, "udp", at(f, 1)); got.name != bOther.name {
+					t.Errorf("a new flow went to %s, want %s", got.name, bOther.name)
+				}
+				c.endpoints(web, onPod(2, other))
+				s.answeredBy(bOther)
+
+				// Nobody ever answers, from here on.
+				for _, b := range []*backend{bNear, bFar, bOther} {
+					b.silent.Store(true)
+				}
+				c.endpoints(web, onPod(2, far))
+				s.reaches(bFar)
+				c.endpoints(web, onPod(1, near))
+				s.reaches(bNear)
+				s.reachesNoMore(bFar)
+
+				// Without an endpoint it is refused, and asked again when there is one.
+				c.endpoints(web)
+				eventually(t, "the client is refused", func() bool { return refused(s) })
+				s.reachesNoMore(bNear)
+				c.endpoints(web, onPod(2, far))
+				s.reaches(bFar)
+
+				// A port that goes takes its flows with it.
+				tcpOnly := service("web", 1)
+				tcpOnly.Spec.Ports = tcpOnly.Spec.Ports[:1]
+				c.put(tcpOnly, onPod(2, far))
+				eventually(t, "the client is refused", func() bool { return refused(s) })
+				s.reachesNoMore(bFar)
+				c.put(web, onPod(2, far))
+				s.reaches(bFar)
+
+				// And so does a Service, whose address is nobody's then.
+				c.remove(web)
+				s.reachesNoMore(bFar)
+			})
+		}
+	}
+}
+
+// A connection outlives its backend's place in the slices, its Service, and a Service of another name that gets its address.
+func TestTCPStays(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}})
+	near, far := c.pod(1, 2), c.pod(2, 1)
+	servePod(t, near)
+	servePod(t, far)
+	for _, f := range families {
+		web := service("web", 1)
+		c.put(web, onPod(2, far))
+		held := hold(t, c.pod(1, 1), at(f, 1), far.Name())
+		for _, change := range []func(){
+			func() { c.endpoints(web, onPod(1, near)) },
+			func() { c.endpoints(web) },
+			func() { c.remove(web) },
+			func() { c.put(service("other", 1), onPod(1, near)) },
+		} {
+			change()
+			if s, err := askOn(held); err != nil || s.name != far.Name() {
+				t.Errorf("%s: got %q (%v), want %s as before", f.name, s.name, err, far.Name())
+			}
+		}
+		if got := mustAsk(t, c.pod(1, 1), "tcp", at(f, 1)); got.name != near.Name() {
+			t.Errorf("%s: a new connection went to %s, want %s", f.name, got.name, near.Name())
+		}
+		c.remove(service("other", 1))
+	}
+}
