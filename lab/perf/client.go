@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -19,6 +20,9 @@ type Client struct {
 	Inside func(func() error) error
 	// Dial connects to the server's control. Default: from where the process is.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// To are where the server's streams of TCP are reached, for example at a Service's address; each stream, or connection, goes to one
+	// of them at random. Default: the server's own address, and the port that it tells.
+	To []netip.AddrPort
 	// Begin and End are called when the time that counts begins and ends. They must not wait. Default: nothing is.
 	Begin, End func()
 	// Interval is told of each interval, counted from 0, after its end; with a load that fills the way this may be late.
@@ -64,7 +68,7 @@ type sender struct {
 	test   Test
 	crew   *crew
 	fds    []int
-	to     *address // where connections go
+	to     []*address // where streams of TCP go, each to one of them
 	times  timings
 }
 
@@ -98,14 +102,21 @@ func (s *sender) open(ctl *control, server netip.AddrPort) error {
 		return fmt.Errorf("the server has %d ports for %d streams", len(m.Accepted.Ports), s.test.Streams)
 	}
 	token, _ := hex.DecodeString(m.Accepted.Token) // it was checked
-	s.to = newAddress(netip.AddrPortFrom(server.Addr().Unmap(), m.Accepted.Ports[0]))
+	at := server.Addr().Unmap()
+	s.to = []*address{newAddress(netip.AddrPortFrom(at, m.Accepted.Ports[0]))}
+	if len(s.client.To) > 0 {
+		s.to = s.to[:0]
+		for _, to := range s.client.To {
+			s.to = append(s.to, newAddress(to))
+		}
+	}
 	for i := range s.test.Streams {
 		if s.test.Kind == Connections {
 			break
 		}
-		to := s.to
+		to := oneOf(s.to)
 		if s.test.datagrams() {
-			to = newAddress(netip.AddrPortFrom(to.of.Addr(), m.Accepted.Ports[i]))
+			to = newAddress(netip.AddrPortFrom(at, m.Accepted.Ports[i]))
 		}
 		if err := s.crew.inside(func() error { return s.openStream(to, token) }); err != nil {
 			return fmt.Errorf("stream %d: %w", i, err)
@@ -117,6 +128,9 @@ func (s *sender) open(ctl *control, server netip.AddrPort) error {
 	}
 	return err
 }
+
+// oneOf returns one of several at random.
+func oneOf(all []*address) *address { return all[rand.IntN(len(all))] }
 
 func (s *sender) openStream(to *address, token []byte) error {
 	fd, err := dial(to, s.test.datagrams(), s.test.Congestion)

@@ -11,11 +11,11 @@ import (
 
 // connectAgain connects, asks once and closes, again and again. It closes with a reset (SO_LINGER of 0 s): an ordinary close
 // leaves a port in TIME_WAIT for a minute, and the 28,000 ports that there are would be gone within seconds.
-func connectAgain(to *address, t Test, took *timings, stop *atomic.Bool) error {
+func connectAgain(to []*address, t Test, took *timings, stop *atomic.Bool) error {
 	b := newBuffer(t.Size)
 	for !stop.Load() {
 		start := time.Now()
-		if err := askOnce(to, t, b); err != nil {
+		if err := askOnce(oneOf(to), t, b); err != nil {
 			if !errors.Is(err, unix.ETIMEDOUT) && !errors.Is(err, unix.EAGAIN) {
 				return err
 			}

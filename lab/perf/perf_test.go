@@ -14,13 +14,17 @@ import (
 // serve starts a server and returns its address.
 func serve(t *testing.T) netip.AddrPort {
 	t.Helper()
+	return start(t, &Server{})
+}
+
+func start(t *testing.T, s *Server) netip.AddrPort {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	s := &Server{}
 	go func() { served <- s.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
@@ -72,6 +76,38 @@ func TestKinds(t *testing.T) {
 
 func hasTimes(r Result) bool {
 	return r.Requests > 0 && r.RequestRate() > 0 && 0 < r.P50 && r.P50 <= r.P90 && r.P90 <= r.P99 && r.P99 <= r.Max && r.Loss() < 1
+}
+
+// Streams of TCP go where the client is told to, and arrive at the port that the server was given, test after test.
+func TestStreamPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddrPort(l.Addr().String())
+	l.Close()
+	server := start(t, &Server{StreamPort: at.Port()})
+	for _, kind := range []Kind{TCP, TCP, TCPLatency, Connections, Connections} {
+		c := Client{To: []netip.AddrPort{at}}
+		if r, err := c.Run(t.Context(), server, Test{Kind: kind, Streams: 2, Time: 50 * time.Millisecond}); err != nil && !errors.Is(err, errNothing) {
+			t.Errorf("%s: got %+v, %v", kind, r, err)
+		}
+	}
+	c := Client{To: []netip.AddrPort{netip.AddrPortFrom(at.Addr(), server.Port())}} // where the server's control is
+	if _, err := c.Run(t.Context(), server, Test{Time: 50 * time.Millisecond}); err == nil {
+		t.Error("streams that go where no streams arrive: got no error")
+	}
+}
+
+// A door that does not open is told, and the server serves on.
+func TestDoors(t *testing.T) {
+	server := start(t, &Server{Doors: []func(func() error) error{func(func() error) error { return errors.New("locked") }}})
+	if _, err := (Client{}).Run(t.Context(), server, Test{}); err == nil || !strings.Contains(err.Error(), "locked") {
+		t.Errorf("a door that does not open: got %v", err)
+	}
+	if _, err := (Client{}).Run(t.Context(), server, Test{Kind: UDP, Time: 50 * time.Millisecond}); err != nil && !errors.Is(err, errNothing) {
+		t.Errorf("datagrams, which use no doors: got %v", err)
+	}
 }
 
 // Intervals come in order and add up to the whole.

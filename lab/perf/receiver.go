@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,17 +17,18 @@ import (
 
 // receiver is the server's end of a test.
 type receiver struct {
+	server   *Server
 	test     Test
 	crew     *crew
 	token    []byte
-	bound    []int // the sockets that clients reach first
+	bound    []int // the sockets that clients reach first: one for each stream of datagrams; else one for all, and one in each door
 	counters []counter
 }
 
-// runReceiver carries out a test that was asked for.
-func runReceiver(ctx context.Context, inside func(func() error) error, c *control, t Test) (err error) {
+// receive carries out a test that was asked for.
+func (s *Server) receive(ctx context.Context, c *control, t Test) (err error) {
 	defer beQuiet()()
-	r := &receiver{test: t, crew: newCrew(inside), token: make([]byte, tokenSize), counters: make([]counter, t.Streams)}
+	r := &receiver{server: s, test: t, crew: newCrew(s.Inside), token: make([]byte, tokenSize), counters: make([]counter, t.Streams)}
 	_, _ = rand.Read(r.token) // never fails
 	cancel := context.AfterFunc(ctx, r.crew.interrupt)
 	defer func() {
@@ -59,35 +62,70 @@ func runReceiver(ctx context.Context, inside func(func() error) error, c *contro
 // listen opens what the streams are to reach.
 func (r *receiver) listen(control net.Addr) (ports []uint16, err error) {
 	at := control.(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
-	n := 1
-	if r.test.datagrams() {
-		n = r.test.Streams
+	if !r.test.datagrams() {
+		port, err := r.listenStreams(at)
+		return []uint16{port}, err
 	}
 	err = r.crew.inside(func() error {
-		for range n {
-			fd, port, err := bind(at, r.test.datagrams(), r.test.Congestion)
+		for range r.test.Streams {
+			port, err := r.bind(netip.AddrPortFrom(at, 0))
 			if err != nil {
 				return err
 			}
-			r.crew.own(fd)
-			r.bound, ports = append(r.bound, fd), append(ports, port)
+			ports = append(ports, port)
 		}
 		return nil
 	})
 	return ports, err
 }
 
+// listenStreams opens what streams of TCP reach, here and in the doors.
+func (r *receiver) listenStreams(at netip.Addr) (port uint16, err error) {
+	err = r.crew.inside(func() error {
+		port, err = r.bind(netip.AddrPortFrom(at, r.server.StreamPort))
+		return err
+	})
+	everywhere := netip.IPv4Unspecified()
+	if at.Is6() {
+		everywhere = netip.IPv6Unspecified()
+	}
+	for _, door := range r.server.Doors {
+		if err == nil {
+			err = door(func() error {
+				_, err := r.bind(netip.AddrPortFrom(everywhere, port))
+				return err
+			})
+		}
+	}
+	return port, err
+}
+
+// bind opens one of the sockets that clients reach first.
+func (r *receiver) bind(at netip.AddrPort) (port uint16, err error) {
+	fd, port, err := bind(at, r.test.datagrams(), r.test.Congestion)
+	if err == nil {
+		r.crew.own(fd)
+		r.bound = append(r.bound, fd)
+	}
+	return port, err
+}
+
 // open waits for the client's streams and starts a thread for each.
 func (r *receiver) open() error {
 	limit := time.Now().Add(patience)
 	for i := range r.test.Streams {
-		fd, err := r.bound[0], error(nil)
-		switch {
-		case r.test.Kind == Connections: // there is nothing to open
-		case r.test.datagrams():
+		if r.test.Kind == Connections { // there is nothing to open
+			for _, fd := range r.bound {
+				r.crew.start(func() error { return answerConnections(fd, r.test, &r.crew.stopping) })
+			}
+			continue
+		}
+		var fd int
+		var err error
+		if r.test.datagrams() {
 			fd = r.bound[i]
 			err = r.openDatagrams(fd, limit)
-		default:
+		} else {
 			fd, err = r.openStream(limit)
 		}
 		if err != nil {
@@ -106,8 +144,6 @@ func (r *receiver) receive(fd int, c *counter) error {
 		return echoDatagrams(fd)
 	case TCPLatency:
 		return echoStream(fd, r.test)
-	case Connections:
-		return answerConnections(fd, r.test, &r.crew.stopping)
 	default:
 		return receiveStream(fd, r.test, &c.bytes)
 	}
@@ -116,7 +152,10 @@ func (r *receiver) receive(fd int, c *counter) error {
 // openStream accepts connections until one has the token.
 func (r *receiver) openStream(limit time.Time) (int, error) {
 	for time.Now().Before(limit) {
-		fd, err := accept(r.bound[0])
+		fd, err := r.knock(limit)
+		if err == nil {
+			fd, err = accept(fd)
+		}
 		if err != nil {
 			return -1, fmt.Errorf("accept: %w", err)
 		}
@@ -132,6 +171,27 @@ func (r *receiver) openStream(limit time.Time) (int, error) {
 		closeSocket(fd)
 	}
 	return -1, fmt.Errorf("the client opened none within %v", patience)
+}
+
+// knock waits until a client is at one of the listeners, and returns that.
+func (r *receiver) knock(limit time.Time) (fd int, err error) {
+	polled := make([]unix.PollFd, len(r.bound))
+	for i, fd := range r.bound {
+		polled[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	for {
+		n, err := unix.Poll(polled, int(max(0, time.Until(limit)/time.Millisecond)))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = unix.EAGAIN
+		}
+		if err != nil {
+			return -1, err
+		}
+		return r.bound[slices.IndexFunc(polled, func(p unix.PollFd) bool { return p.Revents != 0 })], nil
+	}
 }
 
 // openDatagrams connects a socket to whom the client's hello comes from, and sends it back.

@@ -16,6 +16,11 @@ type Server struct {
 	// Inside runs a func in the network namespace that the listener is in, on a thread of its own, for example
 	// (*lab.Namespace).Do. Default: where the process is.
 	Inside func(func() error) error
+	// StreamPort is the port at which streams of TCP arrive. Default: one that is free.
+	StreamPort uint16
+	// Doors run a func in further network namespaces, on threads of their own, where streams of TCP arrive as well, at all addresses:
+	// the other pods of a Service. They need a StreamPort. Default: none.
+	Doors []func(func() error) error
 	// Tested is told of each test after its end; calls come one at a time. Default: nobody is.
 	Tested func(client net.Addr, t Test, err error)
 
@@ -67,7 +72,7 @@ func (s *Server) answer(ctx context.Context, c *control) {
 	}
 	defer s.testing.Unlock()
 	t := m.Open.withDefaults()
-	if err = runReceiver(ctx, s.Inside, c, t); err != nil {
+	if err = s.receive(ctx, c, t); err != nil {
 		c.refuse(err)
 	}
 	if s.Tested != nil && ctx.Err() == nil {

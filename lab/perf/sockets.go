@@ -117,9 +117,9 @@ func networkOrder(n uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-// bind opens a socket at any port of an address, and returns the port.
-func bind(at netip.Addr, datagrams bool, congestion string) (fd int, port uint16, err error) {
-	fd, err = newSocket(at, datagrams, congestion)
+// bind opens a socket at an address, and returns its port: any that is free in place of 0.
+func bind(at netip.AddrPort, datagrams bool, congestion string) (fd int, port uint16, err error) {
+	fd, err = newSocket(at.Addr(), datagrams, congestion)
 	if err != nil {
 		return -1, 0, err
 	}
@@ -134,8 +134,13 @@ func bind(at netip.Addr, datagrams bool, congestion string) (fd int, port uint16
 	return fd, port, nil
 }
 
-func bound(fd int, at netip.Addr) (uint16, error) {
-	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(at, 0))); err != nil {
+func bound(fd int, at netip.AddrPort) (uint16, error) {
+	if at.Port() != 0 { // which a former test had as well
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return 0, fmt.Errorf("set SO_REUSEADDR: %w", err)
+		}
+	}
+	if err := unix.Bind(fd, sockaddr(at)); err != nil {
 		return 0, fmt.Errorf("bind %v: %w", at, err)
 	}
 	name, err := unix.Getsockname(fd)
