@@ -47,7 +47,8 @@ type Pair struct {
 	// Daemons are the processes between them, whose processor time is the price of the way; none for a way in the kernel.
 	Daemons []*lab.Process
 
-	server  *lab.Process // of the load, from the first run on
+	doors   []*lab.Namespace // beside To: where streams of TCP arrive as well, at doorPort
+	server  *lab.Process     // of the load, from the first run on
 	closers []func() error
 }
 

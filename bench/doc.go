@@ -11,5 +11,8 @@
 // alone: a machine that others use is as fast as they let it be. So Rounds measure a pair between runs over the kernel's, and
 // what is reported is the median of the ratios to the two beside, next to how far the kernel is from itself, the noise.
 //
+// A ServicePair is ten pods behind the first of many Services, and a client's. Paired are runs to these pods and through the Service, in turn,
+// and what is reported is the mean of the ratios with its interval.
+//
 // README.md tells how to run the benchmarks, how to read them, and how to add a contestant.
 package bench

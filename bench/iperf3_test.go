@@ -107,7 +107,7 @@ type lap struct {
 
 func (r *race) ours() (l lap) {
 	before := r.used()
-	result, err := r.pair.run(perf.Test{Congestion: iperfCongestion, Time: iperfTime}, true)
+	result, err := r.pair.run(generatorConfig{Test: perf.Test{Congestion: iperfCongestion, Time: iperfTime}, Pinned: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/middleway-net/middleway/cni/netns"
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/lab/perf"
 )
@@ -33,7 +34,10 @@ func init() {
 type generatorConfig struct {
 	Server netip.AddrPort
 	Test   perf.Test
-	Pinned bool // to a processor of its own
+	Pinned bool             // to a processor of its own
+	To     []netip.AddrPort // where streams of TCP go. Default: to the server
+	Port   uint16           // where they arrive. Default: one that is free
+	Doors  []string         // paths of the network namespaces where they arrive as well
 }
 
 // What a client prints beside its result.
@@ -46,10 +50,16 @@ const (
 var generatorEnv = []string{"GODEBUG=asyncpreemptoff=1"}
 
 // Run measures a pair once.
-func Run(p *Pair, t perf.Test) (Result, error) { return p.run(t, false) }
+func Run(p *Pair, t perf.Test) (Result, error) { return p.run(generatorConfig{Test: t}) }
 
-func (p *Pair) run(t perf.Test, pinned bool) (r Result, err error) {
-	c := generatorConfig{Server: netip.AddrPortFrom(p.Addr, perf.DefaultPort), Test: t, Pinned: pinned}
+func (p *Pair) run(c generatorConfig) (r Result, err error) {
+	c.Server = netip.AddrPortFrom(p.Addr, perf.DefaultPort)
+	if len(p.doors) > 0 {
+		c.Port = doorPort
+	}
+	for _, n := range p.doors {
+		c.Doors = append(c.Doors, n.Path())
+	}
 	arg, err := json.Marshal(c)
 	if err != nil {
 		return r, err
@@ -143,6 +153,7 @@ func clientMain(args []string) int {
 	}
 	client := perf.Client{
 		Inside: c.inside(0),
+		To:     c.To,
 		Begin:  func() { fmt.Println(begun) },
 		End:    func() { fmt.Println(over) },
 	}
@@ -168,7 +179,10 @@ func serverMain(args []string) int {
 		return complain(err)
 	}
 	fmt.Println(ready)
-	s := perf.Server{Inside: c.inside(runtime.NumCPU() - 1)}
+	s := perf.Server{Inside: c.inside(runtime.NumCPU() - 1), StreamPort: c.Port}
+	for _, path := range c.Doors {
+		s.Doors = append(s.Doors, func(f func() error) error { return netns.Do(path, f) })
+	}
 	return complain(s.Serve(context.Background(), l))
 }
 
