@@ -2,7 +2,8 @@
 # The network under test of the harness (up.sh -H): middleway's daemon and plugin on every node, with the rights of
 # deploy/middleway.yaml.
 #   MIDDLEWAY        directory with middleway and middleway-cni; required
-#   WITH             what runs beside it, of: kube-proxy coredns
+#   WITH             of: daemonset (deploy/middleway.yaml whole, in place of programs of the nodes), and of what runs beside:
+#                    kube-proxy coredns
 #   FLANNEL          nodes that have flannel (vxlan) and kube-proxy instead, for example "kn2"
 #   MIDDLEWAY_ARGS   more flags of the daemon
 # usage: hook.sh cluster | node NAME | ready
@@ -15,7 +16,15 @@ bg() { local n=$1; shift; setsid "$@" >>"$LOG/$NODE_NAME-$n.log" 2>&1 </dev/null
 
 case $1 in
 cluster)
-  awk 'BEGIN { RS = ORS = "---\n" } !/kind: DaemonSet/' "$here/../../deploy/middleway.yaml" | "$K" apply -f - >/dev/null
+  if with daemonset; then
+    sed "s|server: https://.*|server: https://$API_HOST:6443|; s|cidrs: .*|cidrs: [\"${SVC_CIDR//,/\", \"}\"]|" "$here/../../deploy/middleway.yaml" | "$K" apply -f - >/dev/null
+    root=$STATE/middleway-root; mkdir -p "$root"/{bin,usr/local/bin,etc,tmp}
+    cp "$(command -v busybox)" "$root/bin/"; for a in sh cp mv; do ln -s busybox "$root/bin/$a"; done # the image's base
+    cp "$MIDDLEWAY"/middleway{,-cni} "$root/usr/local/bin/"
+    "$BIN/mkimage" -root "$root" -o "$STATE/middleway.tar" -entrypoint '["/usr/local/bin/middleway"]' docker.io/library/middleway:latest >/dev/null
+  else
+    awk 'BEGIN { RS = ORS = "---\n" } !/kind: DaemonSet/' "$here/../../deploy/middleway.yaml" | "$K" apply -f - >/dev/null
+  fi
   f=$STATE/middleway.kubeconfig
   kc config --kubeconfig="$f" set-cluster k --server="https://$API_HOST:6443" --certificate-authority="$PKI/ca.crt" --embed-certs >/dev/null
   kc config --kubeconfig="$f" set-credentials m --token="$("$K" -n middleway create token middleway --duration=12h)" >/dev/null
@@ -31,6 +40,11 @@ cluster)
   ;;
 node)
   if [[ " ${FLANNEL:-} " == *" $NODE_NAME "* ]]; then CNI=flannel exec "$HARNESS/hooks/reference.sh" "$@"; fi
+  if with daemonset; then
+    "$BIN/ctr" -n k8s.io images import --local "$STATE/middleway.tar" >>"$LOG/$NODE_NAME-images.log" 2>&1
+    install -m755 "$BIN/cni/loopback" /opt/cni/bin/
+    exit
+  fi
   install -m755 "$BIN/cni/loopback" "$MIDDLEWAY/middleway-cni" /opt/cni/bin/
   cat >/run/middleway.yaml <<T
 name: $NODE_NAME
@@ -66,6 +80,7 @@ T
   install -m644 "$conf" /etc/cni/net.d/10-middleway.conflist
   ;;
 ready)
+  if with daemonset; then "$K" -n middleway rollout status daemonset/middleway --timeout=120s; fi
   if with coredns; then "$K" -n kube-system rollout status deploy/coredns --timeout=180s; fi
   ;;
 esac
