@@ -81,7 +81,10 @@ func writeState(dir string, o objects) error {
 		errs = append(errs, w.Put(&o.namespaces[i]))
 	}
 	for i := range o.services {
-		errs = append(errs, w.Put(&o.services[i]), w.Put(&o.slices[i]))
+		errs = append(errs, w.Put(&o.services[i]))
+	}
+	for i := range o.slices {
+		errs = append(errs, w.Put(&o.slices[i]))
 	}
 	return errors.Join(append(errs, w.Complete())...)
 }

@@ -15,7 +15,7 @@ type objects struct {
 	slices     []discoveryv1.EndpointSlice
 }
 
-// newObjects makes n Services of ten endpoints each, in ten namespaces; every tenth is headless with named endpoints.
+// newObjects makes n Services of ten endpoints each, in ten namespaces; every tenth is headless with named endpoints. Four are ExternalNames.
 func newObjects(n int) (o objects) {
 	for i := range 10 {
 		o.namespaces = append(o.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("team-", i)}})
@@ -33,6 +33,13 @@ func newObjects(n int) (o objects) {
 			},
 		})
 		o.slices = append(o.slices, sliceOf(i, &o.services[i]))
+	}
+	for alias, target := range map[string]string{
+		"inner": "service-11.team-1.svc.cluster.local", "outside": "www-1.example.com", "gone": "gone.example.com", "dangling": "nothing.team-0.svc.cluster.local",
+	} {
+		o.services = append(o.services, corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "team-0", Name: alias}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: target},
+		})
 	}
 	return o
 }
