@@ -181,3 +181,18 @@ func pack(tb testing.TB, m *wire.Msg) []byte {
 	}
 	return query
 }
+
+// BenchmarkFirst is what 10,000 Services cost that come at once.
+func BenchmarkFirst(b *testing.B) {
+	all := dns.Changes{Services: byName(largeServices(10000))}
+	empty, err := dns.NewZone(zoneConfig)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := empty.With(all); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -199,19 +199,26 @@ func oneFamily(each []Endpoint, is4 bool) (s set) {
 		} else {
 			s.v6 = append(s.v6, e.Addr.As16())
 		}
-		host := e.Hostname
-		if label, err := labelsOf(host); err == nil {
-			host, named = label[1:], true
-		} else {
-			host = ""
-		}
-		s.hosts = append(s.hosts, host)
+		host := hostLabel(e.Hostname)
+		s.hosts, named = append(s.hosts, host), named || host != ""
 	}
 	s.v4, s.v6, s.hosts = slices.Clip(s.v4), slices.Clip(s.v6), slices.Clip(s.hosts)
 	if !named {
 		s.hosts = nil
 	}
 	return s
+}
+
+// hostLabel returns a host name as it stands in a label; "" if it is none.
+func hostLabel(host string) string {
+	if host == "" {
+		return ""
+	}
+	label, err := labelsOf(host)
+	if err != nil {
+		return ""
+	}
+	return label[1:]
 }
 
 // allAddrs calls f for each address under which the Service is found in reverse, each once.
