@@ -30,7 +30,7 @@ func TestMistakes(t *testing.T) {
 		{"pod twice", pods("web: true", "web: true"), nil, []string{"metadata.name", "default/web", "another name"}},
 		{"no YAML", "kind: [", nil, []string{"pods.yaml, line 1:", "no YAML or JSON"}},
 		{"no pod", "# nothing\n", nil, []string{"pods.yaml: no object is in it"}},
-		{"other kinds only", "apiVersion: v1\nkind: Service\n", nil, []string{"pods.yaml: no Pod is in it, only Service"}},
+		{"other kinds only", "apiVersion: v1\nkind: ConfigMap\n", nil, []string{"pods.yaml: only ConfigMap is in it, and the playground runs Pods, Deployments, Services"}},
 		{"init container", strings.Replace(pods("web: true"), "containers:", "initContainers: [{name: main, command: [x]}], containers:", 1), nil,
 			[]string{"pods.yaml, line 5, spec.containers[0].name:", `"main" is the name of initContainers[0] already`}},
 		{"probe", strings.Replace(pods("web: true"), "name: main", "name: main, livenessProbe: {httpGet: {port: http}}", 1), nil,

@@ -91,7 +91,7 @@ func TestManifests(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"a.yaml": pods("{nodeName: node-2} sleeper: sleep 1000", "spread-1: sleep 1000", "spread-2: sleep 1000") +
-			"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
+			"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\n",
 		"b.yml": pods("{restartPolicy: Never} done: exit 0", "{restartPolicy: Never} failed: echo why it failed; exit 3",
 			"{restartPolicy: OnFailure} again: exit 1", "looping: exit 0", "{hostNetwork: true, nodeName: node-1} host: sleep 1000"),
 		"c.json": `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"env","namespace":"other"},
@@ -104,7 +104,7 @@ func TestManifests(t *testing.T) {
 		}
 	}
 	out := p.must("up", "-d", "--nodes", "3", "-f", dir)
-	for _, want := range []string{"kind Service is left out", "spec.hostPID is not honoured"} {
+	for _, want := range []string{"kind ConfigMap is left out", "spec.hostPID is not honoured"} {
 		if strings.Count(out, want) != 1 {
 			t.Errorf("warning %q: got it %d times in\n%s", want, strings.Count(out, want), out)
 		}
