@@ -126,7 +126,8 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 		if synced {
 			p.measure(c)
 		} else {
-			p.config.Log.Info("the cluster is known", "nodes", p.store.Len(object.Nodes), "services", p.store.Len(object.Services), "slices", p.store.Len(object.EndpointSlices))
+			p.config.Log.Info("the cluster is known", "nodes", p.store.Len(object.Nodes), "services", p.store.Len(object.Services),
+				"slices", p.store.Len(object.EndpointSlices))
 		}
 		synced = true
 		if k != nil {

@@ -19,12 +19,15 @@ import (
 func (s *Stack) SetServices(t *service.Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.services.Swap(t) == t {
+	former := s.services.Swap(t)
+	if former == t {
 		return
 	}
 	s.settleLocked()
 	s.countConnections()
-	s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
+	if t.MayEnd(former) {
+		s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
+	}
 }
 
 // outdated reports whether a flow has to end by a table of Services.

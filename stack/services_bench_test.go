@@ -148,8 +148,12 @@ func BenchmarkFirstPacket(b *testing.B) {
 // BenchmarkSetServices is what one change among many Services costs, with a flow table that is full of UDP flows to them: the table,
 // its swap, and the search for flows that have to end.
 func BenchmarkSetServices(b *testing.B) {
-	for _, flows := range []int{0, 20000} {
-		b.Run(fmt.Sprintf("services=10000/flows=%d", flows), func(b *testing.B) {
+	for _, c := range []struct {
+		proto string
+		flows int
+	}{{"tcp", 20000}, {"udp", 0}, {"udp", 20000}} {
+		flows := c.flows
+		b.Run(fmt.Sprintf("services=10000/flows=%d/changed=%s", flows, c.proto), func(b *testing.B) {
 			d := newBed(b, 1)
 			table := manyServices(10000)
 			d.SetServices(table)
@@ -160,7 +164,7 @@ func BenchmarkSetServices(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				table = table.With(map[string]*service.Service{"default/many-7": serving(netip.AddrFrom4([4]byte{10, 96, 0, 7}), "tcp:80", fmt.Sprintf("10.244.1.3:%d", 8000+i%100))})
+				table = table.With(map[string]*service.Service{"default/many-7": serving(netip.AddrFrom4([4]byte{10, 96, 0, 7}), c.proto+":80", fmt.Sprintf("10.244.1.3:%d", 8000+i%100))})
 				d.SetServices(table)
 			}
 		})

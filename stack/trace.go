@@ -228,6 +228,7 @@ func (t *tracer) prepare(s *Stack, tables *tables, enter bool) {
 	if enter {
 		t.flows, t.cache = s.flows, t.entered
 	}
+	t.answers = answerer{} // former traces do not count against the limits of errors
 	t.record = &record{trace: Trace{Steps: []Step{}}}
 	t.tables, t.services, t.now = tables.recorded(t.record), s.services.Load(), t.cache.Now()
 	t.record.tables = t.tables

@@ -77,6 +77,7 @@ func showNode(cmd *cobra.Command, runDir, output string) error {
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -177,6 +179,7 @@ func TestNamespaceRemoved(t *testing.T) {
 // Others than the Writer do not write by renaming: a file may be half there, and one that is away for a moment is not gone.
 func TestHalfWrittenAndVanishing(t *testing.T) {
 	w, f := newWriter(t), newFixture(t)
+	f.source.settle = time.Second // a busy machine may stop us in the midst of it
 	must(t, w.Put(newService("web", "10.96.0.20")))
 	must(t, w.Complete())
 	f.run(w.dir)
@@ -190,7 +193,7 @@ func TestHalfWrittenAndVanishing(t *testing.T) {
 		must(t, os.WriteFile(file, text[:len(text)/2], 0o600))
 		must(t, os.WriteFile(file, text, 0o600))
 	}
-	time.Sleep(3 * settle)
+	time.Sleep(1500 * time.Millisecond)
 	if c := f.store.Take(); len(c.Services) != 0 {
 		t.Errorf("%v changed, want nothing", c.Services)
 	}
@@ -221,7 +224,8 @@ func TestMistakes(t *testing.T) {
 			f.wantIP("web", "10.96.0.20")
 			file := filepath.Join(w.dir, "services/default/web.json")
 			for range 2 { // the second time it is not told again
-				must(t, os.WriteFile(file, []byte(tt.text), 0o600))
+				must(t, os.WriteFile(file+".new", []byte(tt.text), 0o600))
+				must(t, os.Rename(file+".new", file))
 				f.wait("a mistake told", func() bool { return f.told() != "" })
 				time.Sleep(2 * settle)
 			}
@@ -253,6 +257,26 @@ func TestMistakeAtTheStart(t *testing.T) {
 	must(t, os.Remove(filepath.Join(w.dir, "services/default/bad.json")))
 	must(t, w.Put(newService("bad", "10.96.0.21")))
 	f.wantIP("bad", "10.96.0.21")
+}
+
+// Where the kernel does not tell of changes, the folder is read again and again.
+func TestWithoutWatches(t *testing.T) {
+	w, f := newWriter(t), newFixture(t)
+	must(t, w.Put(newService("web", "10.96.0.20")))
+	must(t, w.Put(newService("old", "10.96.0.21")))
+	must(t, w.Complete())
+	f.source.newWatcher = func() (*fsnotify.Watcher, error) { return nil, syscall.EMFILE }
+	f.run(w.dir)
+	f.wantIP("web", "10.96.0.20")
+	must(t, w.Put(newService("web", "10.96.0.22")))
+	must(t, w.Delete(object.Services, "default", "old"))
+	must(t, os.WriteFile(filepath.Join(w.dir, "services/default/bad.json"), []byte("{"), 0o600))
+	f.wantIP("web", "10.96.0.22")
+	f.wait("old gone", func() bool { return f.store.Len(object.Services) == 1 })
+	f.wait("told", func() bool { return strings.Contains(f.told(), "bad.json") })
+	if told := f.told(); strings.Count(told, "\n") != 2 || !strings.Contains(told, "max_user_instances") {
+		t.Errorf("told %q", told)
+	}
 }
 
 // A field that is wrong by itself leaves out no more than what it says.
@@ -314,9 +338,10 @@ func FuzzDecode(f *testing.F) {
 
 // fixture is a Store that a Source fills.
 type fixture struct {
-	t     *testing.T
-	store *k8s.Store
-	log   lines
+	t      *testing.T
+	store  *k8s.Store
+	source Source
+	log    lines
 }
 
 func newFixture(t *testing.T) *fixture { return &fixture{t: t, store: k8s.NewStore()} }
@@ -324,8 +349,9 @@ func newFixture(t *testing.T) *fixture { return &fixture{t: t, store: k8s.NewSto
 func (f *fixture) run(dir string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
+	f.source.Dir, f.source.Log = dir, slog.New(slog.NewTextHandler(&f.log, nil))
 	go func() {
-		done <- (&Source{Dir: dir, Log: slog.New(slog.NewTextHandler(&f.log, nil))}).Run(ctx, f.store)
+		done <- f.source.Run(ctx, f.store)
 	}()
 	f.t.Cleanup(func() {
 		cancel()

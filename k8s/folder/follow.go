@@ -15,7 +15,7 @@ import (
 
 // event looks at what the kernel says has changed: what matters is not what happened, but what is there now.
 func (f *follower) event(e fsnotify.Event) {
-	rel, err := filepath.Rel(f.dir, e.Name)
+	rel, err := filepath.Rel(f.Dir, e.Name)
 	if err != nil {
 		return
 	}
@@ -35,10 +35,10 @@ func (f *follower) event(e fsnotify.Event) {
 
 // directory follows one that is new, with those in it, and looks at its files.
 func (f *follower) directory(rel string) {
-	if err := f.watcher.Add(filepath.Join(f.dir, rel)); err != nil {
+	if err := f.watcher.Add(filepath.Join(f.Dir, rel)); err != nil {
 		return // it went again
 	}
-	entries, _ := os.ReadDir(filepath.Join(f.dir, rel))
+	entries, _ := os.ReadDir(filepath.Join(f.Dir, rel))
 	for _, e := range entries {
 		in := filepath.Join(rel, e.Name())
 		if _, _, ok := named(in); ok {
@@ -54,7 +54,7 @@ func (f *follower) gone(rel string) {
 	for _, kind := range object.Kinds {
 		for _, name := range f.into.Names(kind) {
 			if file, err := path(kind, name); err == nil && below(rel, file) {
-				f.again[file] = time.Now().Add(settle)
+				f.again[file] = time.Now().Add(f.settle)
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func below(dir, file string) bool {
 func (f *follower) look(rel string) {
 	o, err := f.read(rel)
 	if o == nil {
-		f.again[rel] = time.Now().Add(settle)
+		f.again[rel] = time.Now().Add(f.settle)
 		return
 	}
 	delete(f.again, rel)
@@ -108,13 +108,13 @@ func (f *follower) tell(rel string, err error) {
 	}
 	if f.told[rel] != err.Error() {
 		f.told[rel] = err.Error()
-		f.log.Warn("mistake in state folder", "file", filepath.Join(f.dir, rel), "err", err)
+		f.Log.Warn("mistake in state folder", "file", filepath.Join(f.Dir, rel), "err", err)
 	}
 }
 
 // read reads the object of a file. Where the object is nil, the error says why.
 func (f *follower) read(rel string) (object.Object, error) {
-	file := filepath.Join(f.dir, rel)
+	file := filepath.Join(f.Dir, rel)
 	info, err := os.Stat(file)
 	switch {
 	case err != nil:

@@ -1,9 +1,9 @@
 package folder
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,8 +19,8 @@ import (
 const (
 	// poll is how often an incomplete folder is looked at.
 	poll = 100 * time.Millisecond
-	// doubt is how often a followed folder is compared with that of its name: the kernel does not tell that a folder above it
-	// was renamed.
+	// doubt is how often a followed folder is compared with that of its name, as the kernel does not tell that a folder above it
+	// was renamed; and how often it is read where the kernel tells nothing.
 	doubt = time.Second
 	// settle is how long a file must be away, or no object, until that counts: not everybody writes by renaming.
 	settle = 20 * time.Millisecond
@@ -36,16 +36,22 @@ const (
 type Source struct {
 	Dir string
 	Log *slog.Logger
+
+	newWatcher func() (*fsnotify.Watcher, error) // default: fsnotify's
+	settle     time.Duration                     // default: the constant
 }
 
-// Run follows the folder until ctx ends. It fails only where the kernel has no inotify to follow it by.
+// Run follows the folder until ctx ends. Where the kernel does not tell of changes, as it has no more watches for this user, it
+// reads the folder each second. The error is always nil.
 func (s *Source) Run(ctx context.Context, into *k8s.Store) error {
-	f := &follower{dir: s.Dir, log: s.Log, into: into, told: map[string]string{}, again: map[string]time.Time{}}
+	f := &follower{Source: *s, into: into, told: map[string]string{}, again: map[string]time.Time{}}
+	f.settle = cmp.Or(f.settle, settle)
+	if f.newWatcher == nil {
+		f.newWatcher = func() (*fsnotify.Watcher, error) { return fsnotify.NewBufferedWatcher(buffered) }
+	}
 	defer f.close()
 	for {
-		if err := f.begin(); err != nil {
-			return err
-		}
+		f.begin()
 		if f.whole == nil {
 			select {
 			case <-ctx.Done():
@@ -62,12 +68,12 @@ func (s *Source) Run(ctx context.Context, into *k8s.Store) error {
 
 // follower is a running Source.
 type follower struct {
-	dir     string
-	log     *slog.Logger
+	Source
 	into    *k8s.Store
-	watcher *fsnotify.Watcher    // of whole
+	watcher *fsnotify.Watcher    // of whole; nil where the kernel does not tell of changes
 	whole   fs.FileInfo          // of the directory that was read and is followed; nil if none is
 	told    map[string]string    // mistakes, by relative path
+	polls   bool                 // it was told that there are no more watches
 	again   map[string]time.Time // when to look a second time at files with which something is wrong, before that counts
 }
 
@@ -79,42 +85,45 @@ func (f *follower) close() {
 }
 
 // begin reads the whole folder and begins to follow it, if it is complete.
-func (f *follower) begin() error {
+func (f *follower) begin() {
 	f.close()
 	dir, ok := f.complete()
 	if !ok {
-		return nil
-	}
-	var err error
-	if f.watcher, err = fsnotify.NewBufferedWatcher(buffered); err != nil {
-		return fmt.Errorf("follow state folder: %w; raise the sysctl fs.inotify.max_user_instances", err)
+		return
 	}
 	files, err := f.watch()
+	if err != nil {
+		f.close()
+		files, _, err = list(f.Dir)
+	}
 	if err == nil {
 		f.replace(files)
 	}
 	if _, ok := f.complete(); !ok {
-		return nil // it went meanwhile
+		return // it went meanwhile
 	}
-	if err != nil {
-		return fmt.Errorf("follow state folder: %w; make it readable, or raise the sysctl fs.inotify.max_user_watches", err)
+	if err == nil {
+		f.whole = dir
 	}
-	f.whole = dir
-	return nil
+	f.tell(".", err)
 }
 
 // complete returns the folder if its marker is there.
 func (f *follower) complete() (fs.FileInfo, bool) {
-	dir, err := os.Stat(f.dir)
-	_, missing := os.Stat(filepath.Join(f.dir, marker))
+	dir, err := os.Stat(f.Dir)
+	_, missing := os.Stat(filepath.Join(f.Dir, marker))
 	return dir, err == nil && missing == nil
 }
 
-// watch follows all directories, and returns the files in them. It lists them again until none is new, since what is made
-// before the kernel tells of changes would be missed.
-func (f *follower) watch() (map[string]bool, error) {
+// watch has the kernel tell of changes in all directories, and returns the files in them. It lists them again until none is new,
+// since what is made before the kernel tells of changes would be missed.
+func (f *follower) watch() (files map[string]bool, err error) {
+	if f.watcher, err = f.newWatcher(); err != nil {
+		f.withoutWatches(err, "max_user_instances")
+		return nil, err
+	}
 	for followed := map[string]bool{}; ; {
-		files, dirs, err := list(f.dir)
+		files, dirs, err := list(f.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -124,13 +133,22 @@ func (f *follower) watch() (map[string]bool, error) {
 				continue
 			}
 			followed[rel], news = true, true
-			if err := f.watcher.Add(filepath.Join(f.dir, rel)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := f.watcher.Add(filepath.Join(f.Dir, rel)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				f.withoutWatches(err, "max_user_watches")
 				return nil, err
 			}
 		}
 		if !news {
 			return files, nil
 		}
+	}
+}
+
+// withoutWatches tells once that the kernel has no more watches.
+func (f *follower) withoutWatches(err error, limit string) {
+	if !f.polls {
+		f.polls = true
+		f.Log.Warn("the state folder is read each second, as the kernel does not tell of its changes; raise the sysctl fs.inotify."+limit, "err", err)
 	}
 }
 
@@ -142,7 +160,7 @@ func (f *follower) replace(files map[string]bool) {
 		kind, name, _ := named(rel)
 		o, err := f.read(rel)
 		if o == nil {
-			f.again[rel] = time.Now().Add(settle)
+			f.again[rel] = time.Now().Add(f.settle)
 			o = f.into.Get(kind, name)
 		} else {
 			f.tell(rel, err)
@@ -161,21 +179,29 @@ func (f *follower) follow(ctx context.Context) bool {
 	tick := time.NewTicker(doubt)
 	defer tick.Stop()
 	var settled <-chan time.Time
+	var events <-chan fsnotify.Event
+	var lost <-chan error
+	if f.watcher != nil {
+		events, lost = f.watcher.Events, f.watcher.Errors
+	}
 	for {
 		if settled == nil && len(f.again) > 0 {
-			settled = time.After(settle)
+			settled = time.After(f.settle)
 		}
 		select {
 		case <-ctx.Done():
 			return false
-		case <-f.watcher.Errors: // events were lost
+		case <-lost: // events were
 			return true
-		case e := <-f.watcher.Events:
+		case e := <-events:
 			f.event(e)
 		case <-settled:
 			settled = nil
 			f.second(time.Now())
 		case <-tick.C:
+			if f.watcher == nil {
+				return true
+			}
 		}
 		if now, ok := f.complete(); !ok || !os.SameFile(now, f.whole) {
 			return true

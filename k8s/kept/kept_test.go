@@ -3,6 +3,7 @@ package kept
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -142,6 +143,19 @@ func TestOtherVersion(t *testing.T) {
 	must(t, f.Close())
 	if len(all) != 0 {
 		t.Errorf("%d objects of another version", len(all))
+	}
+}
+
+// The same version always means the same form of objects.
+func TestVersion(t *testing.T) {
+	var all []byte
+	for _, o := range objects() {
+		b, err := encode(o)
+		must(t, err)
+		all = append(all, b...)
+	}
+	if got, want := fmt.Sprintf("version %s: %08x", version, crc32.ChecksumIEEE(all)), "version 1: ef2110dc"; got != want {
+		t.Errorf("objects are kept in the form of %s, and were in that of %s: give version another value, and write the new form here", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -62,7 +63,7 @@ func TestShare(t *testing.T) {
 
 func TestNamesAreBounded(t *testing.T) {
 	for i := range maxNames + 10 {
-		shared(string(rune(i)) + "-node")
+		shared(fmt.Sprint("node-", i))
 	}
 	if n := len(names.all); n > maxNames {
 		t.Errorf("%d names are held, want %d at most", n, maxNames)

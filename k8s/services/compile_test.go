@@ -69,6 +69,7 @@ func TestEndpointRules(t *testing.T) {
 		{name: "zones", endpoints: "2@n1 ready zone=a, 3@n2 ready zone=b", internal: "2*", serving: "2* 3", why: whySameZone},
 		{name: "several zones", endpoints: "2@n2 ready zone=b zone=a, 3@n2 ready zone=b, 4@n2 ready zone=a", internal: "2 4", serving: "2 3 4", why: whySameZone},
 		{name: "zones, one endpoint has none", endpoints: "2@n1 ready zone=a, 3@n2 ready, 4@n2 ready zone=b", internal: "2* 3 4", why: whyReady},
+		{name: "zones, and external Local", policy: "external", endpoints: "2@n1 ready zone=a, 3@n1 ready zone=b, 4@n2 ready zone=a, 5@n2 ready zone=b", internal: "2* 4", external: "2* 3*", serving: "2* 3* 4 5", why: whySameZone},
 		{name: "zones, none is this one", endpoints: "2@n2 ready zone=b, 3@n2 ready zone=c", internal: "2 3", why: whyReady},
 		{name: "zones, one without hint is not ready", endpoints: "2@n1 ready zone=a, 3@n2 unready, 4@n2 ready zone=b", internal: "2*", serving: "2* 4", why: whySameZone},
 		{name: "zones, the one for this zone is not ready", endpoints: "2@n1 unready zone=a, 3@n2 ready zone=b", internal: "3", why: whyReady},
@@ -105,6 +106,27 @@ func TestEndpointRules(t *testing.T) {
 			have := fmt.Sprintf("internal %s (%s)\nexternal %s\nserving %s", choiceText(got.Internal), got.Internal.Why, choiceText(got.External), backendsText(got.Serving))
 			if diff := gocmp.Diff(want, have); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tt.endpoints, diff)
+			}
+		})
+	}
+}
+
+// On a node without a zone, or without a name, no hint names it, and nothing is local.
+func TestNodeWithoutZone(t *testing.T) {
+	tests := []struct {
+		name, endpoints string
+		on              Node
+		want, why       string
+	}{
+		{"no zone", "2@n1 ready zone=a, 3@n2 ready zone=b", Node{Name: "n1"}, "2* 3", whyReady},
+		{"no zone, but a name", "2@n1 ready zone=a node=n1, 3@n2 ready zone=b node=n2", Node{Name: "n1"}, "2*", whySameNode},
+		{"no name", "2@ ready, 3@n2 ready", Node{}, "2 3", whyReady},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Compile(serviceOf("10.96.0.20", "http:80"), slicesOf(tt.endpoints), tt.on).Frontends[frontend("10.96.0.20", packet.TCP, 80)]
+			if got := choiceText(p.Internal); got != tt.want || p.Internal.Why != tt.why {
+				t.Errorf("got %s (%s), want %s (%s)", got, p.Internal.Why, tt.want, tt.why)
 			}
 		})
 	}

@@ -323,6 +323,11 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod"}]}`))
 	f.Add([]byte("apiVersion: v1\nkind: Pod\nmetadata: &a\n  <<: *a\n  name: x\n"))
 	f.Add([]byte("kind: Pod\napiVersion: v1\nspec: {containers: [{resources: {limits: {cpu: 1e9}}}]}\n"))
+	f.Add([]byte(service("type: NodePort", "ports: [{port: 80, nodePort: 30080, targetPort: http}]", "sessionAffinity: ClientIP")))
+	f.Add([]byte(service("type: ExternalName", "externalName: a.b")))
+	f.Add([]byte(service("clusterIP: 10.96.0.7", `clusterIPs: [10.96.0.7, "fd00:10:96::7"]`, "ipFamilies: [IPv4, IPv6]", "ports: [{port: 80}]")))
+	f.Add([]byte(slice(`endpoints: [{addresses: [203.0.113.7], conditions: {ready: false}, hints: {forZones: [{name: a}]}}]`)))
+	f.Add([]byte(deployment("replicas: 2", "strategy: {rollingUpdate: {maxSurge: 10%}}")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Parse("x.yaml", b)
 		if err != nil {

@@ -97,6 +97,9 @@ func (d *drawing) hop(h *node.TraceHop, first bool) {
 		d.line("packet", h.Packet.Protocol+" "+arrow(h.Packet), "", "")
 	}
 	for _, s := range h.Steps {
+		if h.PeerName != "" {
+			s.Text = strings.ReplaceAll(s.Text, "peer "+h.Peer.String(), "peer "+h.PeerName+", "+h.Peer.String())
+		}
 		d.step(s)
 	}
 }
@@ -179,11 +182,10 @@ func (d *drawing) end(t *Trace) {
 }
 
 func arrow(t stack.Tuple) string {
-	src, dst := t.Src.String(), t.Dst.String()
-	if t.Dst.Port() == 0 { // no ports, or the identifier of a ping
-		src, dst = t.Src.Addr().String(), t.Dst.Addr().String()
+	if t.Dst.Port() == 0 || strings.HasPrefix(t.Protocol, "icmp") { // whose ports are the identifier of a ping
+		return t.Src.Addr().String() + " → " + t.Dst.Addr().String()
 	}
-	return src + " → " + dst
+	return t.Src.String() + " → " + t.Dst.String()
 }
 
 // wrap breaks text between words into lines of so many columns; a longer word stays whole.

@@ -64,9 +64,10 @@ shop/visitor asks front:80
 │            ready; to choose from: 10.244.1.3:8080,
 │            10.244.2.2:8080
 │ translate  becomes 10.244.1.2:49152 → 10.244.2.2:8080
-│ route      10.244.2.2 is peer 192.168.254.12
+│ route      10.244.2.2 is peer node-2, 192.168.254.12
 │            route 10.244.2.0/24
-│ tunnel     sent to peer 192.168.254.12 through the tunnel
+│ tunnel     sent to peer node-2, 192.168.254.12 through the
+│            tunnel
 └─→ node-2 ─────────────────────────────────────────────────────
 │ device     written to the device of pod shop/front-2
 └─→ pod shop/front-2: tcp 10.244.1.2:49152 → 10.244.2.2:8080

@@ -7,10 +7,10 @@ import "net/netip"
 // then the resolver finds out by itself. A name without the data that was asked for is an answer, as long as it exists: resolvers that ask
 // for IPv4 and IPv6 at once give both up if one of them is told that there is no such name.
 func (s *Server) answerPath(r *reply, z *Zone, n int, client netip.Addr) (size int, ok, done bool) {
-	if s.autopath == nil || n < 3 || string(r.q.name.label(n-1)) != "svc" {
+	if s.config.Autopath == nil || n < 3 || string(r.q.name.label(n-1)) != "svc" {
 		return 0, false, false
 	}
-	namespace, ok := s.autopath(client)
+	namespace, ok := s.config.Autopath(client)
 	if !ok || string(r.q.name.label(n-2)) != namespace {
 		return 0, false, false
 	}

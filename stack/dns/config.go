@@ -11,6 +11,9 @@ import (
 // DefaultServeStale is how long answers are given beyond their life (RFC 8767, section 5: a day to three; an hour is CoreDNS's).
 const DefaultServeStale = time.Hour
 
+// clientPart: one client may have the clientPart'th part of the questions that wait.
+const clientPart = 4
+
 // Config configures a Server.
 type Config struct {
 	// Zone is the cluster's zone as NewZone made it. Its names get ServFail until SetZone has told what is in it: a name must not be said
@@ -22,7 +25,8 @@ type Config struct {
 	Stubs map[string][]netip.AddrPort
 	// Policy is the order in which Upstreams, and those of a stub domain, are asked. Default Random.
 	Policy Policy
-	// MaxConcurrent is how many questions may wait for upstreams; further ones get ServFail. Default DefaultMaxConcurrent.
+	// MaxConcurrent is how many questions may wait for upstreams, a quarter of them one client's; further ones get ServFail. Default
+	// DefaultMaxConcurrent.
 	MaxConcurrent int
 	// Dialer opens the sockets to upstreams. Default: a net.Dialer.
 	Dialer Dialer

@@ -25,11 +25,8 @@ const (
 // DefaultMaxConcurrent is how many questions may wait for upstreams.
 const DefaultMaxConcurrent = 1000
 
-// Errors of forwarding, which lead to ServFail.
-var (
-	errNoUpstream = errors.New("no upstream to ask")
-	errBusy       = errors.New("too many questions wait for upstreams")
-)
+// errNoUpstream leads to ServFail.
+var errNoUpstream = errors.New("no upstream to ask")
 
 // group is who is asked about the names below a domain.
 type group struct {
@@ -144,13 +141,6 @@ func (g *group) ask(ctx context.Context, nm *name, q *query) (*entry, error) {
 func (s *Server) fetch(ctx context.Context, nm *name, q *query) (*entry, error) {
 	key := string(appendKey(nil, nm, q))
 	v, err, _ := s.flights.Do(key, func() (any, error) {
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		default:
-			s.stats.busy.Add(1)
-			return nil, errBusy
-		}
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		return s.fetchOnce(ctx, key, nm, q)

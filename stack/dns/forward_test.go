@@ -2,6 +2,8 @@ package dns_test
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -385,6 +387,27 @@ func TestBusy(t *testing.T) {
 			t.Errorf("got %d refused, want 1", got)
 		}
 		time.Sleep(10 * time.Second)
+	})
+}
+
+// Who asks for more than a quarter of what may wait leaves the rest to others.
+func TestOneClientLeavesOthersRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		silent := answering(func(*wire.Msg, bool) *wire.Msg { return nil })
+		r := newResolver(t, network{first: silent}, func(c *dns.Config) { c.MaxConcurrent = 8 })
+		other := &net.UDPAddr{IP: net.IPv4(10, 244, 1, 3), Port: 40000}
+		for i := range 5 {
+			r.conn.in <- datagram{pack(t, newQuery(fmt.Sprintf("%d.example.com. A", i))), clientPort}
+		}
+		r.conn.in <- datagram{pack(t, newQuery("x.example.com. A")), other}
+		synctest.Wait()
+		if got := len(r.conn.out); got != 3 || r.Stats().Busy != 3 {
+			t.Errorf("got %d answers, %d busy, want 3 SERVFAIL: two of five wait, and the other's", got, r.Stats().Busy)
+		}
+		time.Sleep(10 * time.Second)
+		if got := len(r.conn.out); got != 6 {
+			t.Errorf("got %d answers in the end, want 6", got)
+		}
 	})
 }
 

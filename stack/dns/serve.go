@@ -16,8 +16,9 @@ import (
 
 // Limits of serving.
 const (
-	// maxConns bounds the TCP connections of one listener; further ones are closed at once.
-	maxConns = 256
+	// maxConns bounds the TCP connections of one listener, and maxClientConns those of one client; further ones are closed at once.
+	maxConns       = 256
+	maxClientConns = 32
 	// maxPending bounds the queries of one TCP connection that wait for other servers; then it is not read from.
 	maxPending = 32
 	// idleTimeout ends a TCP connection on which no query came for so long (RFC 7766, section 6.2.3: some seconds).
@@ -86,7 +87,7 @@ func (s *Server) ServeTCP(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var conns errgroup.Group
 	defer func() { _ = conns.Wait() }()
-	conns.SetLimit(maxConns)
+	open := newShare(maxConns, maxClientConns)
 	for {
 		c, err := l.Accept()
 		if ctx.Err() != nil {
@@ -98,21 +99,27 @@ func (s *Server) ServeTCP(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return fmt.Errorf("serve dns on tcp %v: %w", l.Addr(), err)
 		}
-		if !conns.TryGo(func() error { s.serveConn(ctx, c); return nil }) {
+		client := addrOf(c.RemoteAddr())
+		if !open.take(client) {
 			_ = c.Close()
+			continue
 		}
+		conns.Go(func() error {
+			defer open.give(client)
+			s.serveConn(ctx, c, client)
+			return nil
+		})
 	}
 }
 
 // serveConn answers the queries of a connection. It takes ownership of c.
-func (s *Server) serveConn(ctx context.Context, c net.Conn) {
+func (s *Server) serveConn(ctx context.Context, c net.Conn, client netip.Addr) {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	var waiting errgroup.Group
 	defer func() { _ = waiting.Wait() }()
 	waiting.SetLimit(maxPending)
 	w := &connWriter{conn: c}
-	client := addrOf(c.RemoteAddr())
 	in, out := make([]byte, maxTCP), make([]byte, maxTCP)
 	for ctx.Err() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(idleTimeout))
@@ -151,11 +158,19 @@ func (s *Server) later(ctx context.Context, group *errgroup.Group, msg []byte, c
 	if q.read(msg) != ask {
 		return
 	}
+	size := MaxUDP
+	if tcp {
+		size = maxTCP
+	}
+	if !s.waiting.take(client) {
+		s.stats.busy.Add(1)
+		r := newReply(&q, make([]byte, MaxUDP), msg, MaxUDP)
+		n, _ := s.finish(&r, ServFail, 0)
+		reply(r.all[:n])
+		return
+	}
 	group.Go(func() error {
-		size := MaxUDP
-		if tcp {
-			size = maxTCP
-		}
+		defer s.waiting.give(client)
 		out := make([]byte, size)
 		if n := s.resolve(ctx, out, msg, &q, client, tcp); n > 0 {
 			reply(out[:n])

@@ -17,15 +17,14 @@ type Server struct {
 	zone  atomic.Pointer[Zone] // nil until SetZone
 	stats stats
 
-	started  time.Time
-	groups   atomic.Pointer[[]*group]
-	cache    *cache
-	flights  singleflight.Group
-	slots    chan struct{} // a place for each question that waits for upstreams
-	late     chan *entry   // to be asked anew
-	config   Config
-	probes   probes
-	autopath func(netip.Addr) (string, bool)
+	started time.Time
+	groups  atomic.Pointer[[]*group]
+	cache   *cache
+	flights singleflight.Group
+	waiting *share      // questions that wait for upstreams
+	late    chan *entry // to be asked anew
+	config  Config
+	probes  probes
 }
 
 // now returns the time on the server's clock.
@@ -43,7 +42,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		log: c.Logger, empty: c.Zone, started: time.Now(), config: c, cache: newCache(c.CacheEntries, c.ServeStale),
-		slots: make(chan struct{}, c.MaxConcurrent), late: make(chan *entry, maxLate), autopath: c.Autopath,
+		waiting: newShare(c.MaxConcurrent, max(1, c.MaxConcurrent/clientPart)), late: make(chan *entry, maxLate),
 	}
 	s.groups.Store(&groups)
 	return s, nil

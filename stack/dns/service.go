@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"unique"
 )
 
 // Service is what one Kubernetes Service puts into a Zone.
@@ -68,7 +69,7 @@ func (p port) proto() string {
 
 // set is a set of endpoints of one family that share their ports.
 type set struct {
-	ports []port
+	ports []port // of a headless Service
 	v4    [][4]byte
 	v6    [][16]byte
 	hosts []string // names of the endpoints; nil if none has one
@@ -129,7 +130,7 @@ func (s *Service) compile() (*service, error) {
 		c.v4, c.v6 = families(s.ClusterIPs)
 		c.ports = compilePorts(s.Ports)
 	}
-	c.sets = compileSets(s.Endpoints)
+	c.sets = compileSets(s.Endpoints, s.Headless)
 	if s.Headless {
 		c.gather()
 	}
@@ -163,10 +164,12 @@ func families(addrs []netip.Addr) (v4 [][4]byte, v6 [][16]byte) {
 
 // compilePorts leaves out what is no name of a port: nobody can ask for it.
 func compilePorts(ports []Port) (compiled []port) {
+	compiled = make([]port, 0, len(ports))
 	for _, p := range ports {
 		labels := ""
 		if p.Name != "" {
 			labels, _ = labelsOf("_"+p.Name, "_"+p.Proto)
+			labels = unique.Make(labels).Value() // thousands of Services have the same few
 		}
 		compiled = append(compiled, port{labels, p.Number})
 	}
@@ -174,10 +177,14 @@ func compilePorts(ports []Port) (compiled []port) {
 }
 
 // compileSets makes one set a family of each of the endpoints' sets. Two of them may have the same endpoint, as it happens while a controller
-// moves it from one slice to the other; whoever answers sees to it that it is there once.
-func compileSets(all []Endpoints) (sets []set) {
+// moves it from one slice to the other; whoever answers sees to it that it is there once. The ports of endpoints are asked for where the Service
+// is headless.
+func compileSets(all []Endpoints, withPorts bool) (sets []set) {
 	for _, e := range all {
-		ports := compilePorts(e.Ports)
+		var ports []port
+		if withPorts {
+			ports = compilePorts(e.Ports)
+		}
 		for _, is4 := range []bool{true, false} {
 			if s := oneFamily(e.Each, is4); s.len() > 0 {
 				s.ports = ports

@@ -63,6 +63,31 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// A flow of which one direction was entered again is listed once, from the side that opened it.
+func TestLiveHalf(t *testing.T) {
+	for _, evicted := range []bool{false, true} { // the opener's direction
+		table := New(512)
+		f := numbered(packet.UDP, 1)
+		create(table, f, toPod, toPeer, 1)
+		gone := f.Reverse()
+		if evicted {
+			gone = f
+		}
+		ref, _ := table.find(gone)
+		table.free(ref)
+		create(table, gone, toPod, toPeer, 1)
+		n := 0
+		for l := range table.Live() {
+			if n++; l.Flow != f {
+				t.Errorf("opener evicted %v: listed as %v", evicted, l.Flow)
+			}
+		}
+		if n != 1 {
+			t.Errorf("opener evicted %v: listed %d times", evicted, n)
+		}
+	}
+}
+
 // TestFreeIf frees both directions of what it chooses, and nothing else, while others use the table.
 func TestFreeIf(t *testing.T) {
 	table := New(0)

@@ -185,14 +185,15 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	}
 	ref := t.claimBut(b0, now, twinIf(there, twin))
 	t.put(ref, p.Flow, p.Translated, p.Verdict, p.Generation, now)
-	t.entries[ref].state.Or(seenOne | p.openerIf(!p.opened))
+	opened := p.opened || there && t.entries[twin].is(opener)
+	t.entries[ref].state.Or(seenOne | openerIf(!opened))
 	if reply == p.Flow { // a packet to its own address and port
 		return t.entries[ref].copy(ref), true
 	}
 	if !there {
 		twin = t.claimBut(b1, now, ref)
 		t.put(twin, reply, back, p.Reply, p.Generation, now)
-		t.entries[twin].state.Or(p.openerIf(p.opened))
+		t.entries[twin].state.Or(openerIf(opened))
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
@@ -201,7 +202,7 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 }
 
 // openerIf returns the bit for the direction that opened the flow.
-func (p *Pair) openerIf(this bool) uint32 {
+func openerIf(this bool) uint32 {
 	if this {
 		return opener
 	}

@@ -22,6 +22,9 @@ type Table struct {
 	services [numShards]map[string]*held
 	len      int
 	counted  int // frontends whose ports count connections
+
+	first   *Table // the one that New made
+	endings int    // changes since that may end flows
 }
 
 // claim is one Service's frontend at an address.
@@ -64,6 +67,7 @@ const (
 // New returns a table without Services. ranges is where the cluster's Services have their addresses.
 func New(ranges []netip.Prefix) *Table {
 	t := &Table{}
+	t.first = t
 	for _, r := range ranges {
 		t.ranges = append(t.ranges, r.Masked())
 	}
@@ -101,11 +105,20 @@ func (t *Table) inRange(a netip.Addr) bool {
 	return slices.ContainsFunc(t.ranges, func(r netip.Prefix) bool { return r.Contains(a) })
 }
 
+// MayEnd reports whether t may end flows that another table let be: whether Services of UDP changed, or there are new frontends. Of
+// TCP and SCTP only new connections follow a change.
+func (t *Table) MayEnd(former *Table) bool {
+	return t.first != former.first || t.endings != former.endings
+}
+
 // With returns a table that differs from t in the Services of the given names, "namespace/name"; nil removes one. It costs what
 // it changes. The ports belong to the table from then on.
 func (t *Table) With(changed map[string]*Service) *Table {
 	n := &next{Table: *t}
 	for name, s := range changed {
+		if n.mayEnd(name, s) {
+			n.endings++
+		}
 		if s != nil {
 			n.prepare(name, s)
 		}
@@ -121,6 +134,22 @@ func (t *Table) With(changed map[string]*Service) *Table {
 type next struct {
 	Table
 	ownAddrs, ownServices [numShards]bool
+}
+
+// mayEnd reports whether a Service's change may end flows, see MayEnd.
+func (n *next) mayEnd(name string, s *Service) bool {
+	if h := n.services[shardOf(name)][name]; h != nil && slices.ContainsFunc(h.spots, func(s spot) bool { return s.proto == packet.UDP }) {
+		return true
+	}
+	if s == nil {
+		return false
+	}
+	for f := range s.Frontends {
+		if f.Proto == packet.UDP || n.claimed(name, f) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // prepare makes what the schedulers of a Service's ports need, from what they had so far.

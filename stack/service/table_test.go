@@ -156,6 +156,38 @@ func TestRandomTables(t *testing.T) {
 	}
 }
 
+// TestMayEnd: a change says whether flows may have to end by it, also when other changes follow.
+func TestMayEnd(t *testing.T) {
+	tcp, udp := at("10.96.0.5:80", packet.TCP), at("10.96.0.5:80", packet.UDP)
+	table := New(ranges).With(map[string]*Service{"a/tcp": svc("tcp", tcp), "a/udp": svc("udp", udp)})
+	for _, tt := range []struct {
+		name    string
+		changed map[string]*Service
+		want    bool
+	}{
+		{"nothing", nil, false},
+		{"backends of TCP", map[string]*Service{"a/tcp": svc("tcp", tcp)}, false},
+		{"a Service of TCP goes", map[string]*Service{"a/tcp": nil}, false},
+		{"an unknown one goes", map[string]*Service{"a/other": nil}, false},
+		{"a new frontend", map[string]*Service{"a/tcp": svc("tcp", tcp, at("10.96.0.6:80", packet.TCP))}, true},
+		{"a new Service", map[string]*Service{"a/new": svc("new", at("10.96.0.7:80", packet.TCP))}, true},
+		{"backends of UDP", map[string]*Service{"a/udp": svc("udp", udp)}, true},
+		{"a Service of UDP goes", map[string]*Service{"a/udp": nil}, true},
+		{"a Service leaves UDP", map[string]*Service{"a/udp": svc("udp", tcp)}, true},
+	} {
+		next := table.With(tt.changed)
+		if got := next.MayEnd(table); got != tt.want {
+			t.Errorf("%s: got %v", tt.name, got)
+		}
+		if got := next.With(map[string]*Service{"a/tcp": nil}).MayEnd(table); got != tt.want {
+			t.Errorf("%s, and another change: got %v", tt.name, got)
+		}
+	}
+	if !New(ranges).MayEnd(New(ranges)) {
+		t.Error("tables that have nothing to do with each other")
+	}
+}
+
 // slowly looks a frontend up among Services, whose names are sorted.
 func slowly(all map[string]*Service, names []string, f Frontend) string {
 	result := "unallocated"

@@ -74,8 +74,8 @@ T
   conf=$here/../../deploy/10-middleway.conflist
   if with kube-proxy; then # whose rules hostPorts stand beside
     install -m755 "$BIN/cni/portmap" /opt/cni/bin/
-    sed '/cni.sock"/{n;s/}/}, {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}/}' "$conf" >/etc/cni/net.d/.conf
-    conf=/etc/cni/net.d/.conf
+    sed '/cni.sock"/{n;s/}/}, {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}/}' "$conf" >/run/middleway.conflist
+    conf=/run/middleway.conflist
   fi
   install -m644 "$conf" /etc/cni/net.d/10-middleway.conflist
   ;;
