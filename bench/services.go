@@ -48,8 +48,10 @@ func JoinService(place Place) (*ServicePair, error) {
 		s.pods = append(s.pods, netip.AddrPortFrom(backendAddr(place, i), doorPort))
 	}
 	var err error
-	s.Pair, err = build(func(p *Pair) error { return s.build(p, place) })
-	return s, err
+	if s.Pair, err = build(func(p *Pair) error { return s.build(p, place) }); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // backendAddr returns the address that lab gives to a backend.
@@ -135,39 +137,39 @@ func (s *ServicePair) SetReady(ready func(endpoint int) bool) error {
 	return s.folder.Put(s.slice(0, ready))
 }
 
-// settle waits until all daemons know all Services and use less than a twentieth of a processor.
+// settle waits until all daemons know all Services and rest.
 func (s *ServicePair) settle() error {
-	const moment = 300 * time.Millisecond
 	deadline := time.Now().Add(settleTimeout)
 	for _, n := range s.cluster.Nodes {
-		for {
-			before, _ := n.Daemon().CPUTime()
-			time.Sleep(moment)
-			after, err := n.Daemon().CPUTime()
-			if err != nil {
-				return err
-			}
-			knows, err := s.knownTo(n)
-			if err != nil {
-				return err
-			}
-			if knows && after-before < moment/20 {
-				break
-			}
+		for rests := false; !rests; {
 			if time.Now().After(deadline) {
 				return fmt.Errorf("the daemon of %s is not at rest with %d Services within %v: %s", n.Name(), s.services, settleTimeout, n.Daemon().Tail())
+			}
+			var err error
+			if rests, err = s.rests(n); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (s *ServicePair) knownTo(n *lab.Node) (bool, error) {
-	st, err := n.Status()
-	if err != nil || st.Cluster == nil {
+// rests reports whether a daemon knows all Services, and then uses less than a twentieth of a processor for a while.
+func (s *ServicePair) rests(n *lab.Node) (bool, error) {
+	const while = 300 * time.Millisecond
+	st, err := n.Status() // one that is busy answers later
+	knows := err == nil && st.Cluster != nil && st.Cluster.Objects["services"] == s.services && st.Cluster.Objects["endpointslices"] == s.services
+	before, err := n.Daemon().CPUTime()
+	if err != nil {
 		return false, err
 	}
-	return st.Cluster.Objects["services"] == s.services && st.Cluster.Objects["endpointslices"] == s.services, nil
+	select {
+	case <-n.Daemon().Done():
+		return false, fmt.Errorf("the daemon of %s ended: %s", n.Name(), n.Daemon().Tail())
+	case <-time.After(while):
+	}
+	after, err := n.Daemon().CPUTime()
+	return knows && after-before < while/20, err
 }
 
 // add runs a test whose streams of TCP go to one of several addresses each.
