@@ -1,12 +1,16 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestNameservers(t *testing.T) {
@@ -79,4 +83,55 @@ func TestDNSAddresses(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
+}
+
+// A changed resolv.conf is followed; one that is gone, or half written, changes nothing.
+func TestFollowResolvConf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "resolv.conf")
+		write := func(text string) {
+			t.Helper()
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("nameserver 192.168.254.1\n")
+		c, err := ParseConfig([]byte(inCluster + "services: {cidrs: [10.96.0.0/16]}\ndns: {resolvConf: " + path + "}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &Node{config: c, log: slog.New(slog.DiscardHandler)}
+		if err := n.openDNS(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.followResolvConf(ctx) }()
+		asks := func(want ...string) {
+			t.Helper()
+			time.Sleep(2 * resolvConfInterval)
+			var got []string
+			for _, u := range n.dnsStatus().Upstreams {
+				got = append(got, u.Address.String())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+		asks("192.168.254.1:53")
+		write("nameserver 192.168.254.2\nnameserver 192.168.254.3\n")
+		asks("192.168.254.2:53", "192.168.254.3:53")
+		write("")
+		asks("192.168.254.2:53", "192.168.254.3:53")
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		asks("192.168.254.2:53", "192.168.254.3:53")
+		write("nameserver 10.96.0.10\nnameserver 192.168.254.1\n")
+		asks("192.168.254.1:53")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

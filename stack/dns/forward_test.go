@@ -373,6 +373,33 @@ func TestLoop(t *testing.T) {
 	})
 }
 
+// Other upstreams are asked from the next question on, and one that stays is known as it was.
+func TestSetUpstreams(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		silent := answering(func(*wire.Msg, bool) *wire.Msg { return nil })
+		r := newResolver(t, network{first: silent, second: holding(www)}, func(c *dns.Config) { c.Upstreams = c.Upstreams[:1] })
+		background(t, r.Run)
+		time.Sleep(10 * time.Second)
+		if got := r.ask(t, newQuery("www.example.com. A")); got.Rcode != wire.RcodeServerFailure {
+			t.Errorf("got %v, want SERVFAIL", got)
+		}
+		if err := r.SetUpstreams([]netip.AddrPort{netip.MustParseAddrPort(first), netip.MustParseAddrPort(second)}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // the failure is forgotten
+		began := time.Now()
+		if got := only(t, r.ask(t, newQuery("www.example.com. A"))); got != www || time.Since(began) > 0 {
+			t.Errorf("got %q after %v, want it at once: the first is known to be down", got, time.Since(began))
+		}
+		if err := r.SetUpstreams([]netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53")}); err == nil {
+			t.Error("the cluster's DNS itself was taken")
+		}
+		if got := r.Stats().Upstreams; len(got) != 2 {
+			t.Errorf("got %+v, want those before", got)
+		}
+	})
+}
+
 func TestBusy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		silent := answering(func(*wire.Msg, bool) *wire.Msg { return nil })
