@@ -1,7 +1,6 @@
 package dns_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -147,34 +146,6 @@ func TestFailOver(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestUpstreamDownIsAskedLast(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var asked atomic.Int32
-		up := atomic.Bool{}
-		sometimes := func(network string, query []byte) [][]byte {
-			if asked.Add(1); !up.Load() {
-				return nil
-			}
-			return holding(www, foo)(network, query)
-		}
-		r := newResolver(t, network{first: sometimes, second: holding(www, foo)}, nil)
-		background(t, r.Run)
-		time.Sleep(5 * time.Second) // probes fail
-		if got := r.Stats().Upstreams; got[0].State != "down" || got[1].State != "up" {
-			t.Errorf("got %+v, want the first down", got)
-		}
-		began := time.Now()
-		if got := only(t, r.ask(t, newQuery("www.example.com. A"))); got != www || time.Since(began) > 0 {
-			t.Errorf("got %q after %v, want it at once from the second", got, time.Since(began))
-		}
-		up.Store(true)
-		time.Sleep(5 * time.Second)
-		if got := r.Stats().Upstreams; got[0].State != "up" {
-			t.Errorf("got %+v, want the first up again", got)
-		}
-	})
 }
 
 func TestTruncatedUpstream(t *testing.T) {
@@ -347,59 +318,6 @@ func TestStubDomain(t *testing.T) {
 	})
 }
 
-func TestLoop(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var r *resolver
-		back := newPacketConn()
-		// A resolver of the machine that asks us in turn.
-		leadsBack := func(_ string, query []byte) [][]byte {
-			back.in <- datagram{append([]byte(nil), query...), clientPort}
-			return [][]byte{(<-back.out).b}
-		}
-		r = newResolver(t, network{first: leadsBack}, nil)
-		background(t, func(ctx context.Context) error { return r.ServeUDP(ctx, back) })
-		background(t, r.Run)
-		synctest.Wait()
-		if got := r.Stats().Upstreams[0].State; got != "loop" {
-			t.Errorf("got %q, want loop", got)
-		}
-		before := r.Stats().Upstreams[0].Queries
-		if got := r.ask(t, newQuery("www.example.com. A")); got.Rcode != wire.RcodeServerFailure {
-			t.Errorf("got %v, want SERVFAIL", got)
-		}
-		if got := r.Stats().Upstreams[0].Queries; got != before {
-			t.Errorf("got %d further questions upstream, want none", got-before)
-		}
-	})
-}
-
-// Other upstreams are asked from the next question on, and one that stays is known as it was.
-func TestSetUpstreams(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		silent := answering(func(*wire.Msg, bool) *wire.Msg { return nil })
-		r := newResolver(t, network{first: silent, second: holding(www)}, func(c *dns.Config) { c.Upstreams = c.Upstreams[:1] })
-		background(t, r.Run)
-		time.Sleep(10 * time.Second)
-		if got := r.ask(t, newQuery("www.example.com. A")); got.Rcode != wire.RcodeServerFailure {
-			t.Errorf("got %v, want SERVFAIL", got)
-		}
-		if err := r.SetUpstreams([]netip.AddrPort{netip.MustParseAddrPort(first), netip.MustParseAddrPort(second)}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Second) // the failure is forgotten
-		began := time.Now()
-		if got := only(t, r.ask(t, newQuery("www.example.com. A"))); got != www || time.Since(began) > 0 {
-			t.Errorf("got %q after %v, want it at once: the first is known to be down", got, time.Since(began))
-		}
-		if err := r.SetUpstreams([]netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:53")}); err == nil {
-			t.Error("the cluster's DNS itself was taken")
-		}
-		if got := r.Stats().Upstreams; len(got) != 2 {
-			t.Errorf("got %+v, want those before", got)
-		}
-	})
-}
-
 func TestBusy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		silent := answering(func(*wire.Msg, bool) *wire.Msg { return nil })
@@ -436,46 +354,6 @@ func TestOneClientLeavesOthersRoom(t *testing.T) {
 			t.Errorf("got %d answers in the end, want 6", got)
 		}
 	})
-}
-
-func TestAutopath(t *testing.T) {
-	for _, tt := range []struct {
-		name, ask, rcode string
-		want             []string
-		why              string
-	}{
-		{name: "outside", ask: "www.example.com.default.svc.cluster.local. A",
-			want: []string{www, "www.example.com.default.svc.cluster.local. 5 IN CNAME www.example.com."}, why: "one question in place of four"},
-		{name: "outside, other family", ask: "foo.example.com.default.svc.cluster.local. AAAA",
-			want: []string{"foo.example.com.default.svc.cluster.local. 5 IN CNAME foo.example.com.", soa}, why: "NODATA, else musl gives the A up too"},
-		{name: "other namespace", ask: "db.data.default.svc.cluster.local. A", want: []string{
-			"db.data.default.svc.cluster.local. 5 IN CNAME db.data.svc.cluster.local.",
-			"db.data.svc.cluster.local. 5 IN A 10.244.1.5", "db.data.svc.cluster.local. 5 IN A 10.244.2.6", "db.data.svc.cluster.local. 5 IN A 10.244.2.7",
-		}, why: "the second domain of the path"},
-		{name: "whole name", ask: "web.default.svc.cluster.local.default.svc.cluster.local. A", want: []string{
-			"web.default.svc.cluster.local. 5 IN A 10.96.0.20", "web.default.svc.cluster.local.default.svc.cluster.local. 5 IN CNAME web.default.svc.cluster.local.",
-		}, why: "fewer than five dots"},
-		{name: "of itself", ask: "web.default.svc.cluster.local. A", want: []string{"web.default.svc.cluster.local. 5 IN A 10.96.0.20"}, why: "it exists"},
-		{name: "nothing", ask: "gone.example.com.default.svc.cluster.local. A", rcode: "NXDOMAIN", want: []string{soa}, why: "the resolver goes on"},
-		{name: "another's path", ask: "www.example.com.data.svc.cluster.local. A", rcode: "NXDOMAIN", want: []string{soa}, why: "the client is in default"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				r := newResolver(t, network{first: holding(www, foo)}, func(c *dns.Config) {
-					c.Autopath = func(a netip.Addr) (string, bool) { return "default", a == client }
-				})
-				for range 2 {
-					got := r.ask(t, newQuery(tt.ask))
-					if want := orDefault(tt.rcode, "NOERROR"); wire.RcodeToString[got.Rcode] != want {
-						t.Errorf("got %s, want %s: %s", wire.RcodeToString[got.Rcode], want, tt.why)
-					}
-					if diff := cmp.Diff(tt.want, records(append(got.Answer, got.Ns...))); diff != "" {
-						t.Errorf("%s (-want +got):\n%s", tt.why, diff)
-					}
-				}
-			})
-		})
-	}
 }
 
 func TestNoUpstream(t *testing.T) {
