@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/middleway-net/middleway/lab/control"
 )
 
 // pair returns both ends of a connection.
@@ -70,6 +72,11 @@ func TestRequestErrors(t *testing.T) {
 		{"exec without a request", request{Verb: verbExec}, []*os.File{os.Stdin, os.Stdout, os.Stderr}, "another language"},
 		{"logs without a request", request{Verb: verbLogs}, nil, "another language"},
 		{"status with a request for logs", request{Verb: verbStatus, Logs: &LogsRequest{}}, nil, "another language"},
+		{"list without a query", request{Verb: verbList}, nil, "another language"},
+		{"watch without a query", request{Verb: verbWatch, Apply: &control.ApplyRequest{}}, nil, "another language"},
+		{"apply without a request", request{Verb: verbApply}, nil, "another language"},
+		{"delete without a request", request{Verb: verbDelete}, nil, "another language"},
+		{"scale without a request", request{Verb: verbScale, Query: &control.Query{}}, nil, "another language"},
 		{"status with streams", request{Verb: verbStatus}, []*os.File{os.Stdin}, "another language"},
 		{"too many files", request{Verb: verbStatus}, []*os.File{os.Stdin, os.Stdin, os.Stdin, os.Stdin}, ""},
 	} {
