@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/middleway-net/middleway/k8s/kept"
 	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/stack/service"
 )
 
 // A daemon that starts again serves by what the former one knew, until its source has told it all.
@@ -52,6 +54,28 @@ func TestKeptObjects(t *testing.T) {
 			t.Errorf("what the source no longer had is in force: %q, %d nodes", r.backends(db), r.numNodes())
 		}
 	})
+}
+
+// What came into force is kept, though it ends the daemon.
+func TestKeptAtTheEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "objects.db")
+	ctx, cancel := context.WithCancel(t.Context())
+	c := (&targets{}).config(has(serviceOf("web")))
+	c.Kept = path
+	c.SetServices = func(*service.Table) {
+		cancel()
+		time.Sleep(50 * time.Millisecond) // the keeper ends meanwhile
+	}
+	if err := New(c).Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	file, all, err := kept.Open(path, c.Log)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("kept %v, %v, want the Service", all, err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Where nothing can be kept, the daemon works on and says so.

@@ -122,6 +122,9 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 		}
 		p.gather(ctx)
 		c := p.store.Take()
+		if k != nil {
+			k.add(c) // before it is in force: that may end this daemon, and the next one has to know why
+		}
 		p.apply(c)
 		if synced {
 			p.measure(c)
@@ -130,9 +133,6 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 				"slices", p.store.Len(object.EndpointSlices))
 		}
 		synced = true
-		if k != nil {
-			k.add(c)
-		}
 	}
 }
 
