@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -133,6 +134,8 @@ func TestEviction(t *testing.T) {
 		established kind = iota
 		opening
 		expired
+		translated // and closed
+		asking     // translated, and never answered
 	)
 	for _, tt := range []struct {
 		name   string
@@ -144,14 +147,27 @@ func TestEviction(t *testing.T) {
 		{"of those not established the one idle longest", [ways]kind{3: opening, 6: opening}, 3},
 		{"an expired one", [ways]kind{0: opening, 1: opening, 7: expired}, 7},
 		{"of the expired ones the one idle longest", [ways]kind{2: expired, 5: expired}, 2},
+		{"of those that are translated none before others", [ways]kind{0: translated, 4: opening}, 4},
+		{"one that is translated and has no answer", [ways]kind{1: translated, 4: asking}, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			table, clock := withClock(New(512))
 			flows := sameBucket(table, packet.TCP, ways+1)
+			leavesAs := func(i int) packet.Flow {
+				if i < ways && tt.bucket[i] >= translated {
+					return flows[i].WithDestination(packet.KeyOf(netip.MustParseAddr("10.244.3.2")), 8080)
+				}
+				return flows[i]
+			}
 			for i, f := range flows[:ways] {
-				c := create(table, f, toPod, toNode, 1)
-				if tt.bucket[i] != opening {
-					table.Lookup(f.Reverse())
+				c, _ := table.Enter(&Pair{Flow: f, Translated: leavesAs(i), Verdict: toPod, Reply: toNode, Generation: 1})
+				if tt.bucket[i] != opening && tt.bucket[i] != asking {
+					table.Lookup(leavesAs(i).Reverse())
+				}
+				if tt.bucket[i] == translated {
+					back, _ := table.Peek(leavesAs(i).Reverse())
+					table.Closing(&c, packet.FIN)
+					table.Closing(&back, packet.FIN)
 				}
 				if tt.bucket[i] == expired {
 					table.Closing(&c, packet.RST)
@@ -164,7 +180,7 @@ func TestEviction(t *testing.T) {
 					continue
 				}
 				table.entryOf(f).seen.Store(clock.now() - uint32(ways-i))
-				table.entryOf(f.Reverse()).seen.Store(clock.now() - uint32(ways-i))
+				table.entryOf(leavesAs(i).Reverse()).seen.Store(clock.now() - uint32(ways-i))
 			}
 			create(table, flows[ways], toPeer, toNode, 1)
 			for i, f := range flows {
@@ -175,7 +191,7 @@ func TestEviction(t *testing.T) {
 			if table.Evicted() != 1 || table.Len() != 2*(ways+1)-1 {
 				t.Errorf("evicted %d, %v", table.Evicted(), table)
 			}
-			if back := flows[tt.want].Reverse(); !table.has(back) {
+			if back := leavesAs(tt.want).Reverse(); !table.has(back) {
 				t.Error("the evicted flow's other direction is gone as well")
 			}
 		})

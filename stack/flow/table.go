@@ -165,8 +165,8 @@ const unjudged = 0
 // Enter enters both directions of a flow and returns a copy of the entry of its packets. Where another worker was faster
 // its entry stands and is returned, whatever translation it has. ok is false, and nothing was entered, if replies to
 // p.Translated belong to another flow: the two would leave as one, so the caller has to translate to another port. A full
-// bucket gives up an entry: an expired one, else one that is neither translated nor an established TCP connection, else
-// the one idle longest.
+// bucket gives up an entry: an expired one, else one that is neither translated nor an established TCP connection, or a translated
+// TCP connection's that nobody has answered, else the one idle longest.
 func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	p.Entered = false
 	reply, back := p.Translated.Reverse(), p.Flow.Reverse()
@@ -270,7 +270,7 @@ func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
 		switch life := lifetime(e, twin); {
 		case idle > life:
 			class = 2
-		case life == tcpEstablished || e.translates():
+		case life == tcpEstablished || e.translates() && (life != tcpOpening || twin == nil):
 			class = 0
 		}
 		if class > victimClass || class == victimClass && idle > victimIdle {
