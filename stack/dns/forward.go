@@ -140,15 +140,20 @@ func (g *group) ask(ctx context.Context, nm *name, q *query) (*entry, error) {
 // fetch asks upstream about a name, and keeps the answer. Clients who ask the same at the same time share it.
 func (s *Server) fetch(ctx context.Context, nm *name, q *query) (*entry, error) {
 	key := string(appendKey(nil, nm, q))
-	v, err, _ := s.flights.Do(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		return s.fetchOnce(ctx, key, nm, q)
-	})
-	if err != nil {
-		return nil, err
+	for {
+		v, err, _ := s.flights.Do(key, func() (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			return s.fetchOnce(ctx, key, nm, q)
+		})
+		switch {
+		case err == nil:
+			return v.(*entry), nil
+		case !errors.Is(err, context.Canceled) || ctx.Err() != nil:
+			return nil, err
+		}
+		// Who began to ask has given up, and takes the answer from nobody else.
 	}
-	return v.(*entry), nil
 }
 
 func (s *Server) fetchOnce(ctx context.Context, key string, nm *name, q *query) (*entry, error) {
@@ -173,6 +178,8 @@ func (s *Server) fetchOnce(ctx context.Context, key string, nm *name, q *query) 
 	case old != nil && old.fresh(s.now()):
 		old.refreshing.Store(false)
 		return old, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, ctx.Err() // which says nothing of the upstreams
 	case usable:
 		s.stats.stale.Add(1)
 		e = old.asStale(s.now())

@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -242,6 +243,27 @@ func TestSameQuestionsShareOne(t *testing.T) {
 		if got := len(r.conn.out); got != 101 || asked.Load() != 1 {
 			t.Errorf("got %d answers and %d questions upstream, want 101 and 1", got, asked.Load())
 		}
+	})
+}
+
+// Who asks no longer takes the answer from nobody who asks the same.
+func TestOneClientGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newResolver(t, network{first: func(network string, query []byte) [][]byte {
+			time.Sleep(time.Second)
+			return holding(www)(network, query)
+		}}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ask := newQuery("www.example.com. A")
+		query := pack(t, ask)
+		go r.Resolve(ctx, make([]byte, dns.MaxUDP), query, netip.MustParseAddr("10.244.1.2"))
+		synctest.Wait()
+		go func() { time.Sleep(250 * time.Millisecond); cancel() }()
+		if got := only(t, r.ask(t, ask)); got != www {
+			t.Errorf("got %q", got)
+		}
+		time.Sleep(time.Second) // the question of the one who gave up ends
 	})
 }
 
