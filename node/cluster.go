@@ -153,9 +153,8 @@ func (n *Node) ownNode(all []*object.Node) {
 func (n *Node) outdate(self *object.Node) {
 	err := fmt.Errorf("spec.podCIDRs of node %s is %v now, and was %v when this daemon started; the next start takes the new ranges",
 		self.Name, self.PodCIDRs, n.cluster.ranges)
-	n.cluster.self = self
 	select {
-	case n.cluster.outdated <- errors.Join(err, n.recordSelf()):
+	case n.cluster.outdated <- errors.Join(err, n.writeSelf(self)):
 	default:
 	}
 }

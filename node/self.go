@@ -146,11 +146,13 @@ func readSelf(runDir, name string) (*object.Node, error) {
 }
 
 // recordSelf writes this node's object down for the next daemon.
-func (n *Node) recordSelf() error {
-	if n.cluster.self == nil {
+func (n *Node) recordSelf() error { return n.writeSelf(n.cluster.self) }
+
+func (n *Node) writeSelf(self *object.Node) error {
+	if self == nil {
 		return nil
 	}
-	b, err := json.Marshal(n.cluster.self)
+	b, err := json.Marshal(self)
 	if err != nil {
 		return err
 	}
