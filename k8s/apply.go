@@ -10,16 +10,18 @@ import (
 	"github.com/middleway-net/middleway/stack/service"
 )
 
-// apply compiles what changed, and hands it on. The first time everything is handed on, if it is nothing.
+// apply compiles what changed, and hands it on. The first time everything is handed on, if it is nothing, and the Services again
+// when the source has told all.
 func (p *Pipeline) apply(c Changes) {
-	first := p.last.IsZero()
+	first, known := p.last.IsZero(), p.known
+	p.known = p.store.AllSynced()
 	compile := c.Services
 	if first || len(c.Objects[object.Nodes]) > 0 {
 		if p.applyNodes() {
 			compile = p.allServices(c.Services)
 		}
 	}
-	if first || len(compile) > 0 {
+	if first || p.known != known || len(compile) > 0 {
 		p.applyServices(compile)
 	}
 	if p.zone != nil && (first || len(c.Services) > 0 || len(c.Objects[object.Namespaces]) > 0) {
@@ -61,8 +63,12 @@ func (p *Pipeline) applyServices(names map[object.Key]bool) {
 		compiled[name.String()] = services.Compile(s, slices, p.on)
 	}
 	p.table = p.table.With(compiled)
-	if p.config.SetServices != nil {
+	switch {
+	case p.config.SetServices == nil:
+	case p.known:
 		p.config.SetServices(p.table)
+	default:
+		p.config.RecallServices(p.table)
 	}
 	p.countCompiled(len(names))
 }

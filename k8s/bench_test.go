@@ -163,6 +163,7 @@ func BenchmarkRestart(b *testing.B) {
 	run := func(s Source) {
 		ctx, cancel := context.WithCancel(b.Context())
 		c.Source, c.SetServices = s, func(*service.Table) { cancel() }
+		c.RecallServices = c.SetServices
 		if err := New(c).Run(ctx); err != nil {
 			b.Fatal(err)
 		}

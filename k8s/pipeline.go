@@ -40,8 +40,11 @@ type Config struct {
 	// by one goroutine, in the order nodes, Services, zone: what a name leads to is there before the name. Those that are nil are
 	// left out.
 	SetServices func(*service.Table)
-	SetNodes    func([]*object.Node) // all, in the order of their names
-	SetZone     func(*dns.Zone)
+	// RecallServices takes the Services that a former daemon kept, in the place of SetServices, which follows when the source has told
+	// all. What was kept may be a second older than the daemon's end. Required with Kept, where there is SetServices.
+	RecallServices func(*service.Table)
+	SetNodes       func([]*object.Node) // all, in the order of their names
+	SetZone        func(*dns.Zone)
 
 	// Log takes state changes. Required.
 	Log *slog.Logger
@@ -58,6 +61,7 @@ type Pipeline struct {
 	table *service.Table
 	zone  *dns.Zone
 	last  time.Time // when something came into force; zero if nothing has
+	known bool      // it is of all that the source has told, not of what was kept
 
 	mu    sync.Mutex // guards stats
 	stats Stats

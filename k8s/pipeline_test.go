@@ -104,9 +104,10 @@ func (r *targets) backends(ip string) string {
 func (r *targets) config(s Source) Config {
 	return Config{
 		Source: s, Node: "n1", Ranges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Log: slog.New(slog.DiscardHandler),
-		SetServices: func(t *service.Table) { r.note("services", func() { r.table = t }) },
-		SetNodes:    func(n []*object.Node) { r.note("nodes", func() { r.nodes = n }) },
-		SetZone:     func(z *dns.Zone) { r.note("zone", func() { r.zone = z }) },
+		SetServices:    func(t *service.Table) { r.note("services", func() { r.table = t }) },
+		RecallServices: func(t *service.Table) { r.note("recalled", func() { r.table = t }) },
+		SetNodes:       func(n []*object.Node) { r.note("nodes", func() { r.nodes = n }) },
+		SetZone:        func(z *dns.Zone) { r.note("zone", func() { r.zone = z }) },
 	}
 }
 

@@ -19,15 +19,30 @@ import (
 func (s *Stack) SetServices(t *service.Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	former := s.services.Swap(t)
-	if former == t {
-		return
-	}
-	s.settleLocked()
-	s.countConnections()
-	if t.MayEnd(former) {
+	former := s.swapServicesLocked(t)
+	if s.recalled || t.MayEnd(former) {
 		s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
 	}
+	s.recalled = false
+}
+
+// RecallServices swaps in a table that a former daemon wrote down, and ends no flow by it: flows may be of Services that came after it
+// was written. SetServices ends those that have to, once it is known what there is.
+func (s *Stack) RecallServices(t *service.Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.swapServicesLocked(t)
+	s.recalled = true
+}
+
+// swapServicesLocked returns the former table.
+func (s *Stack) swapServicesLocked(t *service.Table) *service.Table {
+	former := s.services.Swap(t)
+	if former != t {
+		s.settleLocked()
+		s.countConnections()
+	}
+	return former
 }
 
 // outdated reports whether a flow has to end by a table of Services.

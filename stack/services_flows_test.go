@@ -70,6 +70,25 @@ func TestUDPFlowsEnd(t *testing.T) {
 	}
 }
 
+// What a former daemon wrote down may be older than its flows: it ends none. What there is does.
+func TestRecalledServicesEndNothing(t *testing.T) {
+	const toB = "b: udp 10.244.1.2:4000 -> 10.244.1.3:8080"
+	d := newHostBed(t, 2)
+	d.run(t)
+	d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "udp:80", "10.244.1.3:8080")}))
+	sent := packettest.Packet{Src: podA, Dst: web, SrcPort: 4000, DstPort: 80}
+	d.sends(t, sent)
+	without := service.New(serviceRanges)
+	d.RecallServices(without)
+	if got := d.sends(t, sent); got != toB {
+		t.Errorf("got %s, want %s", got, toB)
+	}
+	d.SetServices(without) // nothing else was written down
+	if got := d.sends(t, sent); got != "no-service" {
+		t.Errorf("the Service is gone: got %s, want no-service", got)
+	}
+}
+
 // Flows of the host, whose source is translated too, end as those of pods do, and what is no flow of a Service does not.
 func TestHostUDPFlowsEnd(t *testing.T) {
 	d := newHostBed(t, 1)

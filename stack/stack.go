@@ -148,6 +148,7 @@ type Stack struct {
 	mu        sync.Mutex // guards the making of tables
 	routes    []fib.Route
 	hostAddrs []netip.Addr
+	recalled  bool // services is what a former daemon wrote down
 }
 
 // New builds a stack. Nothing runs before Run.
