@@ -127,6 +127,41 @@ func mustBeSilent(t *testing.T, from client, network string, to netip.AddrPort) 
 	}
 }
 
+// TestErrorsPass: the backend's own refusal reaches the client as one of the Service, and the client's reaches the backend.
+func TestErrorsPass(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}})
+	pod, beside, far := c.pod(1, 1), c.pod(1, 2), c.pod(2, 1)
+	c.put(service("beside", 1), onPod(1, beside))
+	c.put(service("far", 2), onPod(2, far))
+	for _, f := range families {
+		for number, backend := range map[int]*lab.Pod{1: beside, 2: far} {
+			for _, from := range []client{pod, c.Nodes[0]} {
+				for _, network := range []string{"tcp", "udp"} {
+					mustRefuse(t, from, network, at(f, number))
+				}
+			}
+			server, err := backend.ListenPacket("udp", netip.AddrPortFrom(f.pod(backend), targetPort).String())
+			c.must(err)
+			asked, err := dial(pod, "udp", at(f, number), patience)
+			c.must(err)
+			client := addrPortOf(asked.LocalAddr())
+			eventually(t, "the backend is asked", func() bool {
+				_, _ = asked.Write([]byte("?"))
+				_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				_, _, err := server.ReadFrom(make([]byte, 100))
+				return err == nil
+			})
+			c.must(asked.Close())
+			c.must(server.Close())
+			local := lab.Sockets{Namespace: backend.Namespace, Local: netip.AddrPortFrom(f.pod(backend), targetPort)}
+			answer, err := dial(local, "udp", client, patience)
+			c.must(err)
+			eventually(t, "the client's refusal reaches the backend", func() bool { return refused(answer) })
+			c.must(answer.Close())
+		}
+	}
+}
+
 // TestPing: the address of a Service answers pings of pods and hosts, whether or not it has endpoints; nobody's does not.
 func TestPing(t *testing.T) {
 	c := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}})
