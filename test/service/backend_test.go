@@ -182,7 +182,7 @@ func mustAsk(t testing.TB, from client, network string, to netip.AddrPort) said 
 	return s
 }
 
-// from returns the sockets of a node that insist on one of its addresses.
+// fromAddr returns a client that asks from one of a node's addresses.
 func fromAddr(n *lab.Node, a netip.Addr) lab.Sockets {
 	return lab.Sockets{Namespace: n.Namespace, Local: netip.AddrPortFrom(a, 0)}
 }

@@ -1,11 +1,35 @@
 package service
 
 import (
+	"errors"
 	"net/netip"
+	"syscall"
 	"testing"
 
 	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
 )
+
+// TestBesideKubeProxy: another proxy serves the host, which gets no route to Services here; pods are served all the same.
+func TestBesideKubeProxy(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{1, 1}, Change: func(_ int, n *node.Config) { n.Services.BesideKubeProxy = true }})
+	servePod(t, c.pod(2, 1))
+	serve(t, c.Nodes[0].Namespace, v4.node(1), v6.node(1))
+	c.put(service("far", 1), onPod(2, c.pod(2, 1)))
+	c.put(service("host", 2), onHost(1))
+	for _, f := range families {
+		for number, want := range map[int]string{1: c.pod(2, 1).Name(), 2: c.Nodes[0].Name()} {
+			for _, network := range []string{"tcp", "udp"} {
+				if got := mustAsk(t, c.pod(1, 1), network, at(f, number)); got.name != want {
+					t.Errorf("%s, %s: got %s, want %s", f.name, network, got.name, want)
+				}
+			}
+		}
+		if _, err := dial(c.Nodes[0], "udp", at(f, 1), patience); !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("%s: the host has a route to Services: %v", f.name, err)
+		}
+	}
+}
 
 // TestClusterIP: pods and hosts reach backends on their own node, on another, in hosts' own networks, and themselves. A backend sees a
 // pod's own address, and a host's where it has one that leads back; only who reaches himself does not see himself.
@@ -67,10 +91,7 @@ func TestClusterIP(t *testing.T) {
 		}
 	}
 	for _, n := range c.Nodes {
-		d := c.drops(n)
-		delete(d, "scope")        // the kernel's own multicast
-		delete(d, "unknown-peer") // the other node has read the folder first
-		for reason, count := range d {
+		for reason, count := range c.drops(n) {
 			t.Errorf("%s dropped %d: %s", n.Name(), count, reason)
 		}
 	}

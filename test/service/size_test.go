@@ -21,9 +21,16 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
-// TestLargeDatagrams: questions and answers of up to 60,000 bytes, which travel in fragments, pass a Service's address in both directions.
+// TestLargeDatagrams: questions and answers of up to 60,000 bytes, which travel in fragments, pass a Service's address in both directions,
+// also where the fragments overtake each other.
 func TestLargeDatagrams(t *testing.T) {
-	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}})
+	for name, faults := range map[string]lab.Faults{"in order": {}, "reordered": {Seed: 5, Reorder: 0.3}} {
+		t.Run(name, func(t *testing.T) { testLargeDatagrams(t, faults) })
+	}
+}
+
+func testLargeDatagrams(t *testing.T, faults lab.Faults) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}, Underlay: lab.UnderlayConfig{Faults: faults}})
 	a, beside, far := c.pod(1, 1), c.pod(1, 2), c.pod(2, 1)
 	for number, p := range []*lab.Pod{a, beside, far} {
 		servePod(t, p)

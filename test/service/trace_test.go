@@ -225,7 +225,7 @@ func (w *watch) sends(p probe, want outcome) outcome {
 		}
 		for _, n := range w.c.Nodes {
 			for reason, count := range w.c.drops(n) {
-				if count > before[n.Name()][reason] && reason != "scope" { // the kernel's own multicast
+				if count > before[n.Name()][reason] {
 					return outcome{Node: n.Name(), Reason: reason}
 				}
 			}
