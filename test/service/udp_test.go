@@ -51,18 +51,17 @@ func (s socket) reaches(b *backend) {
 	})
 }
 
-// reachesNoMore sends some more, which a backend must not get.
+// reachesNoMore sends until a backend gets nothing of it: the first packets may be under way.
 func (s socket) reachesNoMore(b *backend) {
 	s.t.Helper()
-	time.Sleep(20 * time.Millisecond) // what is under way arrives
-	before := b.asked.Load()
-	for range 20 {
-		_, _ = s.Write([]byte("?"))
-		time.Sleep(time.Millisecond)
-	}
-	if n := b.asked.Load() - before; n > 0 {
-		s.t.Errorf("%s got %d datagrams, want none any more", b.name, n)
-	}
+	eventually(s.t, b.name+" is asked no more", func() bool {
+		before := b.asked.Load()
+		for range 20 {
+			_, _ = s.Write([]byte("?"))
+			time.Sleep(time.Millisecond)
+		}
+		return b.asked.Load() == before
+	})
 }
 
 // TestUDPFollows: a client that keeps its socket goes to another backend when its own serves no more, whether it was ever answered or
@@ -76,6 +75,9 @@ func TestUDPFollows(t *testing.T) {
 			ns   *lab.Namespace
 			addr netip.Addr
 		}{{"pod", c.pod(1, 1).Namespace, f.pod(c.pod(1, 1))}, {"host", c.Nodes[0].Namespace, f.node(1)}} {
+			if testing.Short() && (f == v6) != (cl.name == "host") {
+				continue
+			}
 			t.Run(f.name+"/"+cl.name, func(t *testing.T) {
 				web := service("web", 1)
 				bNear, bFar, bOther := servePod(t, near), servePod(t, far), servePod(t, other)

@@ -7,7 +7,7 @@ import "strings"
 // What runs unless the command line names packages: all of them but test/asuser, which needs Go and a disk. The longest come first, so
 // that no machine waits long for the other at the end.
 var (
-	packages = []string{"./test/e2e", "./test/up", "./test/cni", "./lab/...", "./stack/...", "./tunnel/...", "./cni/...", "./node/...",
+	packages = []string{"./test/e2e", "./test/up", "./test/service", "./test/cni", "./lab/...", "./stack/...", "./tunnel/...", "./cni/...", "./node/...",
 		"./cmd/...", "./unixsock", "./bench", "."}
 	// withoutIPv6 beside the demo, whose nodes and pods get IPv4 alone. Most tests of packets are of both families.
 	withoutIPv6 = []string{"./lab/tool", "./lab/logs", "./cni/...", "./node/...", "./stack/netstack", "./unixsock"}
