@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -131,5 +132,35 @@ func TestNodeObjectIsRemembered(t *testing.T) {
 	mustHave(t, one.WaitReady(10*time.Second))
 	if st := mustStatus(t, one); !slices.Equal(st.PodCIDRs, []netip.Prefix{other}) {
 		t.Errorf("podCIDRs %v, want %v", st.PodCIDRs, other)
+	}
+}
+
+// A range of a new peer that somebody else routes a part of is told and tried again; the host reaches it once that route is gone, and pods
+// reach it all the time.
+func TestPeersRouteTaken(t *testing.T) {
+	t.Parallel() // much of it is waiting
+	cl, state := inCluster(t)
+	one, far := cl.Nodes[0], cl.Nodes[1].Pods[0]
+	mustHave(t, state.Delete(object.Nodes, "", "node-2"))
+	awaitRoutes(t, one, "10.244.1.0/24", "fd00:10:244:1::/64")
+	mustHave(t, one.AddRoute(netip.MustParsePrefix("10.244.2.64/26"), netip.Addr{}, "eth0"))
+	mustHave(t, state.Put(nodeObject(2, ofPlan(2)...)))
+	awaitLog(t, one, "the host does not reach the pods of all peers", "10.244.2.64/26", "eth0")
+	if missing := mustStatus(t, one).Host.Missing; !strings.Contains(missing, "10.244.2.64/26") {
+		t.Errorf("status says %q of the host's device", missing)
+	}
+	transfer{from: one.Pods[0].Namespace, to: far.Namespace, addr: far.Addr4, size: 1 << 20}.run(t)
+	nl, err := one.Netlink()
+	mustHave(t, err)
+	routes, err := nl.RouteList(nil, netlink.FAMILY_V4)
+	mustHave(t, err)
+	for _, r := range routes {
+		if r.Dst.String() == "10.244.2.64/26" {
+			mustHave(t, nl.RouteDel(&r))
+		}
+	}
+	awaitRoutes(t, one, "10.244.1.0/24", "10.244.2.0/24", "fd00:10:244:1::/64", "fd00:10:244:2::/64")
+	if missing := mustStatus(t, one).Host.Missing; missing != "" {
+		t.Errorf("status still says %q", missing)
 	}
 }
