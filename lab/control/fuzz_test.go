@@ -1,7 +1,9 @@
 package control
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,31 +25,77 @@ func FuzzFollow(f *testing.F) {
 	} {
 		f.Add([]byte(seed[0]), []byte(seed[1]))
 	}
-	f.Fuzz(func(t *testing.T, first, second []byte) {
-		c := newCluster(t)
-		for _, text := range [][]byte{first, second, first} {
-			s, err := manifest.Parse("x.yaml", text)
-			if err != nil || tooMany(s) {
-				return
+	f.Fuzz(func(t *testing.T, first, second []byte) { followAll(t, string(first), string(second), string(first)) })
+}
+
+// Services of all kinds, one after the other under two names.
+func TestFollowRandom(t *testing.T) {
+	pieces := [][]string{
+		{"", "type: ClusterIP", "type: NodePort", "type: LoadBalancer", "type: ExternalName\n  externalName: a.b"},
+		{"", "", "clusterIP: None", "clusterIP: 10.96.7.7", "clusterIP: fd00:10:96::7", "clusterIP: 10.96.0.1", "clusterIP: 10.96.7.7\n  clusterIPs: [10.96.7.7, 'fd00:10:96::7']"},
+		{"", "", "ipFamilies: [IPv4]", "ipFamilies: [IPv6]", "ipFamilies: [IPv4, IPv6]", "ipFamilies: [IPv6, IPv4]"},
+		{"", "", "ipFamilyPolicy: SingleStack", "ipFamilyPolicy: PreferDualStack", "ipFamilyPolicy: RequireDualStack"},
+		{"", "selector: {app: web}"},
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	accepted := 0
+	for range 300 {
+		var texts []string
+		for range 6 {
+			var both []string
+			for _, name := range []string{"a", "b"} {
+				var lines []string
+				for _, p := range pieces {
+					if piece := p[random.IntN(len(p))]; piece != "" {
+						lines = append(lines, piece)
+					}
+				}
+				text := svc(name, lines...)
+				if random.IntN(3) == 0 {
+					text = strings.Replace(text, "port: 80}", "port: 80, nodePort: 30111}", 1)
+				}
+				if _, err := manifest.Parse("x.yaml", []byte(text)); err == nil {
+					both = append(both, text)
+					accepted++
+				}
 			}
-			c.Follow(s.Objects)
-			c.settle()
-			c.checkAddresses()
+			texts = append(texts, all(both...))
 		}
-		c.Follow(nil)
+		if followAll(t, texts...); t.Failed() {
+			t.Fatalf("after\n%s", strings.Join(texts, "\n=====\n"))
+		}
+	}
+	if accepted < 500 {
+		t.Errorf("only %d Services were right", accepted)
+	}
+}
+
+// followAll makes the followed files hold one text after another, and then none.
+func followAll(t *testing.T, texts ...string) {
+	t.Helper()
+	c := newCluster(t)
+	for _, text := range texts {
+		s, err := manifest.Parse("x.yaml", []byte(text))
+		if err != nil || tooMany(s) {
+			return
+		}
+		c.Follow(s.Objects)
 		c.settle()
-		if left := len(of[Object](c, Services)); left != 2 {
-			t.Errorf("%d Services are left", left)
+		c.checkAddresses()
+	}
+	c.Follow(nil)
+	c.settle()
+	if left := len(of[Object](c, Services)); left != 2 {
+		t.Errorf("%d Services are left", left)
+	}
+	for _, k := range []*Kind{EndpointSlices, Deployments, ReplicaSets, Pods} {
+		if left := of[Object](c, k); len(left) != 0 {
+			t.Errorf("%s are left: %v", k.Plural, left)
 		}
-		for _, k := range []*Kind{EndpointSlices, Deployments, ReplicaSets, Pods} {
-			if left := of[Object](c, k); len(left) != 0 {
-				t.Errorf("%s are left: %v", k.Plural, left)
-			}
-		}
-		if len(c.addresses.addrs) != 3 || len(c.addresses.ports) != 0 {
-			t.Errorf("taken are %v, %v", c.addresses.addrs, c.addresses.ports)
-		}
-	})
+	}
+	if len(c.addresses.addrs) != 3 || len(c.addresses.ports) != 0 {
+		t.Errorf("taken are %v, %v", c.addresses.addrs, c.addresses.ports)
+	}
 }
 
 // tooMany reports whether a set wants more pods than a test has time for.
