@@ -58,7 +58,7 @@ func printCustom(spec string, noHeaders bool) (func(io.Writer, map[string]any) e
 
 // valuesAt returns what is at a path, as text.
 func valuesAt(path *jsonpath.JSONPath, tree map[string]any) (values []string, err error) {
-	results, err := path.FindResults(tree)
+	results, err := resultsAt(path, tree)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func sortBy(field string, objects []control.Object) error {
 	var all []keyed
 	has := false
 	for _, o := range objects {
-		results, err := path.FindResults(treeOf(o))
+		results, err := resultsAt(path, treeOf(o))
 		if err != nil {
 			return fmt.Errorf("--sort-by %q: %w", field, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"text/template"
 
@@ -144,7 +145,28 @@ func printPath(expression string) (func(io.Writer, map[string]any) error, error)
 	if err != nil {
 		return nil, err
 	}
-	return func(w io.Writer, tree map[string]any) error { return path.Execute(w, tree) }, nil
+	return func(w io.Writer, tree map[string]any) error {
+		return guarded(func() error { return path.Execute(w, tree) })
+	}, nil
+}
+
+// guarded makes an error of a panic, by which the library answers some expressions that lead nowhere.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the JSONPath expression leads nowhere: %v", r)
+		}
+	}()
+	return f()
+}
+
+// resultsAt returns what is at a path.
+func resultsAt(path *jsonpath.JSONPath, tree map[string]any) (results [][]reflect.Value, err error) {
+	err = guarded(func() error {
+		results, err = path.FindResults(tree)
+		return err
+	})
+	return results, err
 }
 
 // parsePath reads an expression such as {.items[*].metadata.name}.

@@ -207,6 +207,7 @@ metadata:
 		{name: "a bad field selector", args: "pod", get: Get{FieldSelector: "a"}, failed: `--field-selector "a": `},
 		{name: "a bad output", args: "pod", get: Get{Output: "tree"}, failed: `-o "tree": want wide, json, yaml, name, jsonpath=EXPRESSION,`},
 		{name: "a bad path", args: "pod", get: Get{Output: "jsonpath={.a"}, failed: `-o "jsonpath={.a": `},
+		{name: "a path that leads nowhere", args: "pod", get: Get{Output: "jsonpath={range .ite}ms{[*]}{.k9ind}@{end}"}, failed: "the JSONPath expression leads nowhere"},
 		{name: "no path", args: "pod", get: Get{Output: "jsonpath"}, failed: `an expression is missing`},
 		{name: "a bad column", args: "pod", get: Get{Output: "custom-columns=A"}, failed: `column "A": want HEADER:PATH`},
 		{name: "no columns", args: "pod", get: Get{Output: "custom-columns"}, failed: `columns are missing`},
