@@ -116,7 +116,7 @@ func meant(name string) string {
 			return fmt.Sprintf("write %s for a %s, of %s", k.name, word(k.name), k.version)
 		}
 	}
-	return "write Pod for a pod"
+	return "the playground runs " + kindsWords
 }
 
 func (s *Set) list(file string, n *yaml.Node, depth int) error {

@@ -99,6 +99,7 @@ func TestParseErrors(t *testing.T) {
 		{"no kind", "apiVersion: v1", "x.yaml, line 1, kind: an object says its kind"},
 		{"no version", "kind: Pod", "x.yaml, line 1, apiVersion: an object says its version"},
 		{"misspelt kind", edited("kind: Pod", "kind: pod"), "x.yaml, line 2, kind: Kubernetes has no pod in v1; write Pod for a pod"},
+		{"another kind, misspelt", edited("kind: Pod", "kind: Servce"), "x.yaml, line 2, kind: Kubernetes has no Servce in v1; the playground runs Pods, Deployments, Services, EndpointSlices and Namespaces"},
 		{"wrong version", edited("v1", "v2"), "x.yaml, line 1, apiVersion: a Pod is of v1, not of v2"},
 		{"no name", edited("name: web", "labels: {}"), "x.yaml, line 4, metadata.name: a pod needs a name"},
 		{"no metadata", edited("metadata:\n  name: web\n", ""), "x.yaml, line 1, metadata.name: a pod needs a name"},
