@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,14 @@ func read(namespace string, files []File) (*manifest.Set, error) {
 	return s, nil
 }
 
+// nothingIn says why there is nothing to apply: which kinds were left out, or that no object was there at all.
+func nothingIn(s *manifest.Set) error {
+	if len(s.Warnings) > 0 {
+		return apierrors.NewBadRequest(strings.Join(s.Warnings, "\n"))
+	}
+	return apierrors.NewBadRequest("no objects passed to apply")
+}
+
 // Apply makes objects what manifests say. An error means that nothing was changed.
 func (p *Plane) Apply(a ApplyRequest) (ApplyResult, error) {
 	s, err := read(a.Namespace, a.Files)
@@ -34,7 +43,7 @@ func (p *Plane) Apply(a ApplyRequest) (ApplyResult, error) {
 		return ApplyResult{}, err
 	}
 	if len(s.Objects) == 0 {
-		return ApplyResult{Warnings: s.Warnings}, apierrors.NewBadRequest("no objects passed to apply")
+		return ApplyResult{}, nothingIn(s)
 	}
 	r := ApplyResult{Applied: []Applied{}, Warnings: s.Warnings}
 	p.mu.Lock()

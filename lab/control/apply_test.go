@@ -41,6 +41,15 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// Who applies only what the playground does not run is told of it.
+func TestApplyLeftOut(t *testing.T) {
+	c := newCluster(t)
+	_, err := c.Apply(ApplyRequest{Files: []File{{"s.yaml", []byte("apiVersion: batch/v1\nkind: Job\nmetadata: {name: db}\n")}}})
+	if err == nil || !strings.HasPrefix(err.Error(), "s.yaml, line 1: kind Job is left out: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A pod that no node can run is refused, also in a Deployment.
 func TestFits(t *testing.T) {
 	p := New(Config{ServiceCIDRs: prefixes("10.96.0.0/16"), Fits: func(pod *manifest.Pod) error {
