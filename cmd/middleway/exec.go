@@ -55,7 +55,8 @@ func namePod(cmd *cobra.Command, arg string, namespace, pod *string) error {
 		return nil
 	}
 	if cmd.Flags().Changed("namespace") && *namespace != before {
-		return fmt.Errorf("%s: the pod is %s, but --namespace is %s; give one of them", cmd.Name(), arg, *namespace)
+		return fmt.Errorf("%s: %s is a pod %s of namespace %s here, but --namespace is %s; want a pod's name after -n, or NAMESPACE/POD",
+			cmd.Name(), arg, after, before, *namespace)
 	}
 	*namespace, *pod = before, after
 	return nil

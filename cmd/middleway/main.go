@@ -59,9 +59,20 @@ func command() *cobra.Command {
 		toolCommand(), nodeCommand(), socketsCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if unknown := unknownCommand(cmd); unknown != nil {
+			return unknown
+		}
 		return fmt.Errorf("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 	})
 	return root
+}
+
+// unknownCommand is the mistake behind an unknown flag that stands after a command which there is not.
+func unknownCommand(cmd *cobra.Command) error {
+	if !cmd.HasSubCommands() {
+		return nil
+	}
+	return noArgs(cmd, cmd.Flags().Args())
 }
 
 // noArgs refuses arguments with a sentence that says where to look.

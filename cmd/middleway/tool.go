@@ -50,6 +50,9 @@ func wrong(format string, args ...any) error {
 
 // wrongFlag is the error of a flag that is not known, or has a wrong value.
 func wrongFlag(cmd *cobra.Command, err error) error {
+	if unknown := unknownCommand(cmd); unknown != nil {
+		return wrong("%w", unknown)
+	}
 	return wrong("%w; `%s --help` lists the flags", inWords(err), cmd.CommandPath())
 }
 

@@ -99,7 +99,7 @@ func TestLogs(t *testing.T) {
 		{[]string{"a", "b"}, "want one pod"},
 		{[]string{"nobody"}, "there is no pod nobody in namespace default"},
 		{[]string{"two"}, "-n prod has one"},
-		{[]string{"-n", "x", "prod/two"}, "give one of them"},
+		{[]string{"-n", "x", "prod/two"}, "want a pod's name after -n, or NAMESPACE/POD"},
 		{[]string{"--all-containers", "-c", "a", "prod/two"}, "give one of them"},
 		{[]string{"-c", "z", "prod/two"}, "it has a, b"},
 		{[]string{"-p", "done"}, "has no previous run"},
