@@ -55,7 +55,7 @@ node=${PREFIX}1
 
 # run a command in the client's network and files, without the API server
 client_pid=$(in_node $node pgrep -f -x 'sleep infinity' | head -1)
-in_client() { in_node $node nsenter -t "$client_pid" -n -r -- "$@"; }
+in_client() { in_node $node nsenter -t "$client_pid" -n -r -w -- "$@"; }
 # the names of the backends that answer
 answers() { for _ in $(seq 30); do in_client curl -s -m 2 "http://$web/hostname" || echo none; echo; done | sort | uniq -c | awk 'NF' ; }
 stop_api() { in_node $node bash -c 'p=$(cat /run/apiserver.pid); w=$(awk "/PPid/{print \$2}" /proc/$p/status); echo $w >/run/apiserver.parent; kill -STOP $w; kill -9 $p'; }
