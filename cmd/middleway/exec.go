@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,11 +48,15 @@ if there is no such command, 128 and the signal's number if a signal ended it. A
 	return cmd
 }
 
-// namePod takes [NAMESPACE/]POD beside --namespace.
+// namePod takes [NAMESPACE/]POD beside --namespace, and pod/POD as kubectl does.
 func namePod(cmd *cobra.Command, arg string, namespace, pod *string) error {
 	before, after, found := strings.Cut(arg, "/")
-	if !found {
+	switch {
+	case !found:
 		*pod = arg
+		return nil
+	case slices.Contains([]string{"pod", "pods", "po"}, before):
+		*pod = after
 		return nil
 	}
 	if cmd.Flags().Changed("namespace") && *namespace != before {

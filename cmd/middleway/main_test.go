@@ -26,3 +26,18 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 }
+
+// A pod is named by itself, with its namespace, or with its kind.
+func TestNamePod(t *testing.T) {
+	for _, tt := range []struct{ arg, namespace, pod string }{
+		{"web", "shop", "web"},
+		{"pod/web", "shop", "web"},
+		{"po/web", "shop", "web"},
+		{"test/web", "test", "web"},
+	} {
+		cmd, namespace, pod := execCommand(), "shop", ""
+		if err := namePod(cmd, tt.arg, &namespace, &pod); err != nil || namespace != tt.namespace || pod != tt.pod {
+			t.Errorf("%s: got %s of %s, %v, want %s of %s", tt.arg, pod, namespace, err, tt.pod, tt.namespace)
+		}
+	}
+}

@@ -218,6 +218,26 @@ func (f *upFlags) startDetached(cmd *cobra.Command) error {
 	}
 	if err == nil {
 		f.printHints(playground.Hint("down", f.config.Dir))
+		f.printUnready(cmd.Context())
 	}
 	return err
+}
+
+// printUnready tells how many pods a Service would not lead to yet, as a probe has to succeed first.
+func (f *upFlags) printUnready(ctx context.Context) {
+	s, err := playground.ReadStatus(ctx, f.config.Dir)
+	if err != nil {
+		return // somebody has taken it down
+	}
+	unready := 0
+	for i := range s.Pods {
+		p := &s.Pods[i]
+		if ready, of := p.ReadyContainers(); ready < of && (p.Phase == "Pending" || p.Phase == "Running") {
+			unready++
+		}
+	}
+	if unready > 0 {
+		fmt.Fprintf(f.config.Out, "%d of %d pods are not ready yet, and Services refuse without a ready one; %s shows when they are\n",
+			unready, len(s.Pods), playground.Hint("get pods -A -w", f.config.Dir))
+	}
 }

@@ -39,13 +39,13 @@ func TestExec(t *testing.T) {
 			t.Errorf("%s: got %d %q, want %d and one line", command, code, out, want)
 		}
 	}
-	for _, args := range [][]string{{"default/web"}, {"-n", "default", "default/web"}, {"-i", "web"}, {"-it", "web"}, {"-t", "web"}} {
+	for _, args := range [][]string{{"default/web"}, {"pod/web"}, {"-n", "default", "default/web"}, {"-i", "web"}, {"-it", "web"}, {"-t", "web"}} {
 		args = append(append([]string{"exec"}, args...), "--", "echo", "out")
 		if out, code := p.middleway(args...); code != 0 || out != "out\n" {
 			t.Errorf("%v: got %d %q", args, code, out)
 		}
 	}
-	if out, code := p.middleway("exec", "-n", "other", "default/web", "--", "true"); code != 1 || !strings.Contains(out, "the pod is default/web, but --namespace is other") {
+	if out, code := p.middleway("exec", "-n", "other", "default/web", "--", "true"); code != 1 || !strings.Contains(out, "want a pod's name after -n, or NAMESPACE/POD") {
 		t.Errorf("got %d %q", code, out)
 	}
 	for _, args := range [][]string{{"exec"}, {"exec", "web"}, {"exec", "web", "ls"}, {"exec", "--", "ls"}, {"exec", "web", "--"}} {

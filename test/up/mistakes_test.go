@@ -118,7 +118,7 @@ func TestCaptureMistakes(t *testing.T) {
 		"--host web":         `--host "web": want an address`,
 		"-o xml":             `-o "xml": want text or json`,
 		"-w /nowhere/x.pcap": "-w /nowhere/x.pcap: there is no directory /nowhere; make it, or name a file elsewhere",
-		"-w /tmp":            "-w /tmp: is a directory",
+		"-w /proc":           "-w /proc: is a directory",
 	} {
 		out, code := p.middleway(append([]string{"capture"}, strings.Fields(args)...)...)
 		if code != 2 || !strings.Contains(out, want) || strings.Count(out, "\n") != 1 {
