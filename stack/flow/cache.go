@@ -28,7 +28,7 @@ func (c *Cache) Get(f *packet.Flow, now uint32) *Copy {
 			if slot.seen == now {
 				return slot
 			}
-			if !slot.Translates() || !c.table.widowed(slot.ref) { // asked once a second
+			if !c.table.widowed(slot.ref) || slot.mirrors() { // asked once a second
 				slot.seen = now
 				e.seen.Store(now)
 				return slot

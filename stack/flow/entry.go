@@ -89,6 +89,12 @@ func (e *entry) leavesAs() packet.Flow {
 	return e.flow
 }
 
+// mirrors reports whether the entry is its own other direction. It needs the shard locked.
+func (e *entry) mirrors() bool {
+	leavesAs := e.leavesAs()
+	return leavesAs.Reverse() == e.flow
+}
+
 // Lifetimes of an idle flow. An established TCP connection is kept longer than the default keep-alive of two hours (RFC
 // 5382, REQ-5); a UDP flow that was answered for three minutes, one that was not for half a minute (RFC 4787, REQ-5, asks
 // for two at least where ports are translated).

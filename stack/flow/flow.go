@@ -90,6 +90,9 @@ func (c *Copy) LeavesAs() *packet.Flow {
 	return &c.Flow
 }
 
+// mirrors reports whether the flow is its own other direction: from an address and port to the same.
+func (c *Copy) mirrors() bool { return c.LeavesAs().Reverse() == c.Flow }
+
 // Pair describes both directions of a flow that is to be entered.
 type Pair struct {
 	// Flow is that of the packet at hand.

@@ -26,7 +26,7 @@ func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 }
 
 // Renew frees nothing.
-func (g Glance) Renew(c *Copy, forsaken bool) bool { return c.Translates() && (forsaken || g.over(c)) }
+func (g Glance) Renew(c *Copy, forsaken bool) bool { return g.renews(c, forsaken) }
 
 // Opening notes nothing.
 func (g Glance) Opening(*Copy) {}

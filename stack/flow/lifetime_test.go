@@ -147,15 +147,18 @@ func TestEviction(t *testing.T) {
 		{"of those not established the one idle longest", [ways]kind{3: opening, 6: opening}, 3},
 		{"an expired one", [ways]kind{0: opening, 1: opening, 7: expired}, 7},
 		{"of the expired ones the one idle longest", [ways]kind{2: expired, 5: expired}, 2},
-		{"of those that are translated none before others", [ways]kind{0: translated, 4: opening}, 4},
-		{"one that is translated and has no answer", [ways]kind{1: translated, 4: asking}, 4},
+		{"one that is over before one that begins", [ways]kind{0: opening, 4: translated, 6: asking}, 4},
+		{"one that is translated and has no answer", [ways]kind{4: asking}, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			table, clock := withClock(New(512))
-			flows := sameBucket(table, packet.TCP, ways+1)
+			translate := func(f packet.Flow) packet.Flow {
+				return f.WithDestination(packet.KeyOf(netip.MustParseAddr("10.244.3.2")), 8080)
+			}
+			flows := sameBucket(table, packet.TCP, ways+1, func(f packet.Flow) packet.Flow { t := translate(f); return t.Reverse() })
 			leavesAs := func(i int) packet.Flow {
 				if i < ways && tt.bucket[i] >= translated {
-					return flows[i].WithDestination(packet.KeyOf(netip.MustParseAddr("10.244.3.2")), 8080)
+					return translate(flows[i])
 				}
 				return flows[i]
 			}

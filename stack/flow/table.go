@@ -116,7 +116,7 @@ func (t *Table) lookup(f *packet.Flow, hash uint64, now uint32) (Copy, bool) {
 	s := t.lockOf(bucket)
 	s.mu.Lock()
 	ref, ok := t.findIn(bucket, f)
-	if ok && t.widowed(ref) {
+	if ok && t.widowed(ref) && !t.entries[ref].mirrors() {
 		alone := t.takeLocked(ref)
 		s.mu.Unlock()
 		return t.Enter(&alone)
@@ -146,9 +146,10 @@ func (t *Table) Peek(f packet.Flow) (Copy, bool) {
 	return t.entries[ref].copy(ref), true
 }
 
-// widowed reports whether an entry translates but its twin was evicted: replies would come through as they are. Such a
-// flow is entered anew, as it was: either direction tells the other.
-func (t *Table) widowed(ref Ref) bool { return t.entries[ref].translates() && t.twinOf(ref) == nil }
+// widowed reports whether an entry's twin is gone, evicted or expired. Replies would come through untranslated, or belong to another
+// flow that has since come to leave as this one does. Such a flow is entered anew, as it was: either direction tells the other. It
+// needs no lock.
+func (t *Table) widowed(ref Ref) bool { return t.twinOf(ref) == nil }
 
 // takeLocked frees an entry whose twin is gone and returns how to enter the flow again. Its verdicts are none that tables gave,
 // so that the next packets are judged. It needs the entry's shard locked.
@@ -165,8 +166,8 @@ const unjudged = 0
 // Enter enters both directions of a flow and returns a copy of the entry of its packets. Where another worker was faster
 // its entry stands and is returned, whatever translation it has. ok is false, and nothing was entered, if replies to
 // p.Translated belong to another flow: the two would leave as one, so the caller has to translate to another port. A full
-// bucket gives up an entry: an expired one, else one that is neither translated nor an established TCP connection, or a translated
-// TCP connection's that nobody has answered, else the one idle longest.
+// bucket gives up an entry: an expired one, else one of a TCP connection that is over, else one that is neither translated nor an
+// established TCP connection, or of TCP or UDP and was never answered, else the one idle longest.
 func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	p.Entered = false
 	reply, back := p.Translated.Reverse(), p.Flow.Reverse()
@@ -269,8 +270,10 @@ func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
 		idle := idleFor(e, twin, now)
 		switch life := lifetime(e, twin); {
 		case idle > life:
+			class = 3
+		case life == tcpReset || life == tcpClosing:
 			class = 2
-		case life == tcpEstablished || e.translates() && (life != tcpOpening || twin == nil):
+		case life == tcpEstablished || e.translates() && (life != tcpOpening && life != udpOneWay || twin == nil):
 			class = 0
 		}
 		if class > victimClass || class == victimClass && idle > victimIdle {
@@ -343,11 +346,15 @@ func (t *Table) Opening(c *Copy) {
 	}
 }
 
-// Renew frees both directions of a translated TCP flow in which a SYN came, and reports whether it did: the SYN begins another
-// connection from the same port if the former one was reset or closed by the SYN's sender; and where forsaken says that nobody
-// serves at the flow's other end any more, it may look for somebody else.
+// Renew frees a TCP flow in which a SYN came, and reports whether it did: the flow is then opened anew. So it is with a translated one if
+// its former connection was reset, or closed by the SYN's sender, and where forsaken says that nobody serves at its other end any
+// more; and with one whose other direction is gone.
 func (t *Table) Renew(c *Copy, forsaken bool) bool {
-	return c.Translates() && (forsaken || t.over(c)) && t.freeBoth(&c.Flow, &c.Translated)
+	return t.renews(c, forsaken) && t.freeBoth(&c.Flow, c.LeavesAs())
+}
+
+func (t *Table) renews(c *Copy, forsaken bool) bool {
+	return c.Translates() && (forsaken || t.over(c)) || t.widowed(c.ref) && !c.mirrors()
 }
 
 // over reports whether the connection that c was copied from was reset, or closed in this direction.

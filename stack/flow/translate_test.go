@@ -155,17 +155,70 @@ func TestWidowed(t *testing.T) {
 	}
 }
 
-// A full bucket gives up a translated flow only when there is nothing else.
+// A flow that lost its other direction to one that leaves as it does cannot go on as it is: replies would reach the other one's client.
+func TestWidowedIsSucceeded(t *testing.T) {
+	table, clock := withClock(New(512))
+	cache := NewCache(table)
+	p := translated()
+	plain := Pair{Flow: p.Translated, Translated: p.Translated, Verdict: toPod, Reply: toNode, Generation: 1}
+	c, _ := table.Enter(&plain)
+	cache.Put(c)
+	back, _ := table.Peek(plain.Flow.Reverse())
+	table.free(back.ref)
+	if _, ok := table.Enter(&p); !ok {
+		t.Fatal("replies still belong to a flow that is gone")
+	}
+	glance := Glance{table}
+	if !glance.Renew(&c, false) {
+		t.Error("a glance finds that a SYN does not begin anew")
+	}
+	clock.advance(time.Second)
+	if got := cache.Get(&plain.Flow, clock.now()); got != nil {
+		t.Errorf("got %+v, want none", got)
+	}
+	if _, ok := table.Enter(&plain); ok {
+		t.Error("two flows leave as one")
+	}
+	if got, ok := table.Lookup(p.Translated.Reverse()); !ok || got.Translated != p.Flow.Reverse() {
+		t.Errorf("replies leave as %+v, %v", got, ok)
+	}
+}
+
+// In the second in which it loses its other direction, a flow begins anew with a SYN. One that is its own other direction has none to
+// lose.
+func TestRenewWidowed(t *testing.T) {
+	table, _ := withClock(New(512))
+	f := flowOf(packet.TCP, "10.244.1.2:4000", "10.244.2.2:80")
+	c, _ := table.Enter(&Pair{Flow: f, Translated: f, Verdict: toPod, Reply: toNode, Generation: 1})
+	if table.Renew(&c, false) {
+		t.Error("a flow of which nothing is gone is renewed")
+	}
+	back, _ := table.Peek(f.Reverse())
+	table.free(back.ref)
+	if !table.Renew(&c, false) || table.Len() != 0 {
+		t.Errorf("the flow is not renewed: %v", table)
+	}
+	self := flowOf(packet.TCP, "10.244.1.2:80", "10.244.1.2:80")
+	c, _ = table.Enter(&Pair{Flow: self, Translated: self, Verdict: toPod, Generation: 1})
+	if got, ok := table.Lookup(self); table.Renew(&c, false) || !ok || got.Generation != 1 {
+		t.Errorf("got %+v, %v", got, ok)
+	}
+}
+
+// A full bucket gives up a translated flow that was answered only when there is nothing else.
 func TestEvictionSparesTranslated(t *testing.T) {
 	table, _ := withClock(New(512))
 	flows := sameBucket(table, packet.UDP, ways+1)
 	for i, f := range flows[:ways] {
 		p := Pair{Flow: f, Translated: f, Verdict: toPod, Reply: toNode}
-		if i != 5 {
+		if i != 5 && i != 6 {
 			p.Translated = translatedElsewhere(table, f, uint16(i))
 		}
 		if _, ok := table.Enter(&p); !ok {
 			t.Fatal("not entered")
+		}
+		if i != 5 {
+			table.Lookup(p.Translated.Reverse())
 		}
 	}
 	create(table, flows[ways], toPod, toNode, 1)
