@@ -35,8 +35,9 @@ const (
 	used    = 1 << iota
 	seenOne // a packet came in this direction
 	fin     // TCP: this direction was closed
-	reset   // TCP: reset
+	reset   // TCP: reset, by whichever side
 	opener  // this direction opened the flow
+	ended   // TCP: closed by both sides
 )
 
 const entrySize = 128
@@ -125,9 +126,9 @@ func lifetime(e, twin *entry) time.Duration {
 	switch e.flow.Proto() {
 	case packet.TCP, packet.SCTP:
 		switch {
-		case e.is(reset) || (twin != nil && twin.is(reset)):
+		case e.is(reset):
 			return tcpReset
-		case e.is(fin) && twin != nil && twin.is(fin):
+		case e.is(ended):
 			return tcpClosing
 		case answered:
 			return tcpEstablished

@@ -108,5 +108,6 @@ type Pair struct {
 	// Entered is set by Enter: it made the entry, and no other worker was faster.
 	Entered bool
 
-	opened bool // by the other direction
+	opened bool   // by the other direction
+	over   uint32 // bits of the entries' state
 }

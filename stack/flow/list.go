@@ -83,7 +83,7 @@ func (t *Table) listBucket(bucket uint32, found *[ways]Listed) (n int) {
 
 func stateOf(e, twin *entry) State {
 	switch {
-	case e.is(reset) || twin != nil && twin.is(reset):
+	case e.is(reset):
 		return Reset
 	case e.is(fin) || twin != nil && twin.is(fin):
 		return Closing

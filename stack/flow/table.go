@@ -155,7 +155,7 @@ func (t *Table) widowed(ref Ref) bool { return t.twinOf(ref) == nil }
 // so that the next packets are judged. It needs the entry's shard locked.
 func (t *Table) takeLocked(ref Ref) Pair {
 	e := &t.entries[ref]
-	p := Pair{Flow: e.flow, Translated: e.leavesAs(), Verdict: e.verdict(), Generation: unjudged, opened: !e.is(opener)}
+	p := Pair{Flow: e.flow, Translated: e.leavesAs(), Verdict: e.verdict(), Generation: unjudged, opened: !e.is(opener), over: e.state.Load() & (ended | reset)}
 	t.free(ref)
 	return p
 }
@@ -187,14 +187,14 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	ref := t.claimBut(b0, now, twinIf(there, twin))
 	t.put(ref, p.Flow, p.Translated, p.Verdict, p.Generation, now)
 	opened := p.opened || there && t.entries[twin].is(opener)
-	t.entries[ref].state.Or(seenOne | openerIf(!opened))
+	t.entries[ref].state.Or(seenOne | openerIf(!opened) | p.over)
 	if reply == p.Flow { // a packet to its own address and port
 		return t.entries[ref].copy(ref), true
 	}
 	if !there {
 		twin = t.claimBut(b1, now, ref)
 		t.put(twin, reply, back, p.Reply, p.Generation, now)
-		t.entries[twin].state.Or(openerIf(opened))
+		t.entries[twin].state.Or(openerIf(opened) | p.over)
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
@@ -319,30 +319,52 @@ func (t *Table) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 	return e.copy(c.ref), true
 }
 
-// Closing notes a TCP packet with FIN or RST.
+// Closing notes a TCP packet with FIN or RST. That the connection is over is written to both directions: either may be evicted first.
 func (t *Table) Closing(c *Copy, flags uint8) {
-	s := t.lockOf(t.bucketOf(c.ref))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := &t.entries[c.ref]
-	if !e.is(used) || e.flow != c.Flow {
-		return
-	}
-	if flags&packet.FIN != 0 {
-		e.state.Or(fin)
-	}
-	if flags&packet.RST != 0 {
-		e.state.Or(reset)
-	}
+	t.note(c, func(e, twin *entry) {
+		over := uint32(0)
+		if flags&packet.FIN != 0 {
+			e.state.Or(fin)
+			if twin != e && twin.is(fin) {
+				over |= ended
+			}
+		}
+		if flags&packet.RST != 0 {
+			over |= reset
+		}
+		e.state.Or(over)
+		twin.state.Or(over)
+	})
 }
 
 // Opening notes a TCP packet with SYN: a flow that was closed lives again.
 func (t *Table) Opening(c *Copy) {
-	s := t.lockOf(t.bucketOf(c.ref))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e := &t.entries[c.ref]; e.is(used) && e.flow == c.Flow {
-		e.state.And(^uint32(fin | reset))
+	t.note(c, func(e, twin *entry) {
+		e.state.And(^uint32(fin | ended | reset))
+		twin.state.And(^uint32(fin | ended | reset))
+	})
+}
+
+// note calls f with the entry that c was copied from and its twin, which is the entry itself where there is none, both locked, unless
+// the entry is gone.
+func (t *Table) note(c *Copy, f func(e, twin *entry)) {
+	e := &t.entries[c.ref]
+	for {
+		other := Ref(e.twin.Load())
+		b0, b1 := t.bucketOf(c.ref), t.bucketOf(other)
+		t.lockBoth(b0, b1)
+		same := Ref(e.twin.Load()) == other
+		if same && e.is(used) && e.flow == c.Flow {
+			twin := t.twinOf(c.ref)
+			if twin == nil {
+				twin = e
+			}
+			f(e, twin)
+		}
+		t.unlockBoth(b0, b1)
+		if same {
+			return
+		}
 	}
 }
 
@@ -366,8 +388,7 @@ func (t *Table) over(c *Copy) bool {
 	if !e.is(used) || e.flow != c.Flow {
 		return false
 	}
-	twin := t.twinOf(c.ref)
-	return e.is(reset) || e.is(fin) || twin != nil && twin.is(reset)
+	return e.is(reset | fin)
 }
 
 // sweepSeconds is how long one pass over the table takes.

@@ -184,6 +184,25 @@ func TestWidowedIsSucceeded(t *testing.T) {
 	}
 }
 
+// A connection that is over stays so when it is entered anew, and goes first when room is needed, whichever direction is left.
+func TestWidowedIsOver(t *testing.T) {
+	for _, flags := range [][]uint8{{packet.RST}, {packet.FIN, packet.FIN}} {
+		table, clock := withClock(New(512))
+		p := translated()
+		there, _ := table.Enter(&p)
+		back, _ := table.Lookup(p.Translated.Reverse())
+		for i, f := range flags {
+			table.Closing([]*Copy{&there, &back}[i], f)
+		}
+		table.free(there.ref)
+		table.Lookup(back.Flow)
+		clock.advance(tcpClosing + time.Second)
+		if table.sweep(); table.Len() != 0 {
+			t.Errorf("flags %v: %v after %v", flags, table, tcpClosing)
+		}
+	}
+}
+
 // In the second in which it loses its other direction, a flow begins anew with a SYN. One that is its own other direction has none to
 // lose.
 func TestRenewWidowed(t *testing.T) {
