@@ -27,7 +27,7 @@ import (
 )
 
 // version is that of the file's layout and of the objects in it. It changes when a field of them does.
-const version = "1"
+const version = "2"
 
 var (
 	bucketMeta  = []byte("meta")

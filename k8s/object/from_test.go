@@ -29,12 +29,13 @@ func TestFromService(t *testing.T) {
 					Ports:                 []corev1.ServicePort{{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30053}, {Name: "http", Port: 80}, {Name: "diameter", Protocol: corev1.ProtocolSCTP, Port: 3868}},
 					SessionAffinity:       corev1.ServiceAffinityClientIP,
 					InternalTrafficPolicy: new(corev1.ServiceInternalTrafficPolicyLocal), ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
+					ExternalIPs: []string{"203.0.113.99", "2001:db8::99", "203.0.113.99"},
 				},
 			},
 			want: Service{
-				ClusterIPs: addrs("10.96.0.20", "fd00:10:96::20"),
-				Ports:      []ServicePort{{"dns", UDP, 53, 30053}, {"http", TCP, 80, 0}, {"diameter", SCTP, 3868, 0}},
-				Affinity:   3 * time.Hour, InternalLocal: true, ExternalLocal: true, Scheduler: "maglev",
+				ClusterIPs: addrs("10.96.0.20", "fd00:10:96::20"), ExternalIPs: addrs("203.0.113.99", "2001:db8::99"),
+				Ports:    []ServicePort{{"dns", UDP, 53, 30053}, {"http", TCP, 80, 0}, {"diameter", SCTP, 3868, 0}},
+				Affinity: 3 * time.Hour, InternalLocal: true, ExternalLocal: true, Scheduler: "maglev",
 			},
 		},
 		{name: "clusterIP alone", in: spec(corev1.ServiceSpec{ClusterIP: "10.96.0.20"}), want: Service{ClusterIPs: addrs("10.96.0.20")}},
@@ -69,6 +70,18 @@ func TestFromService(t *testing.T) {
 				"spec.clusterIPs[2]: ::ffff:10.96.0.22 is an IPv4 address in IPv6 form, and is left out; write 10.96.0.22",
 				"spec.clusterIPs[3]: fe80::1%eth0 is no address", "spec.clusterIPs[4]: 127.0.0.1 is no address", `spec.clusterIPs[5]: "web" is no IP address`,
 			},
+		},
+		{
+			name: "external addresses", in: spec(corev1.ServiceSpec{ExternalIPs: []string{"203.0.113.99", "127.0.0.1", "0.0.0.0", "fe80::1", "::ffff:203.0.113.9", "", "203.0.113.98"}}),
+			want: Service{ExternalIPs: addrs("203.0.113.99", "203.0.113.98")},
+			told: []string{
+				"spec.externalIPs[1]: 127.0.0.1 is no address", "spec.externalIPs[2]: 0.0.0.0 is no address", "spec.externalIPs[3]: fe80::1 is no address",
+				"spec.externalIPs[4]: ::ffff:203.0.113.9 is an IPv4 address in IPv6 form, and is left out; write 203.0.113.9", `spec.externalIPs[5]: "" is no IP address`,
+			},
+		},
+		{
+			name: "external addresses of an ExternalName", in: spec(corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com", ExternalIPs: []string{"203.0.113.99"}}),
+			want: Service{ExternalName: "example.com"},
 		},
 		{
 			name: "ports", in: spec(corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 0}, {Port: 65536}, {Port: 80, Protocol: "ICMP"}, {Port: 80, NodePort: -1}, {Port: 443}}}),

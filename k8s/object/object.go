@@ -40,7 +40,9 @@ type Service struct {
 	Headless bool
 	// ExternalName is the name that a Service of that type stands for; "" for others.
 	ExternalName string
-	Ports        []ServicePort
+	// ExternalIPs are addresses at which its ports are served on every node that such packets reach (deprecated by KEP-5707).
+	ExternalIPs []netip.Addr
+	Ports       []ServicePort
 	// Affinity is how long a client stays with its backend (sessionAffinity ClientIP), 1 s to 24 h; 0: not at all.
 	Affinity time.Duration
 	// InternalLocal and ExternalLocal: internalTrafficPolicy and externalTrafficPolicy are Local.

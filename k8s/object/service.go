@@ -39,6 +39,9 @@ func FromService(in *corev1.Service) (*Service, error) {
 		s.ExternalName = in.Spec.ExternalName
 	} else {
 		p.clusterIPs(s, &in.Spec)
+		for i, ip := range in.Spec.ExternalIPs {
+			s.ExternalIPs = p.addr(s.ExternalIPs, fmt.Sprintf("spec.externalIPs[%d]", i), ip)
+		}
 	}
 	for i := range in.Spec.Ports {
 		p.servicePort(s, fmt.Sprintf("spec.ports[%d]", i), &in.Spec.Ports[i])
