@@ -22,8 +22,8 @@ import (
 	"github.com/middleway-net/middleway/k8s/object"
 )
 
-// Pauses between attempts while the API server does not answer. client-go's own go up to a minute, for which a cluster that has come back
-// would be looked at with old eyes; here a node asks each second to tenth second, by one connection for all kinds.
+// Pauses between attempts while the API server does not answer, each up to twice as long by chance. client-go's own go up to a minute, for
+// which a cluster that has come back would be looked at with old eyes; here each kind asks again after 5 to 10 s in the end.
 const (
 	firstPause   = 200 * time.Millisecond
 	longestPause = 5 * time.Second
