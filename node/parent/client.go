@@ -56,14 +56,26 @@ func (c *Client) connect() (*net.UnixConn, error) {
 // Socket is socket(2) in the parent's network namespace, with its own descriptor here. Only TCP, UDP and ICMP echo sockets are
 // to be had.
 func (c *Client) Socket(domain, typ, proto int) (fd int, err error) {
-	_, fd, err = c.ask(request{Kind: kindSocket, Domain: domain, Type: typ, Protocol: proto})
-	if err == nil && typ&unix.SOCK_CLOEXEC == 0 {
+	fds, err := c.sockets(domain, typ, proto, 1)
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
+}
+
+// sockets makes up to count sockets, at least one, by one request.
+func (c *Client) sockets(domain, typ, proto, count int) ([]int, error) {
+	_, fds, err := c.ask(request{Kind: kindSocket, Domain: domain, Type: typ, Protocol: proto, Count: count})
+	if err != nil || typ&unix.SOCK_CLOEXEC != 0 {
+		return fds, err
+	}
+	for _, fd := range fds {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			unix.Close(fd)
-			return -1, err
+			unixsock.Close(fds...)
+			return nil, err
 		}
 	}
-	return fd, err
+	return fds, nil
 }
 
 // Interfaces returns the interfaces of the parent's network namespace.
@@ -111,41 +123,36 @@ func send(conn *net.UnixConn, r request) error {
 	return nil
 }
 
-// ask sends a request and returns the response with its descriptor, -1 for requests of other kinds than socket.
-func (c *Client) ask(q request) (r response, fd int, err error) {
+// ask sends a request and returns the response with its descriptors, none for requests of other kinds than socket.
+func (c *Client) ask(q request) (r response, fds []int, err error) {
 	conn, err := c.connect()
 	if err != nil {
-		return r, -1, err
+		return r, nil, err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := send(conn, q); err != nil {
-		return r, -1, err
+		return r, nil, err
 	}
-	b, fd, err := receive(conn)
+	b, fds, err := receive(conn, max(q.sockets(), 1))
 	if err == nil {
-		r, err = decodeResponse(b, q.Kind == kindSocket, fd >= 0)
+		r, err = decodeResponse(b, q.sockets(), len(fds))
 	}
 	if err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		return response{}, -1, fmt.Errorf("sockets: %w", err)
+		unixsock.Close(fds...)
+		return response{}, nil, fmt.Errorf("sockets: %w", err)
 	}
-	return r, fd, nil
+	return r, fds, nil
 }
 
-// receive reads a response and the descriptor that came with it, -1 if none did.
-func receive(conn *net.UnixConn) (b []byte, fd int, err error) {
-	r := unixsock.NewReader(conn, 1)
+// receive reads a response and the descriptors that came with it, at most room.
+func receive(conn *net.UnixConn, room int) (b []byte, fds []int, err error) {
+	r := unixsock.NewReader(conn, room)
 	defer r.Close()
 	if b, err = io.ReadAll(io.LimitReader(r, maxResponse)); err != nil {
-		return nil, -1, fmt.Errorf("receive from the parent: %w", err)
+		return nil, nil, fmt.Errorf("receive from the parent: %w", err)
 	}
-	if fds := r.Take(); len(fds) == 1 {
-		return b, fds[0], nil
-	}
-	return b, -1, nil
+	return b, r.Take(), nil
 }
 
 // refused is an error that the parent told.
@@ -163,8 +170,8 @@ func (e *refused) Unwrap() error {
 	return e.errno
 }
 
-// decodeResponse reads a response: an error, or exactly what was asked for.
-func decodeResponse(b []byte, wantSocket, hasSocket bool) (response, error) {
+// decodeResponse reads a response: an error, or what was asked for, has sockets of at most want.
+func decodeResponse(b []byte, want, has int) (response, error) {
 	var r response
 	if err := unixsock.Decode(b, &r); err != nil {
 		return response{}, fmt.Errorf("the parent's answer is none: %w; is it of another version?", err)
@@ -172,7 +179,7 @@ func decodeResponse(b []byte, wantSocket, hasSocket bool) (response, error) {
 	switch {
 	case r.Error != "":
 		return response{}, &refused{r.Error, r.Errno}
-	case wantSocket != hasSocket || wantSocket && len(r.Interfaces) > 0:
+	case has > want || want > 0 && (has == 0 || len(r.Interfaces) > 0):
 		return response{}, errors.New("the parent answered another question; is it of another version?")
 	}
 	return r, nil

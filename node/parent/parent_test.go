@@ -26,7 +26,7 @@ import (
 var quiet = slog.New(slog.DiscardHandler)
 
 // serveAt serves sockets at path until the func returned is called, or the test ends.
-func serveAt(t *testing.T, path string) (stop func()) {
+func serveAt(t testing.TB, path string) (stop func()) {
 	t.Helper()
 	l, err := Listen(path)
 	if err != nil {
@@ -45,7 +45,7 @@ func serveAt(t *testing.T, path string) (stop func()) {
 	return stop
 }
 
-func socketPath(t *testing.T) string { return filepath.Join(t.TempDir(), "s") }
+func socketPath(t testing.TB) string { return filepath.Join(t.TempDir(), "s") }
 
 func dial(t *testing.T, path string) *Client {
 	t.Helper()
@@ -313,7 +313,7 @@ func TestBadRequests(t *testing.T) {
 		b, err := io.ReadAll(conn)
 		conn.Close()
 		if err == nil && len(b) > 0 {
-			_, err = decodeResponse(b, false, false)
+			_, err = decodeResponse(b, 0, 0)
 		}
 		if whole := strings.HasSuffix(text, "\n") || len(text) >= maxRequest; whole && err == nil {
 			t.Errorf("%.20q: got no error but %q", text, b)
@@ -332,6 +332,7 @@ func TestDecodeRequest(t *testing.T) {
 		{udpRequest, ""},
 		{`{"kind":"socket","domain":10,"type":526337}`, ""}, // SOCK_STREAM|SOCK_NONBLOCK|SOCK_CLOEXEC
 		{`{"kind":"socket","domain":10,"type":2,"protocol":58}`, ""},
+		{`{"kind":"socket","domain":2,"type":1,"count":64}`, ""},
 		{`{"kind":"interfaces"}`, ""},
 		{`{"kind":"watch"}`, ""},
 		{"", "EOF"},
@@ -339,7 +340,10 @@ func TestDecodeRequest(t *testing.T) {
 		{`{"kind":"shell"}`, "unknown kind"},
 		{`{"kind":"watch","domain":2}`, "has no socket"},
 		{`{"kind":"watch","path":"/"}`, "unknown field"},
+		{`{"kind":"watch","count":2}`, "has no socket"},
 		{udpRequest + udpRequest, "more than one"},
+		{`{"kind":"socket","domain":2,"type":1,"count":65}`, "between 1 and 64"},
+		{`{"kind":"socket","domain":2,"type":1,"count":-1}`, "between 1 and 64"},
 		{`{"kind":"socket"}`, "address family 0"},
 		{`{"kind":"socket","domain":16,"type":3}`, "address family 16"},             // netlink
 		{`{"kind":"socket","domain":17,"type":3}`, "address family 17"},             // packet
@@ -381,11 +385,13 @@ func FuzzDecodeRequest(f *testing.F) {
 }
 
 func FuzzDecodeResponse(f *testing.F) {
-	f.Add([]byte("{}"), true, true)
-	f.Add([]byte(`{"error":"no","errno":13}`), true, false)
-	f.Add([]byte(`{"interfaces":[{"name":"eth0","index":2,"mtu":1500,"up":true,"addrs":[{"prefix":"192.168.254.11/24"}]}]}`), false, false)
-	f.Fuzz(func(t *testing.T, b []byte, want, has bool) {
-		if r, err := decodeResponse(b, want, has); err == nil && (r.Error != "" || want != has) {
+	f.Add([]byte("{}"), 1, 1)
+	f.Add([]byte("{}"), 64, 17)
+	f.Add([]byte(`{"error":"no","errno":13}`), 1, 0)
+	f.Add([]byte(`{"interfaces":[{"name":"eth0","index":2,"mtu":1500,"up":true,"addrs":[{"prefix":"192.168.254.11/24"}]}]}`), 0, 0)
+	f.Fuzz(func(t *testing.T, b []byte, want, has int) {
+		want, has = max(want, 0), max(has, 0)
+		if r, err := decodeResponse(b, want, has); err == nil && (r.Error != "" || has > want || want > 0 && has == 0) {
 			t.Errorf("%s: got %+v", b, r)
 		}
 	})

@@ -125,12 +125,19 @@ func checkPeer(conn *net.UnixConn) error {
 }
 
 func serveSocket(conn *net.UnixConn, r request) error {
-	fd, err := unix.Socket(r.Domain, r.Type|unix.SOCK_CLOEXEC, r.Protocol)
-	if err != nil {
-		return answer(conn, refusal(r, err))
+	fds := make([]int, 0, r.sockets())
+	defer func() { unixsock.Close(fds...) }()
+	for len(fds) < cap(fds) {
+		fd, err := unix.Socket(r.Domain, r.Type|unix.SOCK_CLOEXEC, r.Protocol)
+		if err != nil && len(fds) == 0 {
+			return answer(conn, refusal(r, err))
+		}
+		if err != nil {
+			break // the client takes fewer, and asks again
+		}
+		fds = append(fds, fd)
 	}
-	defer unix.Close(fd)
-	return answer(conn, response{}, fd)
+	return answer(conn, response{}, fds...)
 }
 
 // refusal says why the kernel gave no socket, and what to do.
