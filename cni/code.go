@@ -26,6 +26,7 @@ const (
 	codeExists    uint = 102 // there is an attachment of that container and interface
 	codeInterface uint = 103 // there is an interface of that name in the pod
 	codeUnlike    uint = 104 // CHECK: the attachment is not what it should be
+	codeHostPort  uint = 105 // a port of the node that was asked for cannot be given
 )
 
 // fail returns an error with a code, of which details say what was wrong and what to do.

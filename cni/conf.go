@@ -30,6 +30,8 @@ type conf struct {
 	RuntimeConfig struct {
 		// IPs are addresses that are asked for, with or without a prefix length (capability "ips").
 		IPs []string `json:"ips,omitempty"`
+		// PortMappings are ports of the node that lead to the pod (capability "portMappings").
+		PortMappings []portMapping `json:"portMappings,omitempty"`
 	} `json:"runtimeConfig,omitzero"`
 }
 
@@ -138,6 +140,9 @@ func attachment(op string, a *skel.CmdArgs, c *conf) (*request, error) {
 			}
 			r.IPs = append(r.IPs, ip)
 		}
+	}
+	if r.PortMappings, err = parsePortMappings(c.RuntimeConfig.PortMappings); err != nil {
+		return nil, err
 	}
 	return r, r.check()
 }

@@ -14,6 +14,8 @@ import (
 func FuzzConf(f *testing.F) {
 	f.Add([]byte(`{"cniVersion":"1.1.0","name":"middleway","type":"middleway-cni","socket":"/run/middleway/cni.sock","runtimeConfig":{"ips":["10.244.1.7/24"]}}`),
 		"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;IP=10.244.1.7", "0123abc", "eth0")
+	f.Add([]byte(`{"cniVersion":"1.1.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"::"},{"hostPort":53,"containerPort":53,"protocol":"UDP"}]}}`),
+		"", "a", "eth0")
 	f.Add([]byte(`{"cniVersion":"0.4.0","name":"n","prevResult":{"interfaces":[{"name":"a"}],"ips":[{"version":"4","address":"10.1.1.1/24","interface":0}]}}`), "", "a", "net1")
 	f.Add([]byte(`{"cniVersion":"1.0.0","name":"n","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"::1/0","interface":-1}]}}`), "A=B", "a", "eth0")
 	f.Add([]byte(`{"prevResult":{"interfaces":[null],"ips":[null],"routes":[null]}, "cniVersion":"1.1.0"}`), "IP=", "", "")

@@ -57,6 +57,8 @@ type request struct {
 	IPs     []netip.Addr `json:"ips,omitempty"`   // opAdd: addresses that are asked for
 	Index   int          `json:"index,omitempty"` // opDevice: the interface's number
 	Valid   []ipam.Key   `json:"valid,omitempty"` // opGC: what shall stay
+
+	PortMappings []ipam.PortMapping `json:"portMappings,omitempty"` // opAdd: which are asked for; opCheck: which were
 }
 
 // response is what the daemon answers. With an error there is nothing else in it.
@@ -141,6 +143,9 @@ func (r *request) check() error {
 	}
 	if !filepath.IsAbs(r.Netns) || len(r.Netns) > maxNetnsPath {
 		return fail(codeNetns, "invalid CNI_NETNS", fmt.Sprintf("%q is not the absolute path of a network namespace", r.Netns))
+	}
+	if err := ipam.CheckPortMappings(r.PortMappings); err != nil {
+		return fail(codeConfig, "invalid network configuration", fmt.Sprintf("runtimeConfig.portMappings: %v", err))
 	}
 	return checkNetwork(r.Network)
 }

@@ -23,6 +23,7 @@ var fullRequest = request{
 	Op: opAdd, Key: ipam.Key{ContainerID: "a", IfName: "eth0"}, Network: "middleway", Netns: "/run/netns/a",
 	NetnsID: netns.ID{Dev: 4, Inode: 4026531840}, Pod: ipam.Pod{Namespace: "default", Name: "web", UID: "u"},
 	IPs: []netip.Addr{netip.MustParseAddr("10.244.1.7")}, Index: 3, Valid: []ipam.Key{{ContainerID: "b", IfName: "eth1"}},
+	PortMappings: []ipam.PortMapping{{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 8080, ContainerPort: 80, Protocol: ipam.TCP}},
 }
 
 func equalAddrs(a, b netip.Addr) bool { return a == b }

@@ -47,13 +47,15 @@ func (s *Server) reserve(r *request) (l ipam.Lease, err error) {
 	s.trust(r.Netns)
 	l, err = s.leases.Reserve(ipam.Lease{
 		Key: r.Key, Network: r.Network, Pod: r.Pod, Netns: r.Netns, NetnsDev: id.Dev, NetnsInode: id.Inode, PIDNS: pidNamespace(),
-		Portable: s.node.Grant(nil).Portable, Since: time.Now(),
+		Portable: s.node.Grant(nil).Portable, PortMappings: r.PortMappings, Since: time.Now(),
 	}, r.IPs)
 	switch {
 	case errors.Is(err, ipam.ErrExhausted):
 		err = fail(codeExhausted, ipam.ErrExhausted.Error(), rest(err, ipam.ErrExhausted))
 	case errors.Is(err, ipam.ErrUnavailable):
 		err = fail(codeAddress, ipam.ErrUnavailable.Error(), rest(err, ipam.ErrUnavailable))
+	case errors.Is(err, ipam.ErrHostPort):
+		err = fail(codeHostPort, ipam.ErrHostPort.Error(), rest(err, ipam.ErrHostPort))
 	case errors.Is(err, ipam.ErrExists):
 		err = fail(codeExists, ipam.ErrExists.Error(), rest(err, ipam.ErrExists)+"; DEL comes before another ADD")
 	}
@@ -85,6 +87,7 @@ func (s *Server) attach(c conn, l ipam.Lease) error {
 	if err := s.leases.Commit(l.Key, r.Index); err != nil {
 		return err
 	}
+	s.changed()
 	if err := c.send(response{}); err != nil {
 		return fmt.Errorf("answer the plugin: %w", err)
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	Leases *ipam.Store
 	// Node is the node. Required.
 	Node Node
+	// Changed is called after a lease was committed or released, from any goroutine and already in New; it must not block. Default:
+	// nobody is told.
+	Changed func()
 	// Interval is how often the server looks for namespaces that have gone and for tombstones. Default one minute.
 	Interval time.Duration
 	// Logger takes state changes. Default: none.
@@ -73,6 +76,7 @@ type Server struct {
 	interval time.Duration
 	leases   *ipam.Store
 	node     Node
+	changed  func()
 	log      *slog.Logger
 	patience time.Duration // with a plugin that has its device, from then on
 	listener *unixsock.Listener
@@ -96,8 +100,11 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Changed == nil {
+		c.Changed = func() {}
+	}
 	s := &Server{
-		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, log: c.Logger,
+		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, changed: c.Changed, log: c.Logger,
 		patience: deadline + lastWord,
 		conns:    map[conn]bool{}, busy: map[ipam.Key]chan struct{}{}, attached: map[ipam.Key]Attachment{}, doubted: map[string]bool{},
 	}
@@ -298,6 +305,7 @@ func (s *Server) removeLocked(k ipam.Key, why string) error {
 	if err := s.leases.Release(k); err != nil {
 		return err
 	}
+	s.changed()
 	s.log.Info("pod's addresses are free", "pod", l.Name(), "container", k.ContainerID, "ifname", k.IfName, "addrs", l.Addrs, "reason", why)
 	return nil
 }
@@ -342,6 +350,8 @@ func (s *Server) check(r *request) (grant, error) {
 		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%v has no addresses leased; DEL and ADD it", r.Key))
 	case l.NetnsDev != r.NetnsID.Dev || l.NetnsInode != r.NetnsID.Inode:
 		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%s is not the network namespace to which %v was added", r.Netns, r.Key))
+	case !ipam.SamePortMappings(l.PortMappings, r.PortMappings):
+		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("%v has host ports %v, and the runtime tells of %v", r.Key, l.PortMappings, r.PortMappings))
 	case !s.Attached(r.Key):
 		return grant{}, fail(codeUnlike, "not as it should be", fmt.Sprintf("the daemon could not take up %v and tries again; its log says why", r.Key))
 	case s.Lost(r.Key):

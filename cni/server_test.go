@@ -154,8 +154,13 @@ func (d *daemon) dial() conn {
 // add goes through an ADD up to the daemon's last answer.
 func (d *daemon) add(id string) (conn, error) {
 	d.t.Helper()
+	return d.addAs(d.request(opAdd, id))
+}
+
+func (d *daemon) addAs(r *request) (conn, error) {
+	d.t.Helper()
 	c := d.dial()
-	if _, err := ask(c, d.socket(), d.request(opAdd, id)); err != nil {
+	if _, err := ask(c, d.socket(), r); err != nil {
 		return c, err
 	}
 	f, err := os.Open("/dev/null")
@@ -169,7 +174,12 @@ func (d *daemon) add(id string) (conn, error) {
 
 func (d *daemon) mustAdd(id string) {
 	d.t.Helper()
-	c, err := d.add(id)
+	d.mustAddAs(d.request(opAdd, id))
+}
+
+func (d *daemon) mustAddAs(r *request) {
+	d.t.Helper()
+	c, err := d.addAs(r)
 	if err == nil {
 		err = c.send(&request{Op: opDone})
 	}
@@ -177,7 +187,9 @@ func (d *daemon) mustAdd(id string) {
 		d.t.Fatal(err)
 	}
 	// A request of the same key waits for the ADD to end.
-	if _, err := askOnce(d.socket(), time.Now().Add(20*time.Second), d.request(opCheck, id)); err != nil {
+	check := *r
+	check.Op = opCheck
+	if _, err := askOnce(d.socket(), time.Now().Add(20*time.Second), &check); err != nil {
 		d.t.Fatal(err)
 	}
 }

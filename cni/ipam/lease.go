@@ -1,4 +1,4 @@
-// Package ipam leases the addresses of this node's pods.
+// Package ipam leases the addresses of this node's pods, and the node's ports that lead to them (host ports).
 //
 // A lease is written before the pod's device exists and removed after it has gone, so that whatever instant a daemon dies
 // at, the next one finds in the leases everything that may be left of a pod:
@@ -7,7 +7,7 @@
 //	               └──────── Release ◄─────┘
 //
 // The leases lie in one bbolt file, which a crash leaves as it was before or after a transaction. Package cni decides
-// what happens to the devices; this package knows nothing but addresses and to whom they were given.
+// what happens to the devices; this package knows nothing but addresses, ports and to whom they were given.
 package ipam
 
 import (
@@ -58,6 +58,8 @@ type Lease struct {
 	Pod     Pod    `json:"pod,omitzero"`
 	// Addrs are the interface's, at most one of each family.
 	Addrs []netip.Addr `json:"addrs"`
+	// PortMappings are the ports of the node that lead to the interface; no two leases share one.
+	PortMappings []PortMapping `json:"portMappings,omitempty"`
 	// Netns is the path of the pod's network namespace; a path can come to name another one, so its device and inode number
 	// tell whether it still is the same.
 	Netns      string `json:"netns"`
@@ -106,7 +108,7 @@ func (l *Lease) check() error {
 	case slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() || a.Zone() != "" }):
 		return fmt.Errorf("addresses %v are not those of a pod", l.Addrs)
 	}
-	return nil
+	return CheckPortMappings(l.PortMappings)
 }
 
 // put writes a lease in a transaction.

@@ -204,7 +204,7 @@ func (s *Store) Close() error {
 }
 
 // Reserve leases addresses to l.Key, one of each range, and returns l with them, pending. Addresses in want are given or
-// it is an ErrUnavailable; the other families get what is free.
+// it is an ErrUnavailable; the other families get what is free. A host port that another lease has is an ErrHostPort.
 func (s *Store) Reserve(l Lease, want []netip.Addr) (Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,6 +219,9 @@ func (s *Store) Reserve(l Lease, want []netip.Addr) (Lease, error) {
 	l.State, l.Index = Pending, 0
 	if err := l.check(); err != nil {
 		return Lease{}, fmt.Errorf("lease %v: %w", l.Key, err)
+	}
+	if err := s.hostPortsLocked(l); err != nil {
+		return Lease{}, err
 	}
 	err = s.db.Update(func(tx *bbolt.Tx) error {
 		for _, p := range pools {
