@@ -73,7 +73,7 @@ func (f *forwarder) reject(b []byte, p *packet.Parsed, o packet.Offload, r packe
 		f.answer(b, p, o, icmp.Error{Kind: icmp.NetUnreachable}, from)
 	case packet.DropNoPod:
 		f.answer(b, p, o, icmp.Error{Kind: icmp.HostUnreachable}, from)
-	case packet.DropTransit:
+	case packet.DropTransit, packet.DropGuarded, packet.DropProtocol:
 		f.answer(b, p, o, icmp.Error{Kind: icmp.Prohibited}, from)
 	case packet.DropServicePort, packet.DropNoBackend:
 		f.refuseSource(b, p, o, from)
@@ -153,7 +153,7 @@ func (f *forwarder) answer(b []byte, p *packet.Parsed, o packet.Offload, e icmp.
 
 // answerFrom is answer from another address of the node than the gateway's.
 func (f *forwarder) answerFrom(addr netip.Addr, b []byte, p *packet.Parsed, o packet.Offload, e icmp.Error, from origin) {
-	if from == originSelf || !icmp.MayAnswer(b, p, e.Kind) {
+	if from == originSelf || from == originOutside || !icmp.MayAnswer(b, p, e.Kind) {
 		return
 	}
 	if !f.mayTell(e.Kind, &p.Flow) {

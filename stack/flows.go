@@ -8,7 +8,6 @@ import (
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
-	"github.com/middleway-net/middleway/stack/service"
 )
 
 // Tuple is the flow of a packet for people and JSON. Of an ICMP echo both ports are its identifier, protocols without ports have 0.
@@ -55,7 +54,7 @@ func (s *Stack) Flows() iter.Seq[Flow] {
 	}
 }
 
-func flowOf(t *tables, services *service.Table, l *flow.Listed) Flow {
+func flowOf(t *tables, services *frontends, l *flow.Listed) Flow {
 	row := Flow{Tuple: tupleOf(&l.Flow), To: t.whither(&l.Verdict, l.Generation, &l.LeavesAs), State: l.State.String(), Age: l.Age, Idle: l.Idle}
 	if l.LeavesAs != l.Flow {
 		as := tupleOf(&l.LeavesAs)
@@ -72,6 +71,8 @@ func (t *tables) whither(v *flow.Verdict, generation uint32, leavesAs *packet.Fl
 	switch v.Action {
 	case flow.ToNode:
 		return "node"
+	case flow.ToOutside:
+		return "outside"
 	case flow.ToPeer:
 		return "peer " + v.Peer.String()
 	case flow.Drop:

@@ -15,7 +15,8 @@ const (
 	originPeer
 	originNode
 	originHost
-	originSelf // the worker has made it, in answer to a packet
+	originOutside // a client outside, or who answers a pod from there
+	originSelf    // the worker has made it, in answer to a packet
 )
 
 // fromPod takes a frame that a pod sent. It takes ownership of b.
@@ -102,18 +103,18 @@ func (f *forwarder) leave(b *packet.Buffer, p *packet.Parsed, o packet.Offload, 
 	f.act(b, p, o, v, from)
 }
 
-// fromNode takes a packet of the node's own netstack. It takes ownership of b.
-func (f *forwarder) fromNode(b *packet.Buffer, o packet.Offload) {
+// fromNode takes a packet of the node's own netstack, or of the outside. It takes ownership of b.
+func (f *forwarder) fromNode(b *packet.Buffer, o packet.Offload, from origin) {
 	p := &f.parsed
 	reason := packet.Parse(b.Packet(), p)
 	if f.taps != nil {
-		f.taps.Enter(tap.Place{Layer: tap.Gateway}, tap.Packet{P: p, Offload: o, Body: b.Packet()})
+		f.taps.Enter(f.nodePlace(p, from), tap.Packet{P: p, Offload: o, Body: b.Packet()})
 	}
 	if reason != packet.Kept {
 		f.refuse(b, reason)
 		return
 	}
-	f.forward(b, p, o, originNode)
+	f.forward(b, p, o, from)
 }
 
 // receive takes one batch from the tunnel.
@@ -170,7 +171,14 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 			return
 		}
 	}
-	f.toNode(b[:p.Len], p, o)
+	switch v.Action {
+	case flow.ToNode:
+		f.toNode(b[:p.Len], p, o)
+	case flow.ToOutside:
+		f.toOutside(b[:p.Len], p, o, originPeer)
+	default:
+		f.act(f.copied(b[:p.Len], o), p, o, v, originPeer)
+	}
 }
 
 // flushTrain writes the packets of a train to their pod.
@@ -239,7 +247,7 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 	if p.Proto == packet.TCP && p.Flags&(packet.SYN|packet.FIN|packet.RST) != 0 {
 		f.noteTCP(c, p.Flags)
 	}
-	if c.Verdict.Action == flow.ToPeer && from == originPeer {
+	if c.Verdict.Action == flow.ToPeer && from == originPeer && !f.relays(c) {
 		return flow.Verdict{Reason: packet.DropTransit}, nil
 	}
 	if c.Translates() {
@@ -251,6 +259,9 @@ func (f *forwarder) judge(p *packet.Parsed, from origin) (flow.Verdict, *packet.
 // rejudge decides again about a flow that was judged by other tables than those of this batch, older or newer: numbers of
 // attachments mean something only in the tables by which they were found.
 func (f *forwarder) rejudge(c *flow.Copy, from origin) *flow.Copy {
+	if from == originPeer && f.relays(c) {
+		from = originNode
+	}
 	v := f.decide(c.LeavesAs(), from)
 	fresh, ok := f.flows.Rejudge(c, v, f.tables.generation)
 	if !ok {
@@ -281,6 +292,10 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 		return flow.Verdict{Action: flow.ToNode}
 	case fib.Vacant:
 		return flow.Verdict{Reason: packet.DropNoPod}
+	case fib.None:
+		if from == originPod && f.outside != nil {
+			return f.egress(fl)
+		}
 	}
 	return flow.Verdict{Reason: packet.DropNoRoute}
 }
@@ -294,6 +309,10 @@ func (f *forwarder) act(b *packet.Buffer, p *packet.Parsed, o packet.Offload, v 
 			return
 		}
 		f.toNode(b.Packet(), p, o)
+		b.Release()
+		return
+	case flow.ToOutside:
+		f.toOutside(b.Packet(), p, o, from)
 		b.Release()
 		return
 	case flow.Answer:

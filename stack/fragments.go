@@ -37,13 +37,19 @@ func (f *forwarder) forwardFragment(b *packet.Buffer, p *packet.Parsed, o packet
 
 // forwardCopy forwards a packet, which is borrowed, in a buffer of its own.
 func (f *forwarder) forwardCopy(packetBytes []byte, o packet.Offload, from origin) {
-	b := f.pool.Get()
-	o.Encode(b.Space())
-	b.SetFrame(packet.VnetLen + copy(b.Space()[packet.VnetLen:], packetBytes))
+	b := f.copied(packetBytes, o)
 	p := &f.parsed
 	if reason := packet.Parse(b.Packet(), p); reason != packet.Kept {
 		f.refuse(b, reason)
 		return
 	}
 	f.forward(b, p, o, from)
+}
+
+// copied returns a packet, which is borrowed, in a buffer of its own.
+func (f *forwarder) copied(packetBytes []byte, o packet.Offload) *packet.Buffer {
+	b := f.pool.Get()
+	o.Encode(b.Space())
+	b.SetFrame(packet.VnetLen + copy(b.Space()[packet.VnetLen:], packetBytes))
+	return b
 }

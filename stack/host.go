@@ -63,18 +63,24 @@ func (a *attachment) addrOf(fl *packet.Flow) (packet.AddrKey, bool) {
 }
 
 // related translates an ICMP error about a flow that is translated, so that its receiver finds in it the packet that it
-// sent. Errors about other flows, and other packets, stay as they are.
+// sent. Errors about other flows, and other packets, stay as they are. It notes which flow that is.
 func (f *forwarder) related(b []byte, p *packet.Parsed, o *packet.Offload) packet.DropReason {
 	if p.HasFlow {
 		return packet.Kept
 	}
+	f.about = nil
 	var q packet.Quote
 	if !packet.ParseQuote(b, p, &q) {
 		return packet.Kept
 	}
 	// Who sends the error received the quoted packet, which so travelled the other way.
 	c, ok := f.flows.Peek(q.Flow.Reverse())
-	if !ok || !c.Translates() {
+	if !ok {
+		return packet.Kept
+	}
+	f.quoted = c
+	f.about = &f.quoted
+	if !c.Translates() {
 		return packet.Kept
 	}
 	if o.NeedsChecksum {

@@ -57,16 +57,18 @@ func (s *Stack) tellNode(ctx context.Context) error {
 
 // Inject sends a packet of the node itself, given in parts, whose unfinished checksum and segmentation o describes. The
 // parts are copied before it returns. A packet of more than packet.MaxSize bytes is dropped.
-func (s *Stack) Inject(o packet.Offload, parts ...[]byte) {
+func (s *Stack) Inject(o packet.Offload, parts ...[]byte) { s.injectFrom(originNode, o, parts) }
+
+func (s *Stack) injectFrom(from origin, o packet.Offload, parts [][]byte) {
 	l := &s.local
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begin()
-	l.inject(o, parts)
+	l.inject(o, parts, from)
 	l.flush()
 }
 
-func (l *localWorker) inject(o packet.Offload, parts [][]byte) {
+func (l *localWorker) inject(o packet.Offload, parts [][]byte, from origin) {
 	b := l.pool.Get()
 	space := b.Space()
 	n := packet.VnetLen
@@ -80,5 +82,5 @@ func (l *localWorker) inject(o packet.Offload, parts [][]byte) {
 	}
 	o.Encode(space)
 	b.SetFrame(n)
-	l.fromNode(b, o)
+	l.fromNode(b, o, from)
 }

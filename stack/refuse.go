@@ -15,7 +15,7 @@ func (f *forwarder) refuseSource(b []byte, p *packet.Parsed, o packet.Offload, f
 		f.answerFrom(p.Flow.Dst(), b, p, o, icmp.Error{Kind: icmp.PortUnreachable}, from)
 		return
 	}
-	if p.Flags&packet.RST != 0 || p.Fragment || !f.answers.refusals.Allow(f.s.clock()) {
+	if p.Flags&packet.RST != 0 || p.Fragment || from == originOutside || !f.answers.refusals.Allow(f.s.clock()) {
 		return
 	}
 	if from == originNode {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/middleway-net/middleway/stack/flow"
@@ -19,11 +20,18 @@ import (
 func (s *Stack) SetServices(t *service.Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	former := s.swapServicesLocked(t)
-	if s.recalled || t.MayEnd(former) {
-		s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
+	former := s.services.Load()
+	s.swapServicesLocked(&frontends{t, former.fronts})
+	if s.recalled || t.MayEnd(former.Table) {
+		s.endOutdated()
 	}
 	s.recalled = false
+}
+
+// endOutdated ends the flows that have to by the Services of this moment.
+func (s *Stack) endOutdated() {
+	t := s.services.Load()
+	s.flows.FreeIf(func(l *flow.Listed) bool { return outdated(t, l) })
 }
 
 // RecallServices swaps in a table that a former daemon wrote down, and ends no flow by it: flows may be of Services that came after it
@@ -31,22 +39,19 @@ func (s *Stack) SetServices(t *service.Table) {
 func (s *Stack) RecallServices(t *service.Table) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.swapServicesLocked(t)
+	s.swapServicesLocked(&frontends{t, s.services.Load().fronts})
 	s.recalled = true
 }
 
-// swapServicesLocked returns the former table.
-func (s *Stack) swapServicesLocked(t *service.Table) *service.Table {
-	former := s.services.Swap(t)
-	if former != t {
+func (s *Stack) swapServicesLocked(t *frontends) {
+	if former := s.services.Swap(t); former.Table != t.Table || !slices.Equal(former.fronts, t.fronts) {
 		s.settleLocked()
 		s.countConnections()
 	}
-	return former
 }
 
 // outdated reports whether a flow has to end by a table of Services.
-func outdated(t *service.Table, l *flow.Listed) bool {
+func outdated(t *frontends, l *flow.Listed) bool {
 	if l.Flow.DstKey() == l.LeavesAs.DstKey() && l.Flow.DstPort() == l.LeavesAs.DstPort() {
 		return predates(t, l)
 	}
@@ -59,12 +64,12 @@ func outdated(t *service.Table, l *flow.Listed) bool {
 
 // predates reports whether a flow went past the Services to an address that one of them has now. What ends in the node itself
 // was meant to.
-func predates(t *service.Table, l *flow.Listed) bool {
+func predates(t *frontends, l *flow.Listed) bool {
 	if l.Verdict.Action == flow.ToNode || l.Flow.Proto() != packet.UDP && l.State == flow.Active {
 		return false
 	}
 	_, found := t.Lookup(&l.Flow)
-	return found == service.AtPort || found == service.OtherPort
+	return found == service.AtPort || found == service.OtherPort || found == service.AtExternal
 }
 
 // recountEvery is how old the counts of connections may be by which LeastConnections chooses; those that were opened since are
@@ -91,10 +96,12 @@ func (s *Stack) countConnections() {
 	if !t.CountsConnections() {
 		return
 	}
-	counts := service.NewCounts(t)
+	counts := service.NewCounts(t.Table)
 	for l := range s.flows.Live() {
 		if l.Flow != l.LeavesAs && (l.State == flow.Opened || l.State == flow.Active) {
-			counts.Add(&l.Flow, &l.LeavesAs)
+			if port, _ := t.Lookup(&l.Flow); port != nil {
+				counts.Add(port, &l.LeavesAs)
+			}
 		}
 	}
 	counts.Set()
@@ -120,6 +127,8 @@ type served struct {
 	backend int  // of choice
 	stuck   bool // to the client's last backend
 	own     bool // the node itself serves it
+
+	external bool // port was found at an External frontend
 }
 
 // serve looks whether a Service has the destination of a new flow, and picks a backend.
@@ -127,8 +136,12 @@ func (f *forwarder) serve(fl *packet.Flow, from origin) served {
 	port, found := f.services.Lookup(fl)
 	own := f.s.ownsService(fl)
 	switch {
+	case from == originOutside && found != service.AtExternal:
+		return dropped(packet.DropUninvited)
 	case found == service.NotService && !own:
 		return served{to: *fl}
+	case found == service.AtExternal:
+		return f.serveChoice(port, f.external(port, fl, from), fl, true)
 	case from == originPeer:
 		// A peer translates its own pods' packets. What comes here untranslated would go round between nodes.
 		return dropped(packet.DropNoService)
@@ -144,13 +157,20 @@ func (f *forwarder) serve(fl *packet.Flow, from origin) served {
 	case found == service.OtherPort:
 		return dropped(packet.DropServicePort)
 	}
-	choice := &port.Internal
+	return f.serveChoice(port, &port.Internal, fl, false)
+}
+
+// serveChoice picks a backend of a choice of port, which was found at an External frontend or another one.
+func (f *forwarder) serveChoice(port *service.Port, choice *service.Choice, fl *packet.Flow, external bool) served {
+	s := served{port: port, choice: choice, external: external}
 	if len(choice.Backends) == 0 {
-		return served{verdict: flow.Verdict{Reason: cmp.Or(choice.None, packet.DropNoBackend)}, final: true, port: port, choice: choice}
+		s.verdict, s.final = flow.Verdict{Reason: cmp.Or(choice.None, packet.DropNoBackend)}, true
+		return s
 	}
-	i, stuck := f.pick(port, choice, fl)
-	b := &choice.Backends[i]
-	return served{to: fl.WithDestination(b.Addr, b.Port), port: port, choice: choice, backend: i, stuck: stuck}
+	s.backend, s.stuck = f.pick(port, choice, fl)
+	b := &choice.Backends[s.backend]
+	s.to = fl.WithDestination(b.Addr, b.Port)
+	return s
 }
 
 func dropped(r packet.DropReason) served {
@@ -200,13 +220,18 @@ func (f *forwarder) open(fl *packet.Flow, from origin) flow.Copy {
 		f.record.served(&s)
 	}
 	if !s.final {
-		s.verdict = f.decide(&s.to, from)
+		s.verdict = f.decide(&s.to, s.sender(from))
 	}
 	if s.verdict.Action == flow.Drop || s.verdict.Action == flow.Answer {
 		return flow.Copy{Flow: *fl, Verdict: s.verdict, Generation: f.tables.generation} // a scan would push out what lives
 	}
 	back := fl.Reverse()
-	f.opening = flow.Pair{Flow: *fl, Translated: s.to, Verdict: s.verdict, Reply: f.decide(&back, originNode), Generation: f.tables.generation}
+	f.opening = flow.Pair{Flow: *fl, Translated: s.to, Verdict: s.verdict, Generation: f.tables.generation, FromOutside: s.fromOutside(from)}
+	if f.opening.FromOutside {
+		f.opening.Reply = flow.Verdict{Action: flow.ToOutside}
+	} else {
+		f.opening.Reply = f.decide(&back, f.answererTo(s.verdict))
+	}
 	source, ok := f.sourceOf(&s, from)
 	if !ok {
 		return untranslatable(fl, f.tables.generation)
@@ -224,13 +249,15 @@ func (f *forwarder) open(fl *packet.Flow, from origin) flow.Copy {
 //     attachment's is behind it;
 //   - from the gateway address what a Service leads back to its own sender, which would take a packet from itself for a forgery,
 //     and answer itself past the node;
+//   - from the gateway address what comes from outside or from a peer to an External frontend, so that the backend, wherever it is,
+//     answers through this node;
 //   - all others from their own. ok is false if the node has no address of that family.
 func (f *forwarder) sourceOf(s *served, from origin) (source packet.AddrKey, ok bool) {
 	switch {
 	case from == originHost && s.verdict.Action == flow.ToPeer:
 		return f.tables.host.addrOf(&s.to)
 	case s.port == nil:
-	case from == originHost && f.toHost(s.verdict), s.to.SrcKey() == s.to.DstKey():
+	case s.external && from != originPod && from != originHost, from == originHost && f.toHost(s.verdict), s.to.SrcKey() == s.to.DstKey():
 		gateway := f.s.gatewayOf(&s.to)
 		return packet.KeyOf(gateway), gateway.IsValid()
 	}
@@ -268,8 +295,23 @@ func (s *Stack) gatewayOf(fl *packet.Flow) netip.Addr {
 	return s.gateway(6)
 }
 
-// stray decides about a packet without a flow: Services have no use for it.
+// stray decides about a packet without a flow: Services have no use for it, and the outside none but for errors about what came from
+// there.
 func (f *forwarder) stray(fl *packet.Flow, from origin) flow.Verdict {
+	switch {
+	case f.about != nil && f.about.Verdict.Action == flow.ToOutside && (from != originPod || f.about.LeavesAs().SrcKey() == fl.SrcKey()):
+		return f.about.Verdict // a pod is no router, which tells of others' packets
+	case f.about == nil && from == originOutside:
+		return flow.Verdict{Reason: packet.DropUninvited}
+	}
+	v := f.strayTo(fl, from)
+	if v.Action == flow.ToOutside {
+		return flow.Verdict{Reason: packet.DropProtocol}
+	}
+	return v
+}
+
+func (f *forwarder) strayTo(fl *packet.Flow, from origin) flow.Verdict {
 	switch _, found := f.services.Lookup(fl); {
 	case found == service.NotService && !f.s.ownsService(fl):
 		return f.decide(fl, from)

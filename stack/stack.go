@@ -86,6 +86,13 @@ type Config struct {
 	Ports []Port
 	// Node ends packets to NodeAddrs. None: they are dropped.
 	Node Node
+	// Outside takes packets out of the cluster. None: where no route leads, packets are dropped.
+	Outside Outside
+	// TunnelPort is the UDP port of the tunnel, which no pod reaches at any address outside: it could send what peers take for the
+	// node's own. 0: none.
+	TunnelPort uint16
+	// ClusterCIDRs are ranges of the cluster, to which no packet leaves through Outside, whoever has the address.
+	ClusterCIDRs []netip.Prefix
 	// NodeAddrs are the addresses that the node itself answers. The first of each family is its pods' gateway, from which ICMP
 	// errors are sent.
 	NodeAddrs []netip.Addr
@@ -125,23 +132,26 @@ type Stack struct {
 	log     *slog.Logger
 	flows   *flow.Table
 	node    Node
+	outside Outside
 	workers []*worker
 	local   localWorker
 	tracer  tracer
 	tables  atomic.Pointer[tables]
 
-	services atomic.Pointer[service.Table]
+	services atomic.Pointer[frontends]
 	dns      []packet.AddrKey // Config.DNSAddrs
 	answer   Answerer
 
-	fragments *fragment.Table
-	mtu       int
-	gateways  [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
-	podCIDRs  []netip.Prefix
-	clock     func() time.Duration // since the stack was made
-	told      chan []byte          // ICMP errors for the netstack
-	gone      gone
-	taps      atomic.Pointer[taps] // nil if nobody looks on
+	fragments  *fragment.Table
+	mtu        int
+	gateways   [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
+	podCIDRs   []netip.Prefix
+	inside     []netip.Prefix // Config.ClusterCIDRs
+	tunnelPort uint16
+	clock      func() time.Duration // since the stack was made
+	told       chan []byte          // ICMP errors for the netstack
+	gone       gone
+	taps       atomic.Pointer[taps] // nil if nobody looks on
 
 	fragmentsMu sync.Mutex // guards the taps' writers for fragments
 
@@ -172,12 +182,12 @@ func New(c Config) (*Stack, error) {
 	started := time.Now()
 	s := &Stack{
 		clock: func() time.Duration { return time.Since(started) },
-		log:   c.Logger, flows: c.Flows, node: c.Node, fragments: fragment.New(),
-		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs,
+		log:   c.Logger, flows: c.Flows, node: c.Node, outside: c.Outside, fragments: fragment.New(),
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: c.ClusterCIDRs, tunnelPort: c.TunnelPort,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
-	s.services.Store(service.New(c.ServiceCIDRs))
+	s.services.Store(&frontends{Table: service.New(c.ServiceCIDRs)})
 	nodeAddrs := slices.Concat(c.NodeAddrs, c.DNSAddrs)
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: nodeAddrs})
 	if err := s.publish(nil); err != nil {

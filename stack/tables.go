@@ -63,15 +63,21 @@ func (a *attachment) queue(w int) Queue { return a.queues[w%len(a.queues)] }
 // publish makes tables of the given attachments and swaps them in. Precondition: s.mu is held, or nothing runs yet.
 func (s *Stack) publish(attachments []*attachment) error {
 	nodeAddrs := s.tables.Load().nodeAddrs
-	routes := slices.Clone(s.routes)
+	routes := make([]fib.Route, 0, len(s.inside)+len(s.routes))
+	for _, r := range s.inside {
+		routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Inside}})
+	}
+	routes = append(routes, s.routes...)
 	for _, r := range s.podCIDRs {
 		routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Vacant}})
 	}
 	host := hostAmong(attachments)
+	toHost := fib.Destination{Kind: fib.Inside}
 	if host != nil {
-		for _, a := range s.hostAddrs {
-			routes = append(routes, hostRoute(a, fib.Destination{Kind: fib.Attachment, Attachment: host.id}))
-		}
+		toHost = fib.Destination{Kind: fib.Attachment, Attachment: host.id}
+	}
+	for _, a := range s.hostAddrs {
+		routes = append(routes, hostRoute(a, toHost))
 	}
 	for _, a := range nodeAddrs {
 		routes = append(routes, hostRoute(a, fib.Destination{Kind: fib.Node}))

@@ -127,6 +127,8 @@ func (f *forwarder) noteJudged(v flow.Verdict, to *packet.Flow, fl *packet.Flow)
 		j.To = tap.Place{Layer: tap.Tunnel, Peer: v.Peer}
 	case flow.ToNode:
 		j.To = tap.Place{Layer: tap.Gateway}
+	case flow.ToOutside:
+		j.To = tap.Place{Layer: tap.Outside}
 	}
 	f.taps.Judge(j)
 }
@@ -195,6 +197,17 @@ func (t *tables) placeOf(src netip.Addr) tap.Place {
 		return t.attachments[d.Attachment].place()
 	case fib.Peer:
 		return tap.Place{Layer: tap.Tunnel, Peer: d.Peer}
+	case fib.Node:
+		return tap.Place{Layer: tap.Gateway}
+	}
+	return tap.Place{Layer: tap.Outside}
+}
+
+// nodePlace is where a packet comes in that the netstack or the outside sent: the netstack also speaks for those outside whose
+// connections it ends.
+func (f *forwarder) nodePlace(p *packet.Parsed, from origin) tap.Place {
+	if from == originOutside || f.tables.fib.Lookup(p.Flow.Src()).Kind != fib.Node {
+		return tap.Place{Layer: tap.Outside}
 	}
 	return tap.Place{Layer: tap.Gateway}
 }

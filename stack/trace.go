@@ -68,6 +68,7 @@ const (
 	StageDevice    = "device"    // written to a pod's device or the host's
 	StageTunnel    = "tunnel"    // encapsulated and sent to a peer
 	StageNode      = "node"      // ends in the node itself
+	StageOutside   = "outside"   // out of the cluster, through a socket of the node
 	StageDrop      = "drop"      // goes no further
 	StageAnswer    = "answer"    // what the node sends to the source
 )
@@ -232,7 +233,10 @@ func (t *tracer) prepare(s *Stack, tables *tables, enter bool) {
 	t.record = &record{trace: Trace{Steps: []Step{}}}
 	t.tables, t.services, t.now = tables.recorded(t.record), s.services.Load(), t.cache.Now()
 	t.record.tables = t.tables
-	t.node, t.port = t.record, nil
+	t.node, t.port, t.outside = t.record, nil, nil
+	if s.outside != nil {
+		t.outside = tracedOutside{t.record}
+	}
 	if s.local.port != nil {
 		t.port = tracedPort{s.local.port, t.record}
 	}
@@ -263,6 +267,13 @@ type tracedQueue struct {
 func (q tracedQueue) Write(frame []byte, more [][]byte) error {
 	q.record.wrote(StageDevice, q.att.String(), "written to the device of "+q.att.String(), slices.Concat(frame[packet.VnetLen:], slices.Concat(more...)))
 	return nil
+}
+
+// tracedOutside is the outside that only notes what it is given.
+type tracedOutside struct{ record *record }
+
+func (o tracedOutside) Deliver(b []byte, _ *packet.Parsed, _ packet.Offload) {
+	o.record.wrote(StageOutside, "outside", "leaves the cluster through a socket of the node", b)
 }
 
 // tracedPort is the tunnel that only notes what it is given.

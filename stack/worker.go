@@ -11,7 +11,6 @@ import (
 
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
-	"github.com/middleway-net/middleway/stack/service"
 	"github.com/middleway-net/middleway/stack/tap"
 )
 
@@ -254,6 +253,8 @@ type forwarder struct {
 	cache *flow.Cache
 	node  Node
 	train packet.Train
+
+	outside Outside // nil without a way out
 	// Of the train:
 	to         *attachment
 	translates bool
@@ -267,18 +268,20 @@ type forwarder struct {
 
 	// Of the current batch:
 	tables   *tables
-	services *service.Table
+	services *frontends
 	now      uint32
 	parsed   packet.Parsed
 	tapped   *taps
 	taps     tap.Writers // those of tapped that are this forwarder's; nil if nobody looks on
 	record   *record     // of a tracer; nil in all others
+	about    *flow.Copy  // of a packet without a flow: that which it tells of, or nil; valid until the next one
+	quoted   flow.Copy   // what about points to
 
 	deliver func(frame []byte, p *packet.Parsed, o packet.Offload)
 }
 
 func (f *forwarder) init(s *Stack, id int, ports []Port) {
-	f.s, f.id, f.queue, f.node = s, id, id, s.node
+	f.s, f.id, f.queue, f.node, f.outside = s, id, id, s.node, s.outside
 	f.flows, f.cache = s.flows, flow.NewCache(s.flows)
 	if ports != nil {
 		f.port = ports[id]

@@ -20,6 +20,7 @@ const (
 	Peer            // another node, through the tunnel
 	Node            // the node itself: its netstack
 	Vacant          // nobody, in a range that this node has for its pods
+	Inside          // nobody, in a range of the cluster: never outside
 )
 
 // Destination is where a prefix leads.
@@ -40,6 +41,8 @@ func (d Destination) String() string {
 		return "node"
 	case Vacant:
 		return "vacant"
+	case Inside:
+		return "inside, nobody's"
 	}
 	return "none"
 }

@@ -38,6 +38,7 @@ const (
 	reset   // TCP: reset, by whichever side
 	opener  // this direction opened the flow
 	ended   // TCP: closed by both sides
+	outside // a client outside the cluster opened the flow: both directions
 )
 
 const entrySize = 128
@@ -46,6 +47,9 @@ const entrySize = 128
 var _ [entrySize]byte = [unsafe.Sizeof(entry{})]byte{}
 
 func (e *entry) is(bit uint32) bool { return e.state.Load()&bit != 0 }
+
+// answersOutside reports whether it is the direction of the replies to a client outside.
+func (e *entry) answersOutside() bool { return e.state.Load()&(outside|opener) == outside }
 
 // write runs f on the entry between two versions, so that copies become stale and a torn write is seen.
 // Precondition: the entry's shard is locked.

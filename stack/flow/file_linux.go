@@ -176,7 +176,7 @@ func (t *Table) recover() {
 func (t *Table) sound(ref Ref) bool {
 	e := &t.entries[ref]
 	to := e.leavesAs()
-	return t.bucket(t.hash(e.flow)) == t.bucketOf(ref) && e.action <= ToNode &&
+	return t.bucket(t.hash(e.flow)) == t.bucketOf(ref) && e.action <= ToOutside &&
 		to.Proto() == e.flow.Proto() && to.Is4() == e.flow.Is4()
 }
 

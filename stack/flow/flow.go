@@ -32,6 +32,7 @@ const (
 	ToAttachment        // to a pod on this node
 	ToPeer              // to another node
 	ToNode              // to the node's own netstack
+	ToOutside           // out of the cluster, through the node's sockets
 	Answer              // the worker itself answers; flows with this action are not entered
 )
 
@@ -44,6 +45,8 @@ func (a Action) String() string {
 		return "peer"
 	case ToNode:
 		return "node"
+	case ToOutside:
+		return "outside"
 	case Answer:
 		return "answer"
 	}
@@ -104,6 +107,10 @@ type Pair struct {
 	Verdict, Reply Verdict
 	// Generation is that of the tables by which the verdicts were made.
 	Generation uint32
+
+	// FromOutside: a client outside the cluster opened the flow, through the node's sockets. Replies go ToOutside as long as it lives,
+	// whatever Rejudge is told: the client may have an address to which the tables know another way.
+	FromOutside bool
 
 	// Entered is set by Enter: it made the entry, and no other worker was faster.
 	Entered bool

@@ -21,6 +21,9 @@ func (g Glance) Enter(p *Pair) (c Copy, ok bool) {
 // Rejudge is the Table's, but gives the new verdict to the copy alone.
 func (g Glance) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 	fresh := *c
+	if g.entries[c.ref].answersOutside() {
+		v = Verdict{Action: ToOutside}
+	}
 	fresh.Verdict, fresh.Generation, fresh.version = v, generation, 0
 	return fresh, true
 }

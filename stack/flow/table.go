@@ -155,7 +155,7 @@ func (t *Table) widowed(ref Ref) bool { return t.twinOf(ref) == nil }
 // so that the next packets are judged. It needs the entry's shard locked.
 func (t *Table) takeLocked(ref Ref) Pair {
 	e := &t.entries[ref]
-	p := Pair{Flow: e.flow, Translated: e.leavesAs(), Verdict: e.verdict(), Generation: unjudged, opened: !e.is(opener), over: e.state.Load() & (ended | reset)}
+	p := Pair{Flow: e.flow, Translated: e.leavesAs(), Verdict: e.verdict(), Generation: unjudged, opened: !e.is(opener), over: e.state.Load() & (ended | reset), FromOutside: e.is(outside)}
 	t.free(ref)
 	return p
 }
@@ -187,14 +187,15 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	ref := t.claimBut(b0, now, twinIf(there, twin))
 	t.put(ref, p.Flow, p.Translated, p.Verdict, p.Generation, now)
 	opened := p.opened || there && t.entries[twin].is(opener)
-	t.entries[ref].state.Or(seenOne | openerIf(!opened) | p.over)
+	both := p.over | outsideIf(p.FromOutside)
+	t.entries[ref].state.Or(seenOne | openerIf(!opened) | both)
 	if reply == p.Flow { // a packet to its own address and port
 		return t.entries[ref].copy(ref), true
 	}
 	if !there {
 		twin = t.claimBut(b1, now, ref)
 		t.put(twin, reply, back, p.Reply, p.Generation, now)
-		t.entries[twin].state.Or(openerIf(opened) | p.over)
+		t.entries[twin].state.Or(openerIf(opened) | both)
 	}
 	t.entries[ref].twin.Store(uint32(twin))
 	t.entries[twin].twin.Store(uint32(ref))
@@ -206,6 +207,13 @@ func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 func openerIf(this bool) uint32 {
 	if this {
 		return opener
+	}
+	return 0
+}
+
+func outsideIf(this bool) uint32 {
+	if this {
+		return outside
 	}
 	return 0
 }
@@ -311,6 +319,9 @@ func (t *Table) Rejudge(c *Copy, v Verdict, generation uint32) (Copy, bool) {
 	e := &t.entries[c.ref]
 	if !e.is(used) || e.flow != c.Flow {
 		return Copy{}, false
+	}
+	if e.answersOutside() {
+		v = Verdict{Action: ToOutside}
 	}
 	e.write(func() {
 		e.setVerdict(v)

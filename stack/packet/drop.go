@@ -60,6 +60,13 @@ const (
 	DropNoBackend
 	// DropNoLocalBackend: endpoints of the Service are usable, but its traffic policy is Local and none is on this node.
 	DropNoLocalBackend
+	// DropGuarded: a pod sent to the outside what would come from the node there, to where only the node may: the tunnel's port,
+	// or an address of the node itself.
+	DropGuarded
+	// DropProtocol: a protocol that none of the node's sockets carries to the outside.
+	DropProtocol
+	// DropUninvited: a packet from outside that is of no flow and goes to no frontend.
+	DropUninvited
 	// DropTransit: a peer sent a packet that would leave through the tunnel again.
 	DropTransit
 	// DropTranslate: addresses that would have to be translated, and cannot be: every port is taken, or the protocol forbids it.
@@ -99,6 +106,9 @@ var dropNames = [numDropReasons]string{
 	DropServicePort:     "service-port",
 	DropNoBackend:       "no-backend",
 	DropNoLocalBackend:  "no-local-backend",
+	DropGuarded:         "guarded",
+	DropProtocol:        "protocol",
+	DropUninvited:       "uninvited",
 	DropTransit:         "transit",
 	DropTranslate:       "translate",
 	DropTooBig:          "too-big",
@@ -139,6 +149,9 @@ var dropSentences = [numDropReasons]string{
 	DropServicePort:     "the Service at the destination has no such port",
 	DropNoBackend:       "no endpoint of the Service is usable",
 	DropNoLocalBackend:  "the Service's traffic policy is Local, and no usable endpoint is on this node",
+	DropGuarded:         "only the node itself may send there: its tunnel's port, or an address of its own",
+	DropProtocol:        "no socket of the node carries this protocol to the outside",
+	DropUninvited:       "it comes from outside, is of no flow, and no Service has its destination",
 	DropTransit:         "a node does not relay from one peer to another",
 	DropTranslate:       "the addresses would have to be translated, and cannot be",
 	DropTooBig:          "it is larger than what the next hop takes, and may not be cut",

@@ -66,15 +66,15 @@ func (p *Port) prepare(former *Port) {
 	p.shareLists()
 	p.Internal.prepare(p.Scheduler, &former.Internal)
 	p.External.prepare(p.Scheduler, &former.External)
+	p.Inside.prepare(p.Scheduler, &former.Inside)
 }
 
-// shareLists has lists of backends that are equal share their memory: mostly all three are.
+// shareLists has lists of backends that are equal share their memory: mostly all are.
 func (p *Port) shareLists() {
-	if slices.Equal(p.External.Backends, p.Internal.Backends) {
-		p.External.Backends = p.Internal.Backends
-	}
-	if slices.Equal(p.Serving, p.Internal.Backends) {
-		p.Serving = p.Internal.Backends
+	for _, list := range [...]*[]Backend{&p.External.Backends, &p.Inside.Backends, &p.Serving} {
+		if slices.Equal(*list, p.Internal.Backends) {
+			*list = p.Internal.Backends
+		}
 	}
 }
 
@@ -154,6 +154,8 @@ func (s *state) least() int {
 	return best
 }
 
+func (p *Port) choices() [3]*Choice { return [...]*Choice{&p.Internal, &p.External, &p.Inside} }
+
 // Counts are the connections to backends as they were counted, by which LeastConnections goes from then on.
 type Counts struct {
 	table  *Table
@@ -163,13 +165,12 @@ type Counts struct {
 // NewCounts returns counts of zero for the ports of a table that count connections.
 func NewCounts(t *Table) *Counts { return &Counts{t, map[*Choice][]int32{}} }
 
-// Add counts a connection that was opened as flow f and leaves as another.
-func (n *Counts) Add(f, leavesAs *packet.Flow) {
-	p, found := n.table.Lookup(f)
-	if found != AtPort || p.Scheduler != LeastConnections {
+// Add counts a connection that a port of the table opened and that leaves as a flow.
+func (n *Counts) Add(p *Port, leavesAs *packet.Flow) {
+	if p.Scheduler != LeastConnections {
 		return
 	}
-	for _, c := range []*Choice{&p.Internal, &p.External} {
+	for _, c := range p.choices() {
 		i := c.Index(leavesAs.DstKey(), leavesAs.DstPort())
 		if i < 0 {
 			continue
@@ -188,7 +189,7 @@ func (n *Counts) Set() {
 		if p.Scheduler != LeastConnections {
 			continue
 		}
-		for _, c := range []*Choice{&p.Internal, &p.External} {
+		for _, c := range p.choices() {
 			if c.state != nil {
 				c.set(n.counts[c])
 			}

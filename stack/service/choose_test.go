@@ -118,9 +118,9 @@ func TestLeastConnections(t *testing.T) {
 	for i := range 5 {
 		f := client(i)
 		to := f.WithDestination(backend(9).Addr, 8080)
-		counts.Add(f, &to)
+		counts.Add(p, &to)
 		stray := f.WithDestination(backend(77).Addr, 8080)
-		counts.Add(f, &stray)
+		counts.Add(p, &stray)
 	}
 	counts.Set()
 	if diff := cmp.Diff(map[int]int{1: 5, 3: 5}, choose(p, 10)); diff != "" {

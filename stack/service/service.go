@@ -27,6 +27,10 @@ type Frontend struct {
 type Service struct {
 	// Frontends lead to ports. Addresses that have a frontend answer pings, and refuse other ports.
 	Frontends map[Frontend]*Port
+	// External are where clients outside the cluster reach it, through sockets of the node: externalIPs and host ports of one address,
+	// and NodePorts and host ports of all of the node's addresses of a family, whose Addr is 0.0.0.0 or ::. Nothing but the port is
+	// the Service's.
+	External map[Frontend]*Port
 }
 
 // Port is what the frontends of one port of a Service share, for one family of addresses. It is immutable once a Table has it.
@@ -39,8 +43,9 @@ type Port struct {
 	Affinity time.Duration
 	// Scheduler picks among backends. The zero Scheduler picks at random.
 	Scheduler Scheduler
-	// Internal serves clients of ClusterIPs, External those that come from outside.
-	Internal, External Choice
+	// Internal serves clients of ClusterIPs; External those that come from outside to the External frontends, Inside those that come
+	// there from this node and its pods, for which the policy is Cluster always (core/v1, externalTrafficPolicy).
+	Internal, External, Inside Choice
 	// Serving are all backends that serve, chosen from or not: a UDP flow to any other one ends (KEP-1669; kube-proxy's
 	// conntrack clean-up looks at serving alone).
 	Serving []Backend
@@ -72,7 +77,12 @@ func (b *Backend) AddrPort() netip.AddrPort { return netip.AddrPortFrom(b.Addr.A
 // Serves reports whether a flow that goes to the given backend may go on: it serves, or new flows go there (an endpoint whose
 // Service publishes it though it is not ready).
 func (p *Port) Serves(addr packet.AddrKey, port uint16) bool {
-	return index(p.Serving, addr, port) >= 0 || p.Internal.Index(addr, port) >= 0 || p.External.Index(addr, port) >= 0
+	for _, backends := range [...][]Backend{p.Serving, p.Internal.Backends, p.External.Backends, p.Inside.Backends} {
+		if index(backends, addr, port) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Index returns which of the backends has the address and port, -1 if none.

@@ -19,6 +19,7 @@ const numShards = 256
 type Table struct {
 	ranges   []netip.Prefix
 	addrs    [numShards]map[packet.AddrKey][]claim // of an address that has frontends: at least one, sorted
+	external [numShards]map[spot][]claim           // of an external frontend: at least one, sorted
 	services [numShards]map[string]*held
 	len      int
 	counted  int // frontends whose ports count connections
@@ -43,8 +44,9 @@ func (c claim) compare(to claim) int {
 
 // held is what a Table keeps of a Service, so that it can be taken out again.
 type held struct {
-	spots   []spot
-	counted int
+	spots    []spot
+	external []spot
+	counted  int
 }
 
 type spot struct {
@@ -52,6 +54,10 @@ type spot struct {
 	proto packet.Proto
 	port  uint16
 }
+
+func spotOf(f Frontend) spot { return spot{packet.KeyOf(f.Addr), f.Proto, f.Port} }
+
+func (s spot) shard() uint64 { return (s.addr.Hash() + uint64(s.port)) % numShards }
 
 // Found says what has a destination.
 type Found uint8
@@ -62,6 +68,7 @@ const (
 	AtPort                   // a Service's frontend
 	OtherPort                // an address that has frontends, but none at this port
 	Unallocated              // in a range of Services, and nobody's
+	AtExternal               // a Service's External frontend
 )
 
 // New returns a table without Services. ranges is where the cluster's Services have their addresses.
@@ -88,7 +95,10 @@ func (t *Table) Lookup(f *packet.Flow) (*Port, Found) {
 	key := f.DstKey()
 	claims := t.addrs[key.Hash()%numShards][key]
 	if claims == nil {
-		if t.inRange(f.Dst()) {
+		if p := t.externalAt(spot{key, f.Proto(), f.DstPort()}); p != nil {
+			return p, AtExternal
+		}
+		if t.InRange(f.Dst()) {
 			return nil, Unallocated
 		}
 		return nil, NotService
@@ -101,7 +111,44 @@ func (t *Table) Lookup(f *packet.Flow) (*Port, Found) {
 	return nil, OtherPort
 }
 
-func (t *Table) inRange(a netip.Addr) bool {
+// LookupNode returns the port of NodePorts and the like, whose External frontends are at every address of the node, at the destination of
+// a flow to one of these; it is nil if there is none. Lookup goes first.
+func (t *Table) LookupNode(f *packet.Flow) *Port {
+	every := every6
+	if f.Is4() {
+		every = every4
+	}
+	return t.externalAt(spot{every, f.Proto(), f.DstPort()})
+}
+
+// The addresses of External frontends that stand for every address of the node of their family.
+var (
+	every4 = packet.KeyOf(netip.IPv4Unspecified())
+	every6 = packet.KeyOf(netip.IPv6Unspecified())
+)
+
+func (t *Table) externalAt(at spot) *Port {
+	if claims := t.external[at.shard()][at]; claims != nil {
+		return claims[0].leads
+	}
+	return nil
+}
+
+// External walks over the External frontends and the ports to which they lead, in no order.
+func (t *Table) External() iter.Seq2[Frontend, *Port] {
+	return func(yield func(Frontend, *Port) bool) {
+		for i := range t.external {
+			for at, claims := range t.external[i] {
+				if !yield(Frontend{at.addr.Addr(), at.proto, at.port}, claims[0].leads) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// InRange reports whether an address lies in a range of Services.
+func (t *Table) InRange(a netip.Addr) bool {
 	return slices.ContainsFunc(t.ranges, func(r netip.Prefix) bool { return r.Contains(a) })
 }
 
@@ -133,12 +180,13 @@ func (t *Table) With(changed map[string]*Service) *Table {
 // next is a table that is being made: which maps are its own already.
 type next struct {
 	Table
-	ownAddrs, ownServices [numShards]bool
+	ownAddrs, ownExternal, ownServices [numShards]bool
 }
 
 // mayEnd reports whether a Service's change may end flows, see MayEnd.
 func (n *next) mayEnd(name string, s *Service) bool {
-	if h := n.services[shardOf(name)][name]; h != nil && slices.ContainsFunc(h.spots, func(s spot) bool { return s.proto == packet.UDP }) {
+	udp := func(s spot) bool { return s.proto == packet.UDP }
+	if h := n.services[shardOf(name)][name]; h != nil && (slices.ContainsFunc(h.spots, udp) || slices.ContainsFunc(h.external, udp)) {
 		return true
 	}
 	if s == nil {
@@ -146,6 +194,11 @@ func (n *next) mayEnd(name string, s *Service) bool {
 	}
 	for f := range s.Frontends {
 		if f.Proto == packet.UDP || n.claimed(name, f) == nil {
+			return true
+		}
+	}
+	for f := range s.External {
+		if f.Proto == packet.UDP || n.claimedOutside(name, f) == nil {
 			return true
 		}
 	}
@@ -161,6 +214,23 @@ func (n *next) prepare(name string, s *Service) {
 			p.prepare(n.claimed(name, f))
 		}
 	}
+	for f, p := range s.External {
+		if !prepared[p] {
+			prepared[p] = true
+			p.prepare(n.claimedOutside(name, f))
+		}
+	}
+}
+
+// claimedOutside returns the port to which a Service's External frontend leads, or nil.
+func (n *next) claimedOutside(name string, f Frontend) *Port {
+	at := spotOf(f)
+	claims := n.external[at.shard()][at]
+	i := slices.IndexFunc(claims, func(c claim) bool { return c.owner == name })
+	if i < 0 {
+		return nil
+	}
+	return claims[i].leads
 }
 
 // claimed returns the port to which a Service's frontend leads, or nil.
@@ -189,23 +259,38 @@ func (n *next) remove(name string) {
 			return slices.DeleteFunc(claims, func(c claim) bool { return c.proto == s.proto && c.port == s.port && c.owner == name })
 		})
 	}
+	for _, s := range h.external {
+		n.editExternal(s, func(claims []claim) []claim {
+			return slices.DeleteFunc(claims, func(c claim) bool { return c.owner == name })
+		})
+	}
 }
 
 func (n *next) add(name string, s *Service) {
 	h := &held{spots: make([]spot, 0, len(s.Frontends))}
 	for f, p := range s.Frontends {
 		h.counted += p.counted()
-		at := spot{packet.KeyOf(f.Addr), f.Proto, f.Port}
+		at := spotOf(f)
 		h.spots = append(h.spots, at)
-		n.edit(at.addr, func(claims []claim) []claim {
-			c := claim{at.proto, at.port, name, p}
-			i, _ := slices.BinarySearchFunc(claims, c, claim.compare)
-			return slices.Insert(claims, i, c)
-		})
+		n.edit(at.addr, insert(claim{at.proto, at.port, name, p}))
+	}
+	for f, p := range s.External {
+		h.counted += p.counted()
+		at := spotOf(f)
+		h.external = append(h.external, at)
+		n.editExternal(at, insert(claim{at.proto, at.port, name, p}))
 	}
 	n.servicesOf(shardOf(name))[name] = h
 	n.len++
 	n.counted += h.counted
+}
+
+// insert returns what adds a claim to sorted ones.
+func insert(c claim) func([]claim) []claim {
+	return func(claims []claim) []claim {
+		i, _ := slices.BinarySearchFunc(claims, c, claim.compare)
+		return slices.Insert(claims, i, c)
+	}
 }
 
 // edit replaces the claims of an address by edited ones: change gets a copy.
@@ -221,6 +306,21 @@ func (n *next) edit(key packet.AddrKey, change func([]claim) []claim) {
 		return
 	}
 	n.addrs[shard][key] = claims
+}
+
+// editExternal is edit for an External frontend.
+func (n *next) editExternal(at spot, change func([]claim) []claim) {
+	shard := at.shard()
+	if !n.ownExternal[shard] {
+		n.ownExternal[shard] = true
+		n.external[shard] = cloned(n.external[shard])
+	}
+	claims := change(slices.Clone(n.external[shard][at]))
+	if len(claims) == 0 {
+		delete(n.external[shard], at)
+		return
+	}
+	n.external[shard][at] = claims
 }
 
 // servicesOf returns a shard's map of Services to be written.
@@ -248,6 +348,13 @@ func (t *Table) ports() iter.Seq[*Port] {
 	return func(yield func(*Port) bool) {
 		for i := range t.addrs {
 			for _, claims := range t.addrs[i] {
+				for _, c := range claims {
+					if !yield(c.leads) {
+						return
+					}
+				}
+			}
+			for _, claims := range t.external[i] {
 				for _, c := range claims {
 					if !yield(c.leads) {
 						return

@@ -16,6 +16,7 @@ const (
 	Host                     // mw0, the way to the node's own kernel
 	Gateway                  // the netstack behind the gateway addresses, and what the node itself says as a router
 	Tunnel                   // encapsulated, from and to other nodes
+	Outside                  // the node's sockets to what is outside the cluster
 )
 
 // String returns the layer's name.
@@ -29,6 +30,8 @@ func (l Layer) String() string {
 		return "gateway"
 	case Tunnel:
 		return "tunnel"
+	case Outside:
+		return "outside"
 	}
 	return "nowhere"
 }
