@@ -36,6 +36,8 @@ type ClusterConfig struct {
 	// Kernel are nodes that the test makes itself out of the kernel's VXLAN: nodes of the plan with numbers behind those of
 	// Pods. Their namespaces join the underlay, and every daemon knows them as peers.
 	Kernel []*Namespace
+	// External adds a host that is no node, outside of the cluster.
+	External bool
 	// Dir is where configurations and run directories lie. Default: a Directory of the cluster's own.
 	Dir string
 	// Change edits each node's configuration before it starts.
@@ -49,6 +51,7 @@ type Cluster struct {
 	// Nodes are the nodes, node 1 of the plan first.
 	Nodes    []*Node
 	Underlay *Underlay // nil with ClusterConfig.Outside
+	External *External // nil without ClusterConfig.External
 
 	dir     *Directory // nil if the caller has given one
 	outside *Outside   // nil without ClusterConfig.Outside
@@ -154,8 +157,22 @@ func (cl *Cluster) join(c ClusterConfig, nodes []*Namespace) (err error) {
 	if c.Outside {
 		return cl.joinOutside(c)
 	}
-	cl.Underlay, err = NewUnderlay(c.Underlay, nodes...)
-	return err
+	if !c.External {
+		cl.Underlay, err = NewUnderlay(c.Underlay, nodes...)
+		return err
+	}
+	if cl.External, err = newExternal(len(nodes) + 1); err != nil {
+		return err
+	}
+	if cl.Underlay, err = NewUnderlay(c.Underlay, append(nodes, cl.External.Namespace)...); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err := cl.External.route(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func underlayAddr(number int, v6 bool) netip.Addr {
@@ -281,6 +298,9 @@ func (cl *Cluster) Close() error {
 			errs = append(errs, p.Close())
 		}
 		errs = append(errs, n.Namespace.Close())
+	}
+	if cl.External != nil {
+		errs = append(errs, cl.External.Close())
 	}
 	if cl.dir != nil {
 		errs = append(errs, cl.dir.Close())

@@ -85,8 +85,8 @@ func (o *Outside) Close() error {
 
 // joinOutside gives the nodes their underlay outside, and their own addresses inside.
 func (cl *Cluster) joinOutside(c ClusterConfig) (err error) {
-	if len(c.Kernel) > 0 || c.IPv6Underlay {
-		return fmt.Errorf("a cluster whose sockets are outside has neither kernel nodes nor IPv6 between the nodes: the machine's loopback has one IPv6 address")
+	if len(c.Kernel) > 0 || c.IPv6Underlay || c.External {
+		return fmt.Errorf("a cluster whose sockets are outside has no kernel nodes, no external host and no IPv6 between the nodes: the machine's loopback has one IPv6 address")
 	}
 	if cl.outside, err = NewOutside(c.Dir, len(cl.Nodes)); err != nil {
 		return err

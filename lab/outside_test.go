@@ -123,7 +123,7 @@ func TestOtherThan(t *testing.T) {
 }
 
 func TestOutsideRefuses(t *testing.T) {
-	for _, c := range []ClusterConfig{{Outside: true, IPv6Underlay: true}, {Outside: true, Kernel: []*Namespace{newNamespace(t, "kernel")}}} {
+	for _, c := range []ClusterConfig{{Outside: true, IPv6Underlay: true}, {Outside: true, Kernel: []*Namespace{newNamespace(t, "kernel")}}, {Outside: true, External: true}} {
 		if cl, err := NewCluster(c); err == nil {
 			cl.Close()
 			t.Errorf("%+v: no error", c)
