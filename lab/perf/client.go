@@ -39,7 +39,7 @@ func (c Client) Run(ctx context.Context, server netip.AddrPort, t Test) (r Resul
 	}
 	t = t.withDefaults()
 	defer beQuiet()()
-	s := &sender{client: c, test: t, crew: newCrew(c.Inside)}
+	s := &sender{client: c, test: t, crew: newCrew(c.Inside), counters: make([]counter, t.Streams)}
 	ctl, err := s.dial(ctx, server)
 	if err != nil {
 		return r, err
@@ -64,12 +64,13 @@ func (c Client) Run(ctx context.Context, server netip.AddrPort, t Test) (r Resul
 
 // sender is the client's end of a test.
 type sender struct {
-	client Client
-	test   Test
-	crew   *crew
-	fds    []int
-	to     []*address // where streams of TCP go, each to one of them
-	times  timings
+	client   Client
+	test     Test
+	crew     *crew
+	fds      []int
+	to       []*address // where streams of TCP go, each to one of them
+	times    timings
+	counters []counter // of a download
 }
 
 func (s *sender) dial(ctx context.Context, server netip.AddrPort) (*control, error) {
@@ -178,6 +179,8 @@ func (s *sender) load(stream int) error {
 		return pingStream(s.fds[stream], s.test, &s.times)
 	case Connections:
 		return connectAgain(s.to, s.test, &s.times, &s.crew.stopping)
+	case Download:
+		return receiveStream(s.fds[stream], s.test, &s.counters[stream].bytes)
 	default:
 		return sendStream(s.fds[stream], s.test)
 	}

@@ -76,7 +76,7 @@ func listen(ctl *control) <-chan said {
 	return heard
 }
 
-// meter joins what both ends count: the server what it received, the client how long requests took.
+// meter joins what both ends count: the server what it received, the client what it downloaded and how long requests took.
 type meter struct {
 	*sender
 	plan   []time.Duration // the waits before the samples
@@ -92,6 +92,7 @@ type meter struct {
 type ownSample struct {
 	at       time.Time
 	cpu      time.Duration // since the start of the process
+	bytes    int64         // downloaded since the start of the test
 	requests Result        // but for what the server counts
 }
 
@@ -134,6 +135,9 @@ func (m *meter) run(ctx context.Context, heard <-chan said) error {
 // take takes the client's own sample.
 func (m *meter) take() {
 	o := ownSample{at: time.Now(), cpu: cpuTime()}
+	for i := range m.counters {
+		o.bytes += m.counters[i].bytes.Load()
+	}
 	times, unanswered := m.times.reset()
 	if len(m.own) > 0 { // else it is the warm-up's
 		o.requests.addTimes(&times, unanswered)
@@ -167,6 +171,7 @@ func (m *meter) join(r *Result, i, j int) {
 	r.ServerCPU, r.ClientCPU = to.CPU-from.CPU, m.own[j].cpu-m.own[i].cpu
 	if m.test.Kind != TCP && m.test.Kind != UDP { // it is the client that counts
 		r.Elapsed = m.own[j].at.Sub(m.own[i].at)
+		r.Bytes = m.own[j].bytes - m.own[i].bytes
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counter is what one stream has received, on a cache line of its own.
+// counter is what one stream has received, at the client's end of a download or at the server's, on a cache line of its own.
 type counter struct {
 	bytes   atomic.Int64 // of TCP
 	packets atomic.Int64 // of UDP, all of one size

@@ -44,6 +44,7 @@ func TestKinds(t *testing.T) {
 	}{
 		{"tcp", Test{}, func(r Result) bool { return r.Bytes > 0 && r.Gbits() > 0 }},
 		{"tcp streams", Test{Kind: TCP, Streams: 8, Size: 1000, Congestion: "reno"}, func(r Result) bool { return r.Bytes > 0 }},
+		{"tcp download", Test{Kind: Download, Streams: 2}, func(r Result) bool { return r.Bytes > 0 && r.Requests == 0 }},
 		{"udp", Test{Kind: UDP, Size: 64}, func(r Result) bool {
 			return r.Packets > 0 && r.Bytes == 64*r.Packets && r.Sent > 0 && r.Loss() < 1 && r.PacketRate() > 0 && r.SendRate() > 0
 		}},

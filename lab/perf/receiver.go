@@ -144,6 +144,8 @@ func (r *receiver) receive(fd int, c *counter) error {
 		return echoDatagrams(fd)
 	case TCPLatency:
 		return echoStream(fd, r.test)
+	case Download:
+		return sendStream(fd, r.test)
 	default:
 		return receiveStream(fd, r.test, &c.bytes)
 	}

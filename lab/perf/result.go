@@ -5,7 +5,7 @@ import "time"
 // Result is what a test measured within Elapsed, or in one of its intervals.
 type Result struct {
 	Elapsed time.Duration `json:"elapsedNs"`
-	// Bytes of payload that the server received, of TCP and UDP.
+	// Bytes of payload that the server received, of TCP and UDP; that the client received, of a download.
 	Bytes int64 `json:"bytes"`
 	// Packets are datagrams that the server received; Sent are those that the client had sent for that, lost ones included.
 	Packets int64 `json:"packets"`

@@ -12,15 +12,16 @@ type Kind string
 
 // Kinds.
 const (
-	TCP         Kind = "tcp"         // streams of TCP that send as fast as they can
-	UDP         Kind = "udp"         // datagrams, as fast as the client can send them
-	TCPLatency  Kind = "tcp-latency" // a request and its response, one after another, over one connection
-	UDPLatency  Kind = "udp-latency" // the same with datagrams
-	Connections Kind = "connections" // connect, one request and response, close, one after another
+	TCP         Kind = "tcp"          // streams of TCP that send as fast as they can
+	Download    Kind = "tcp-download" // the same from the server to the client
+	UDP         Kind = "udp"          // datagrams, as fast as the client can send them
+	TCPLatency  Kind = "tcp-latency"  // a request and its response, one after another, over one connection
+	UDPLatency  Kind = "udp-latency"  // the same with datagrams
+	Connections Kind = "connections"  // connect, one request and response, close, one after another
 )
 
 // kinds are all kinds.
-var kinds = []Kind{TCP, UDP, TCPLatency, UDPLatency, Connections}
+var kinds = []Kind{TCP, Download, UDP, TCPLatency, UDPLatency, Connections}
 
 // Test says what to measure. The zero value of each field is its default.
 type Test struct {
@@ -64,7 +65,7 @@ func (t Test) withDefaults() Test {
 	}
 	if t.Size == 0 {
 		switch t.Kind {
-		case TCP:
+		case TCP, Download:
 			t.Size = 128 << 10
 		case UDP:
 			t.Size = 1400
@@ -92,7 +93,7 @@ func (t Test) Check() error {
 	t = t.withDefaults()
 	least, most := 1, maxRequestSize
 	switch t.Kind {
-	case TCP:
+	case TCP, Download:
 		most = maxStreamSize
 	case UDP:
 		least, most = sequenceSize, maxDatagramSize
