@@ -62,7 +62,7 @@ func NewLink(cfg LinkConfig, nodes ...*Namespace) (*Link, error) {
 		if i < len(cfg.MACs) {
 			mac = cfg.MACs[i]
 		}
-		tap, err := openTAP(node, cfg.Device, mac, cfg.MTU)
+		tap, err := OpenTAP(node, cfg.Device, mac, cfg.MTU)
 		if err != nil {
 			l.closeTAPs()
 			return nil, err

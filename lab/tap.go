@@ -12,9 +12,9 @@ import (
 // TCP stream.
 const tapQueue = 2000
 
-// openTAP makes a TAP device in a namespace and sets it up. A read or write of the file is one whole Ethernet frame
+// OpenTAP makes a TAP device in a namespace and sets it up. A read or write of the file is one whole Ethernet frame
 // with all checksums done; closing the file removes the device and ends a waiting read with os.ErrClosed.
-func openTAP(n *Namespace, device string, mac net.HardwareAddr, mtu int) (*os.File, error) {
+func OpenTAP(n *Namespace, device string, mac net.HardwareAddr, mtu int) (*os.File, error) {
 	var file *os.File
 	err := n.Do(func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
