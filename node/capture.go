@@ -27,6 +27,7 @@ import (
 const (
 	gatewayInterface = "gateway"
 	tunnelInterface  = "tunnel"
+	outsideInterface = "outside"
 )
 
 // captures are those under way.
@@ -194,6 +195,7 @@ func (c *nodeCapture) places() map[string]tap.Place {
 		}
 	}
 	all[gatewayInterface], all[tunnelInterface] = tap.Place{Layer: tap.Gateway}, tap.Place{Layer: tap.Tunnel}
+	all[outsideInterface] = tap.Place{Layer: tap.Outside}
 	return all
 }
 
@@ -291,6 +293,7 @@ var descriptions = map[tap.Layer]string{
 	tap.Host:    "the way to the node's own kernel",
 	tap.Gateway: "the netstack behind the gateway addresses, and ICMP errors of the node",
 	tap.Tunnel:  "VXLAN to other nodes; of the outer headers the time to live, the ID and the UDP checksum are not known: 64, 0 and 0",
+	tap.Outside: "sockets of the node to what is outside the cluster: what pods send there and clients send from there",
 }
 
 // names returns the names of addresses that were not told yet.

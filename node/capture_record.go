@@ -55,6 +55,8 @@ func (c *nodeCapture) interfaceOf(at tap.Place) string {
 		return c.host
 	case tap.Tunnel:
 		return tunnelInterface
+	case tap.Outside:
+		return outsideInterface
 	}
 	return gatewayInterface
 }
@@ -68,6 +70,8 @@ func (c *nodeCapture) placeName(at tap.Place) string {
 		return "the host"
 	case tap.Gateway:
 		return "the node"
+	case tap.Outside:
+		return "outside"
 	case tap.Tunnel:
 		return c.peerName(at.Peer)
 	}

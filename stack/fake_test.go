@@ -128,6 +128,7 @@ type bed struct {
 	wire  *tuntest.Device // queue w is what port w receives
 	ports []*fakePort
 	node  *fakeNode
+	out   *fakeNode // Outside of newOutsideBed; else nil
 	idA   uint32
 
 	dropped map[string]uint64 // counted when outcome looked last
@@ -136,9 +137,9 @@ type bed struct {
 }
 
 // newBed returns a bed. In tests a tap looks on.
-func newBed(t testing.TB, workers int) *bed {
+func newBed(t testing.TB, workers int, change ...func(*Config)) *bed {
 	t.Helper()
-	d := bareBed(t, workers)
+	d := bareBed(t, workers, change...)
 	if t, ok := t.(*testing.T); ok {
 		d.lookOn(t)
 	}
@@ -146,7 +147,7 @@ func newBed(t testing.TB, workers int) *bed {
 }
 
 // bareBed returns a bed on which nobody looks.
-func bareBed(t testing.TB, workers int) *bed {
+func bareBed(t testing.TB, workers int, change ...func(*Config)) *bed {
 	t.Helper()
 	d := &bed{a: device(t, workers), b: device(t, workers), wire: device(t, workers), node: &fakeNode{}, dropped: map[string]uint64{}}
 	c := Config{Workers: workers, Node: d.node, NodeAddrs: []netip.Addr{gateway, gateway6}, ServiceCIDRs: serviceRanges, MTU: testMTU}
@@ -158,6 +159,9 @@ func bareBed(t testing.TB, workers int) *bed {
 		}
 		d.ports = append(d.ports, p)
 		c.Ports = append(c.Ports, p)
+	}
+	for _, f := range change {
+		f(&c)
 	}
 	s, err := New(c)
 	if err != nil {

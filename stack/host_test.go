@@ -31,9 +31,9 @@ type hostBed struct {
 	idHost uint32
 }
 
-func newHostBed(t testing.TB, workers int) *hostBed {
+func newHostBed(t testing.TB, workers int, change ...func(*Config)) *hostBed {
 	t.Helper()
-	d := &hostBed{bed: newBed(t, workers)}
+	d := &hostBed{bed: newBed(t, workers, change...)}
 	d.host = device(t, workers)
 	id, err := d.Attach(d.hostAttachment())
 	if err != nil {

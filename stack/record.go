@@ -30,6 +30,8 @@ func (r *record) entered(att *attachment, from origin, f *packet.Flow, reason pa
 	r.trace.Packet = tupleOf(f)
 	switch {
 	case reason != packet.Kept:
+	case from == originOutside:
+		r.source("from outside", "a socket of the node listens at the destination")
 	case att == nil:
 		r.source("from a peer, through the tunnel", "the tunnel has checked that the source lies in its sender's range")
 	case from == originPeer:

@@ -47,7 +47,7 @@ func TestReset(t *testing.T) {
 				if tt.size > 0 {
 					frame = p.Super(tt.size)
 				}
-				got := d.traceFrame(d.tables.Load(), att, frame, false)
+				got := d.traceFrame(d.tables.Load(), att, originPod, frame, false)
 				if got.Reason != "no-backend" {
 					t.Fatalf("got %+v", got)
 				}

@@ -146,7 +146,7 @@ func TestServiceOwnErrors(t *testing.T) {
 				if dev == "b" {
 					att = d.tables.Load().attachments[d.idA+1]
 				}
-				got := d.traceFrame(d.tables.Load(), att, tt.sent.Frame(), true)
+				got := d.traceFrame(d.tables.Load(), att, originPod, tt.sent.Frame(), true)
 				if len(got.Answers) != 1 || dev+": "+says(t, got.Answers[0]) != tt.want {
 					t.Errorf("got %d answers, %s\nwant %s", len(got.Answers), says(t, got.Answers[0]), tt.want)
 				}

@@ -95,6 +95,9 @@ func (d *bed) outcome(t *testing.T) (o outcome) {
 			d.node.got = nil
 		}
 		d.node.mu.Unlock()
+		for _, b := range d.leftOutside() {
+			o = outcome{"outside", b}
+		}
 		for reason, n := range d.Stats().Drops {
 			if n > d.dropped[reason] {
 				d.dropped[reason] = n
@@ -104,6 +107,17 @@ func (d *bed) outcome(t *testing.T) (o outcome) {
 		return o.where != ""
 	})
 	return o
+}
+
+// leftOutside returns what left the cluster since the last call.
+func (d *bed) leftOutside() (all [][]byte) {
+	if d.out == nil {
+		return nil
+	}
+	d.out.mu.Lock()
+	defer d.out.mu.Unlock()
+	all, d.out.got = d.out.got, nil
+	return all
 }
 
 // arrived returns what came out since the last call, at pods and toward peers.

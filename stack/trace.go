@@ -10,13 +10,14 @@ import (
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
 	"github.com/middleway-net/middleway/stack/tap"
 )
 
 // Probe describes the packet that Trace sends.
 type Probe struct {
 	// From is the attachment that sends: a pod's name, for example "default/web-0", or the host's, "mw0". Default: the attachment
-	// that has Src, else the peer behind whose range Src lies.
+	// that has Src, else the peer behind whose range Src lies, else the outside if Dst is where clients there reach a Service.
 	From string
 	// Src is the source. Default: the first address of From of the family of Dst.
 	Src netip.Addr
@@ -118,7 +119,7 @@ type tracer struct {
 // go to another one, unless p.Enter is set.
 func (s *Stack) Trace(p Probe) (Trace, error) {
 	tables := s.tables.Load()
-	from, err := tables.prepareProbe(&p)
+	att, from, err := tables.prepareProbe(&p)
 	if err != nil {
 		return Trace{}, err
 	}
@@ -127,20 +128,31 @@ func (s *Stack) Trace(p Probe) (Trace, error) {
 		Proto: p.Proto, Src: netip.AddrPortFrom(p.Src, p.SrcPort), Dst: netip.AddrPortFrom(p.Dst, p.DstPort),
 		Flags: p.Flags, TTL: p.TTL, Payload: p.Payload, MayFragment: p.MayFragment,
 	})
-	return s.traceFrame(tables, from, frame[:packet.VnetLen+n], p.Enter), nil
+	if from == originOutside && !s.frontOf(frame[packet.VnetLen:][:n]) {
+		return Trace{}, fmt.Errorf("trace: nobody on this node or behind a peer has the source %v, and no Service is reached from outside at the destination", p.Src)
+	}
+	return s.traceFrame(tables, att, from, frame[:packet.VnetLen+n], p.Enter), nil
 }
 
-// prepareProbe fills in what was left out and returns the attachment that sends, nil for a peer.
-func (t *tables) prepareProbe(p *Probe) (*attachment, error) {
+// frontOf reports whether a packet goes to an External frontend.
+func (s *Stack) frontOf(b []byte) bool {
+	var p packet.Parsed
+	_ = packet.Parse(b, &p) // BuildProbe made it
+	_, found := s.services.Load().Lookup(&p.Flow)
+	return found == service.AtExternal
+}
+
+// prepareProbe fills in what was left out and returns who sends: an attachment, or nil and a peer or the outside.
+func (t *tables) prepareProbe(p *Probe) (*attachment, origin, error) {
 	if !p.Dst.IsValid() {
-		return nil, errors.New("trace: a destination address is needed")
+		return nil, 0, errors.New("trace: a destination address is needed")
 	}
-	from, err := t.sender(p)
+	att, from, err := t.sender(p)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if p.Src.Is4() != p.Dst.Is4() {
-		return nil, fmt.Errorf("trace: %v and %v are of different families", p.Src, p.Dst)
+		return nil, 0, fmt.Errorf("trace: %v and %v are of different families", p.Src, p.Dst)
 	}
 	if p.Proto == 0 {
 		p.Proto = packet.TCP
@@ -155,55 +167,62 @@ func (t *tables) prepareProbe(p *Probe) (*attachment, error) {
 		p.TTL = 64
 	}
 	if p.Payload < 0 || p.Payload > packet.MaxSize-packet.ProbeHeaders {
-		return nil, fmt.Errorf("trace: %d bytes of payload: must be from 0 to %d", p.Payload, packet.MaxSize-packet.ProbeHeaders)
+		return nil, 0, fmt.Errorf("trace: %d bytes of payload: must be from 0 to %d", p.Payload, packet.MaxSize-packet.ProbeHeaders)
 	}
-	return from, nil
+	return att, from, nil
 }
 
 // sender finds the attachment that sends a probe, and its address.
-func (t *tables) sender(p *Probe) (*attachment, error) {
+func (t *tables) sender(p *Probe) (*attachment, origin, error) {
 	if p.From == "" {
 		if !p.Src.IsValid() {
-			return nil, errors.New("trace: the name of a pod or a source address is needed")
+			return nil, 0, errors.New("trace: the name of a pod or a source address is needed")
 		}
 		switch d := t.fib.Lookup(p.Src); d.Kind {
 		case fib.Attachment:
-			return t.attachments[d.Attachment], nil
+			return t.attachments[d.Attachment], originPod, nil
 		case fib.Peer:
-			return nil, nil
+			return nil, originPeer, nil
 		}
-		return nil, fmt.Errorf("trace: nobody on this node or behind a peer has the source %v", p.Src)
+		return nil, originOutside, nil
 	}
 	at := slices.IndexFunc(t.attachments, func(a *attachment) bool { return a != nil && !a.lost && a.name == p.From })
 	if at < 0 {
-		return nil, fmt.Errorf("trace: no pod %q is attached to this node", p.From)
+		return nil, 0, fmt.Errorf("trace: no pod %q is attached to this node", p.From)
 	}
 	from := t.attachments[at]
 	if !p.Src.IsValid() {
 		i := slices.IndexFunc(from.addrs, func(a netip.Addr) bool { return a.Is4() == p.Dst.Is4() })
 		if i < 0 {
-			return nil, fmt.Errorf("trace: %s has no address of the family of %v", p.From, p.Dst)
+			return nil, 0, fmt.Errorf("trace: %s has no address of the family of %v", p.From, p.Dst)
 		}
 		p.Src = from.addrs[i]
 	}
-	return from, nil
+	return from, originPod, nil
 }
 
-// traceFrame is Trace for a frame as a device of the tables hands it over, or a peer if from is nil.
-func (s *Stack) traceFrame(tables *tables, from *attachment, frame []byte, enter bool) Trace {
+// traceFrame is Trace for a frame as a device of the tables hands it over, or if att is nil a peer or the outside.
+func (s *Stack) traceFrame(tables *tables, att *attachment, from origin, frame []byte, enter bool) Trace {
 	t := &s.tracer
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.local.mu.Lock() // whose port tells how much the ways take
 	defer s.local.mu.Unlock()
 	t.prepare(s, tables, enter)
-	if from == nil {
+	if att == nil && from == originPeer {
 		t.traceFromPeer(slices.Clone(frame))
-	} else {
-		b := t.pool.Get()
-		b.SetFrame(copy(b.Space(), frame))
-		t.fromPod(t.tables.attachments[from.id], b)
+		return t.record.finish()
 	}
+	b := t.pool.Get()
+	b.SetFrame(copy(b.Space(), frame))
+	if att != nil {
+		t.fromPod(t.tables.attachments[att.id], b)
+		return t.record.finish()
+	}
+	if packet.Parse(b.Packet(), &t.parsed) == packet.Kept {
+		t.record.entered(nil, from, &t.parsed.Flow, packet.Kept)
+	}
+	t.fromNode(b, packet.Offload{}, from)
 	return t.record.finish()
 }
 

@@ -41,9 +41,10 @@ func TestTraceAgrees(t *testing.T) {
 		ticks.Add(1)
 		from, frame := randomFrame(rnd)
 		att := map[string]*attachment{"host": d.tables.Load().host, "a": d.tables.Load().attachments[d.idA]}[from]
-		traced := d.traceFrame(d.tables.Load(), att, frame, false)
+		origin := map[string]origin{"peer": originPeer, "outside": originOutside}[from]
+		traced := d.traceFrame(d.tables.Load(), att, origin, frame, false)
 		if leftToChance(&traced) {
-			traced = d.traceFrame(d.tables.Load(), att, frame, true)
+			traced = d.traceFrame(d.tables.Load(), att, origin, frame, true)
 		}
 		n := rnd.IntN(workers)
 		d.from(from).Inject(n, frame)
@@ -157,6 +158,9 @@ func (d *hostBed) became() (b became) {
 	}
 	d.node.got = nil
 	d.node.mu.Unlock()
+	for _, out := range d.leftOutside() {
+		note("outside", out)
+	}
 	for reason, n := range d.Stats().Drops {
 		if n > d.dropped[reason] {
 			d.dropped[reason], b.Dropped = n, reason
