@@ -1,0 +1,448 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/icmp"
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// Bounds of what waits for sockets to be opened.
+const (
+	maxOpening      = 1024    // flows
+	maxWaiting      = 16      // packets of a flow
+	maxWaitingBytes = 4 << 20 // of all flows
+)
+
+// maxTold bounds the errors that workers leave to be told to pods.
+const maxTold = 64
+
+// sweepEvery is how often idle flows are looked for.
+const sweepEvery = 5 * time.Second
+
+// FlowStats are counters of flows over connected sockets.
+type FlowStats struct {
+	// Open are the flows that are open.
+	Open int `json:"open"`
+	// Opened flows since the start, of which Evicted made room for others, and Failed had no socket.
+	Opened  uint64 `json:"opened"`
+	Evicted uint64 `json:"evicted"`
+	Failed  uint64 `json:"failed"`
+	// Sent are packets to the outside, Received those from there. A train counts as one.
+	Sent     uint64 `json:"sent"`
+	Received uint64 `json:"received"`
+	// Dropped are packets of pods that no socket took.
+	Dropped uint64 `json:"dropped"`
+	// Told are ICMP errors sent to pods.
+	Told uint64 `json:"told"`
+}
+
+// flowCounters are what FlowStats is read from.
+type flowCounters struct{ opened, evicted, failed, sent, received, dropped, told atomic.Uint64 }
+
+// protocol is what egress has to know of what it carries.
+type protocol struct {
+	name string
+	// number is the socket's protocol for IPv4, or for IPv6.
+	number func(is4 bool) int
+	// send sends a packet on a flow's socket. It may be called by any worker.
+	send func(f *egressFlow, b []byte, h *packet.Parsed, o packet.Offload) unix.Errno
+	// answer sends what a flow's socket received to the pod.
+	answer func(f *egressFlow, m *message)
+	// quote writes the transport part of the packet of a flow that an error is about, of which the socket returns the data, and
+	// returns it.
+	quote func(f *egressFlow, dst, data []byte) []byte
+	// options are set on each socket.
+	options []option
+	// limit is how many flows there are at most; idle, and answered, how long they are kept without a packet.
+	limit          int
+	idle, answered time.Duration
+}
+
+// option is a socket option of integer value. One of IPv4 or IPv6 is not for the other's sockets.
+type option struct{ level, name, value int }
+
+// egress carries pods' packets to the outside over a connected socket for each flow: then the kernel tells, by the socket's error
+// queue, what became of them.
+type egress struct {
+	protocol
+	p       *Proxy
+	loop    *loop
+	table   flowTable
+	opening chan *egressFlow
+	told    chan refusal
+	errors  icmp.Limit // of what open tells
+	local   icmp.Limit // of what the loop tells that the kernel knew by itself
+	started time.Time
+	waiting atomic.Int64
+	now     atomic.Uint32 // seconds
+	count   flowCounters
+	warned  atomic.Int64 // when a person was last told of sockets that cannot be had, in seconds of now; 0: never
+}
+
+// refusal is an error that a pod is to be told about a packet of its.
+type refusal struct {
+	queued
+	err icmp.Error
+}
+
+func (e *egress) init(p *Proxy, l *loop, proto protocol) {
+	e.p, e.loop, e.protocol = p, l, proto
+	e.table.init(e.limit)
+	e.opening, e.told = make(chan *egressFlow, maxOpening), make(chan refusal, maxTold)
+	e.now.Store(1)
+	e.started = time.Now()
+}
+
+// run opens sockets and closes those that are idle, until ctx ends. The loop runs beside it.
+func (e *egress) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.open(ctx) })
+	g.Go(func() error { return e.sweep(ctx) })
+	err := g.Wait()
+	e.closeAll()
+	return err
+}
+
+// deliver takes a packet to the outside, which is borrowed. Only a flow's first packets, until its socket is open, take a lock.
+func (e *egress) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
+	f := e.table.find(&h.Flow)
+	if f == nil {
+		if f = e.enter(b, h); f == nil {
+			e.count.dropped.Add(1)
+			return
+		}
+	}
+	if !f.acquire() {
+		if e.wait(f, b, h, o) {
+			return
+		}
+		if !f.acquire() { // it was closed this moment
+			e.count.dropped.Add(1)
+			return
+		}
+	}
+	f.seen.Store(e.now.Load())
+	e.sendOn(f, b, h, o)
+	e.release(f)
+}
+
+// sendOn sends a packet and says what became of it.
+func (e *egress) sendOn(f *egressFlow, b []byte, h *packet.Parsed, o packet.Offload) {
+	e.setDontCut(f, !mayCut(b, h))
+	errno := e.send(f, b, h, o)
+	if errno != 0 && errno != unix.EAGAIN && errno != unix.ENOBUFS {
+		errno = e.send(f, b, h, o) // the error may have been an earlier packet's, which the error queue tells of
+	}
+	if errno == 0 {
+		e.count.sent.Add(1)
+		return
+	}
+	e.count.dropped.Add(1)
+	if kind := refusedBy(errno); kind != 0 {
+		e.tell(b, h, o, kind)
+	}
+}
+
+// mayCut reports whether the kernel may cut a packet on its way, since its sender allows it or has done so: one that was put
+// together is no fragment any more, and over IPv6 only larger than its way if it was.
+func mayCut(b []byte, h *packet.Parsed) bool {
+	if h.Version == 4 {
+		return packet.MayFragment(b, h)
+	}
+	return h.Fragment
+}
+
+// refusedBy returns what a packet's sender is told of an error of a socket, 0 for nothing. What an ICMP message or a known MTU is
+// behind, the error queue tells.
+func refusedBy(errno unix.Errno) icmp.Kind {
+	switch errno {
+	case unix.ENETUNREACH:
+		return icmp.NetUnreachable
+	case unix.EHOSTUNREACH, unix.EHOSTDOWN:
+		return icmp.HostUnreachable
+	case unix.EACCES, unix.EPERM:
+		return icmp.Prohibited
+	}
+	return 0
+}
+
+// tell has a packet's sender told an error, later: workers must not wait.
+func (e *egress) tell(b []byte, h *packet.Parsed, o packet.Offload, kind icmp.Kind) {
+	if len(e.told) == cap(e.told) {
+		return
+	}
+	select {
+	case e.told <- refusal{queue(b, h, o), icmp.Error{Kind: kind}}:
+	default:
+	}
+}
+
+// queue copies a packet.
+func queue(b []byte, h *packet.Parsed, o packet.Offload) queued {
+	return queued{append([]byte(nil), b[:h.Len]...), *h, o}
+}
+
+// enter returns the flow of a packet, a new one if there is none; nil if no further one may be opened now.
+func (e *egress) enter(b []byte, h *packet.Parsed) *egressFlow {
+	key := &h.Flow
+	e.table.mu.Lock()
+	f := e.table.find(key)
+	if f != nil {
+		e.table.mu.Unlock()
+		return f
+	}
+	f = &egressFlow{flow: *key, ttl: h.TTL, tos: packet.TOS(b)}
+	f.dontCut.Store(!mayCut(b, h))
+	f.seen.Store(e.now.Load())
+	pod := key.SrcKey()
+	var worst *egressFlow
+	switch {
+	case e.table.pods[pod] >= e.limit/2: // one pod does not take what others need
+		worst = e.table.worstLocked(&pod)
+	case len(e.table.all) >= e.limit:
+		worst = e.table.worstLocked(nil)
+	}
+	select {
+	case e.opening <- f:
+		e.table.insertLocked(f)
+	default:
+		f, worst = nil, nil
+	}
+	if worst != nil {
+		e.table.removeLocked(worst)
+	}
+	e.table.mu.Unlock()
+	if worst != nil {
+		e.count.evicted.Add(1)
+		e.shut(worst)
+	}
+	return f
+}
+
+// wait queues a packet until its flow's socket is open, or drops it. It is false if the socket is open.
+func (e *egress) wait(f *egressFlow, b []byte, h *packet.Parsed, o packet.Offload) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.state == open:
+		return false
+	case f.state == closed, len(f.waiting) == maxWaiting, e.waiting.Load()+int64(h.Len) > maxWaitingBytes:
+		e.count.dropped.Add(1)
+	default:
+		f.waiting = append(f.waiting, queue(b, h, o))
+		e.waiting.Add(int64(h.Len))
+	}
+	return true
+}
+
+// open opens sockets, and tells pods what workers left to be told, until ctx ends.
+func (e *egress) open(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-e.opening:
+			e.openFlow(f)
+		case r := <-e.told:
+			e.refuse(&r.queued, r.err)
+		}
+	}
+}
+
+func (e *egress) openFlow(f *egressFlow) {
+	fd, err := e.connect(f)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAGAIN) {
+		if e.evict() {
+			fd, err = e.connect(f)
+		}
+	}
+	if err != nil {
+		e.fail(f, err)
+		return
+	}
+	f.mu.Lock()
+	if f.state == closed {
+		f.mu.Unlock()
+		_ = unix.Close(fd)
+		return
+	}
+	f.fd = fd
+	if f.token, err = e.loop.add(fd, watchedFlow{e, f}); err != nil {
+		f.mu.Unlock()
+		_ = unix.Close(fd)
+		e.fail(f, err)
+		return
+	}
+	e.count.opened.Add(1)
+	for i := range f.waiting {
+		w := &f.waiting[i]
+		e.waiting.Add(-int64(len(w.b)))
+		e.sendOn(f, w.b, &w.h, w.o)
+	}
+	f.waiting, f.state = nil, open
+	f.refs.Store(1)
+	f.mu.Unlock()
+}
+
+// evict closes the flow that is missed least, so that its socket is another's.
+func (e *egress) evict() bool {
+	e.table.mu.Lock()
+	worst := e.table.worstLocked(nil)
+	if worst != nil && worst.refs.Load() == 0 {
+		worst = nil // has no socket either
+	}
+	if worst != nil {
+		e.table.removeLocked(worst)
+	}
+	e.table.mu.Unlock()
+	if worst == nil {
+		return false
+	}
+	e.count.evicted.Add(1)
+	e.shut(worst)
+	return true
+}
+
+// warnEvery is how often, in seconds, a person is told that sockets cannot be had.
+const warnEvery = 60
+
+// fail gives up a flow whose socket cannot be had, and tells the pod.
+func (e *egress) fail(f *egressFlow, err error) {
+	e.count.failed.Add(1)
+	var errno unix.Errno
+	errors.As(err, &errno)
+	kind := refusedBy(errno)
+	if kind == 0 {
+		kind = icmp.Prohibited
+	}
+	if errno != unix.ENETUNREACH && errno != unix.EHOSTUNREACH {
+		if now, last := int64(e.now.Load()), e.warned.Load(); last == 0 || now-last >= warnEvery {
+			e.warned.Store(now)
+			e.p.log.Warn("no socket for a pod's packets to the outside", "proto", e.name, "dst", f.flow.Dst(), "err", err)
+		}
+	}
+	f.mu.Lock()
+	waiting := f.waiting
+	f.mu.Unlock()
+	e.remove(f)
+	e.count.dropped.Add(uint64(len(waiting)))
+	if len(waiting) > 0 {
+		e.refuse(&waiting[0], icmp.Error{Kind: kind})
+	}
+}
+
+// remove ends a flow.
+func (e *egress) remove(f *egressFlow) {
+	e.table.mu.Lock()
+	in := e.table.removeLocked(f)
+	e.table.mu.Unlock()
+	if in {
+		e.shut(f)
+	}
+}
+
+// shut closes the socket of a flow that is not in the table any more, as soon as nobody uses it.
+func (e *egress) shut(f *egressFlow) {
+	f.mu.Lock()
+	was := f.state
+	f.state = closed
+	for i := range f.waiting {
+		e.waiting.Add(-int64(len(f.waiting[i].b)))
+	}
+	f.waiting = nil
+	f.mu.Unlock()
+	if was == open {
+		e.release(f)
+	}
+}
+
+// release ends what acquire began.
+func (e *egress) release(f *egressFlow) {
+	if f.refs.Add(-1) == 0 {
+		e.loop.remove(f.fd, f.token)
+		_ = unix.Close(f.fd)
+	}
+}
+
+// sweep ends flows that are idle, until ctx ends.
+func (e *egress) sweep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for seconds := 1; ; seconds++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			e.now.Store(1 + uint32(now.Sub(e.started)/time.Second))
+		}
+		if seconds%int(sweepEvery/time.Second) == 0 {
+			e.sweepIdle()
+		}
+	}
+}
+
+func (e *egress) sweepIdle() {
+	now := e.now.Load()
+	var idle []*egressFlow
+	e.table.mu.Lock()
+	for _, f := range e.table.all {
+		if e.isIdle(f, now) {
+			idle = append(idle, f)
+		}
+	}
+	e.table.mu.Unlock()
+	for _, f := range idle {
+		e.remove(f)
+	}
+}
+
+func (e *egress) isIdle(f *egressFlow, now uint32) bool {
+	most := e.idle
+	if f.answered.Load() {
+		most = e.answered
+	}
+	return time.Duration(int32(now-f.seen.Load()))*time.Second > most
+}
+
+func (e *egress) forget(pod netip.Addr) {
+	for _, f := range e.table.ofPod(pod) {
+		e.remove(f)
+	}
+}
+
+func (e *egress) closeAll() {
+	e.table.mu.Lock()
+	all := append([]*egressFlow(nil), e.table.all...)
+	e.table.mu.Unlock()
+	for _, f := range all {
+		e.remove(f)
+	}
+}
+
+// clock returns the time since the start.
+func (e *egress) clock() time.Duration { return time.Since(e.started) }
+
+func (e *egress) stats() FlowStats {
+	return FlowStats{
+		Open: e.table.count(), Opened: e.count.opened.Load(), Evicted: e.count.evicted.Load(), Failed: e.count.failed.Load(),
+		Sent: e.count.sent.Load(), Received: e.count.received.Load(), Dropped: e.count.dropped.Load(), Told: e.count.told.Load(),
+	}
+}
+
+// limitFlows returns how many flows of a kind there may be, at most wanted: each takes a descriptor.
+func limitFlows(wanted int) int {
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil || files.Cur > math.MaxInt32 {
+		return wanted
+	}
+	return min(wanted, max(int(files.Cur)/2, 16))
+}
