@@ -60,15 +60,12 @@ type protocol struct {
 	// quote writes the transport part of the packet of a flow that an error is about, of which the socket returns the data, and
 	// returns it.
 	quote func(f *egressFlow, dst, data []byte) []byte
-	// options are set on each socket.
-	options []option
+	// trains: sockets take trains of datagrams.
+	trains bool
 	// limit is how many flows there are at most; idle, and answered, how long they are kept without a packet.
 	limit          int
 	idle, answered time.Duration
 }
-
-// option is a socket option of integer value. One of IPv4 or IPv6 is not for the other's sockets.
-type option struct{ level, name, value int }
 
 // egress carries pods' packets to the outside over a connected socket for each flow: then the kernel tells, by the socket's error
 // queue, what became of them.

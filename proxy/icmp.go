@@ -53,7 +53,8 @@ func echoProtocol(is4 bool) int {
 
 func (e *echoProxy) run(ctx context.Context) error { return runBeside(ctx, &e.loop, &e.egress) }
 
-// deliver takes a pod's echo request, which is borrowed.
+// deliver takes a pod's echo request, which is borrowed, or an ICMP error of a pod about what came from outside: no socket sends those,
+// but that a port is closed can be told.
 func (e *echoProxy) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 	if h.Fragment {
 		whole, parsed := e.pieces.add(b, h)
@@ -64,7 +65,22 @@ func (e *echoProxy) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 	}
 	if icmp.IsRequest(b, h) {
 		e.egress.deliver(b, h, o)
+		return
 	}
+	var q packet.Quote
+	if packet.ParseQuote(b, h, &q) && isPortUnreachable(b, h) && q.Flow.Proto() == packet.UDP {
+		if back := q.Flow.Reverse(); back.SrcKey() == h.Flow.SrcKey() {
+			e.p.udp.portClosed(&back)
+		}
+	}
+}
+
+// isPortUnreachable reports whether ICMP error b says that nobody listens at a port (RFC 792; RFC 4443, section 3.1).
+func isPortUnreachable(b []byte, h *packet.Parsed) bool {
+	if h.Version == 4 {
+		return b[h.L4] == unreachable4 && b[h.L4+1] == 3
+	}
+	return b[h.L4] == 1 && b[h.L4+1] == 4
 }
 
 func (e *echoProxy) forget(pod netip.Addr) { e.egress.forget(pod) }

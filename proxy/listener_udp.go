@@ -109,9 +109,10 @@ func (u *udpListener) open(is4, silent bool) error {
 	if is4 {
 		options = append(flowOptions4[:len(flowOptions4):len(flowOptions4)], option{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, cutOption(true, false))
 	}
-	if err := setOptions(u.fd, append(options, option{unix.IPPROTO_UDP, unix.UDP_GRO, 1})); err != nil {
+	if err := setOptions(u.fd, options); err != nil {
 		return err
 	}
+	takeTrains(u.fd)
 	if unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, listenerBuffer) != nil {
 		_ = unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, listenerBuffer) // less is no error
 	}

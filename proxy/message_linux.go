@@ -36,13 +36,12 @@ type message struct {
 
 // failure is an error that a socket tells (struct sock_extended_err, include/uapi/linux/errqueue.h).
 type failure struct {
-	errno     unix.Errno
-	origin    uint8
-	kind      uint8 // type of the ICMP message
-	code      uint8
-	info      uint32 // MTU, pointer
-	offender  netip.Addr
-	truncated bool // data is not all that was sent
+	errno    unix.Errno
+	origin   uint8
+	kind     uint8 // type of the ICMP message
+	code     uint8
+	info     uint32 // MTU, pointer
+	offender netip.Addr
 }
 
 func (m *message) init() {
@@ -84,6 +83,12 @@ func (m *message) readControl(control []byte) {
 }
 
 func (m *message) readOption(level, option int32, b []byte) {
+	if level == unix.IPPROTO_IP && option == unix.IP_TOS && len(b) > 0 { // a byte
+		m.tos = b[0]
+	}
+	if len(b) < 4 {
+		return
+	}
 	ne := binary.NativeEndian
 	switch {
 	case level == unix.SOL_UDP && option == unix.UDP_GRO:
@@ -92,8 +97,6 @@ func (m *message) readOption(level, option int32, b []byte) {
 		}
 	case level == unix.IPPROTO_IP && option == unix.IP_TTL, level == unix.IPPROTO_IPV6 && option == unix.IPV6_HOPLIMIT:
 		m.ttl = uint8(ne.Uint32(b))
-	case level == unix.IPPROTO_IP && option == unix.IP_TOS: // a byte
-		m.tos = b[0]
 	case level == unix.IPPROTO_IPV6 && option == unix.IPV6_TCLASS:
 		m.tos = uint8(ne.Uint32(b))
 	case level == unix.IPPROTO_IP && option == unix.IP_PKTINFO && len(b) >= unix.SizeofInet4Pktinfo:
@@ -117,7 +120,6 @@ func (m *message) readFailure(b []byte) {
 	ne := binary.NativeEndian
 	m.failure = failure{
 		errno: unix.Errno(ne.Uint32(b)), origin: b[4], kind: b[5], code: b[6], info: ne.Uint32(b[8:]),
-		truncated: m.header.Flags&unix.MSG_TRUNC != 0,
 	}
 	var offender unix.RawSockaddrInet6
 	copy((*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&offender))[:], b[16:])

@@ -8,6 +8,9 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
+// option is a socket option of integer value.
+type option struct{ level, name, value int }
+
 // flowOptions are what every flow's socket is asked for: errors with who sent them, and time to live and traffic class of what
 // comes in.
 var (
@@ -41,9 +44,12 @@ func (e *egress) connect(f *egressFlow) (fd int, err error) {
 	if is4 {
 		options = append(flowOptions4[:len(flowOptions4):len(flowOptions4)], e.ttlOptions(f)...)
 	}
-	err = setOptions(fd, append(options, e.options...))
+	err = setOptions(fd, options)
 	if err == nil {
 		err = connectTo(fd, f)
+	}
+	if e.trains {
+		takeTrains(fd)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -93,6 +99,9 @@ func setOptions(fd int, options []option) error {
 	}
 	return nil
 }
+
+// takeTrains has the kernel hand over datagrams as they came, many at once (UDP_GRO). One before Linux 5.0 hands over each.
+func takeTrains(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
 func connectTo(fd int, f *egressFlow) error {
 	var to unix.Sockaddr

@@ -53,10 +53,9 @@ func (u *udpProxy) init(p *Proxy) {
 		send:   sendDatagrams,
 		answer: u.answer,
 		quote:  quoteUDP,
-		// Trains of datagrams come as they are (Linux 5.0).
-		options: []option{{unix.IPPROTO_UDP, unix.UDP_GRO, 1}},
-		limit:   limitFlows(DefaultMaxUDPFlows),
-		idle:    udpOneWay, answered: udpAnswered,
+		trains: true,
+		limit:  limitFlows(DefaultMaxUDPFlows),
+		idle:   udpOneWay, answered: udpAnswered,
 	})
 }
 
@@ -96,6 +95,14 @@ func (u *udpProxy) stats() UDPStats {
 	s := UDPStats{FlowStats: u.egress.stats()}
 	u.listeners.addTo(&s)
 	return s
+}
+
+// portClosed takes from a pod that it does not listen any more at the port from which it sent as flow f. Without a socket the host's
+// kernel tells that who sends there.
+func (u *udpProxy) portClosed(f *packet.Flow) {
+	if f := u.egress.table.find(f); f != nil {
+		u.egress.remove(f)
+	}
 }
 
 // answer sends datagrams of the outside to the pod.
