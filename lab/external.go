@@ -42,9 +42,18 @@ func newExternal(number int) (*External, error) {
 	return e, nil
 }
 
+// gatewaySysctls make the gateway forward, and tell of every packet that it cannot: by default Linux limits errors to one destination to one a
+// second, and IPv4's are limited twice over by the same tokens, so that who repeats himself faster hears of none.
+var gatewaySysctls = []struct{ name, value string }{
+	{"net.ipv4.ip_forward", "1"},
+	{"net.ipv4.icmp_ratelimit", "0"},
+	{"net.ipv6.conf.all.forwarding", "1"},
+	{"net.ipv6.icmp.ratelimit", "0"},
+}
+
 func (e *External) prepare() error {
-	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := e.Sysctl(name, "1"); err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has but the first
+	for _, s := range gatewaySysctls {
+		if err := e.Sysctl(s.name, s.value); err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has but the first ones
 			return err
 		}
 	}
