@@ -44,6 +44,10 @@ type Pair struct {
 	From, To *lab.Namespace
 	// Addr is To's address, which From dials.
 	Addr netip.Addr
+	// Control is where From reaches the server of the load. Default: Addr, at perf.DefaultPort.
+	Control netip.AddrPort
+	// Streams are where streams of TCP go, each to one of them, and reach To at StreamPort. Default: Addr, at a port that is free.
+	Streams []netip.AddrPort
 	// Daemons are the processes between them, whose processor time is the price of the way; none for a way in the kernel.
 	Daemons []*lab.Process
 
@@ -64,6 +68,9 @@ func (p *Pair) Close() error {
 	p.closers = nil
 	return errors.Join(errs...)
 }
+
+// StreamPort is where To takes streams of TCP that reach it at other addresses than its own.
+const StreamPort = doorPort
 
 // build runs f on a new pair, and takes down what f made of it if f fails.
 func build(f func(*Pair) error) (*Pair, error) {

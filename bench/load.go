@@ -54,23 +54,18 @@ func Run(p *Pair, t perf.Test) (Result, error) { return p.run(generatorConfig{Te
 
 func (p *Pair) run(c generatorConfig) (r Result, err error) {
 	c.Server = netip.AddrPortFrom(p.Addr, perf.DefaultPort)
-	if len(p.doors) > 0 {
-		c.Port = doorPort
+	if err := p.serve(c); err != nil {
+		return r, err
 	}
-	for _, n := range p.doors {
-		c.Doors = append(c.Doors, n.Path())
+	if p.Control.IsValid() {
+		c.Server = p.Control
+	}
+	if c.To == nil {
+		c.To = p.Streams
 	}
 	arg, err := json.Marshal(c)
 	if err != nil {
 		return r, err
-	}
-	if p.server == nil {
-		server := lab.Command(p.To, serverRole, string(arg))
-		server.Env = generatorEnv
-		if err := p.start(serverRole, server); err != nil {
-			return r, err
-		}
-		p.server = server
 	}
 	client := lab.Command(p.From, clientRole, string(arg))
 	client.Env = generatorEnv
@@ -83,6 +78,30 @@ func (p *Pair) run(c generatorConfig) (r Result, err error) {
 		return r, fmt.Errorf("load generator: %w: %s", err, strings.TrimSpace(client.Tail()))
 	}
 	return w.result()
+}
+
+// serve starts the server of the load, unless it runs.
+func (p *Pair) serve(c generatorConfig) error {
+	if p.server != nil {
+		return nil
+	}
+	if len(p.doors) > 0 || len(p.Streams) > 0 {
+		c.Port = doorPort
+	}
+	for _, n := range p.doors {
+		c.Doors = append(c.Doors, n.Path())
+	}
+	arg, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	server := lab.Command(p.To, serverRole, string(arg))
+	server.Env = generatorEnv
+	if err := p.start(serverRole, server); err != nil {
+		return err
+	}
+	p.server = server
+	return nil
 }
 
 // clientOutput reads what a client prints, and looks at the daemons' processor time at the begin and at the end of what counts.

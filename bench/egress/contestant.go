@@ -56,13 +56,14 @@ var queueLen = 10000
 // way is a pair in the making.
 type way struct {
 	*bench.Pair
-	node *lab.Namespace
+	node, outside *lab.Namespace
 }
 
 // join makes the outside, lets f make the pod and a node that is linked with the outside, and returns when the pod reaches the outside.
 func join(f func(*way) error) (*bench.Pair, error) {
 	w := &way{Pair: &bench.Pair{Addr: outsideAddr.Addr()}}
-	err := w.namespace("outside", &w.To)
+	err := w.namespace("outside", &w.outside)
+	w.To = w.outside
 	for _, step := range []func() error{func() error { return f(w) }, w.await, w.lengthen} {
 		if err == nil {
 			err = step()
@@ -107,13 +108,13 @@ func (w *way) makeNode() error {
 
 // link joins a node and the outside.
 func (w *way) link(node *lab.Namespace) error {
-	a, b := lab.VethEnd{Namespace: node, Device: outsideDevice}, lab.VethEnd{Namespace: w.To, Device: "eth0"}
+	a, b := lab.VethEnd{Namespace: node, Device: outsideDevice}, lab.VethEnd{Namespace: w.outside, Device: "eth0"}
 	if err := lab.Veth(a, b, outsideMTU); err != nil {
 		return err
 	}
 	return errors.Join(
 		node.AddAddr(outsideDevice, nodeAddr),
-		w.To.AddAddr("eth0", outsideAddr),
+		w.outside.AddAddr("eth0", outsideAddr),
 		node.AddRoute(all, outsideAddr.Addr(), outsideDevice))
 }
 
@@ -127,15 +128,15 @@ func (w *way) program(p *lab.Process) error {
 	return nil
 }
 
-// await waits until the pod reaches the outside.
+// await waits until From reaches To.
 func (w *way) await() error {
-	l, err := w.To.Listen("tcp", netip.AddrPortFrom(w.Addr, 0).String())
+	l, to, err := listen(w.Pair)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := w.dial(l.Addr())
+		conn, err := w.dial(to)
 		if err == nil {
 			return conn.Close()
 		}
@@ -147,9 +148,24 @@ func (w *way) await() error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the pod does not reach the outside within %v: %w", startTimeout, err)
+			return fmt.Errorf("%s does not reach %s within %v: %w", w.From.Name(), w.To.Name(), startTimeout, err)
 		}
 	}
+}
+
+// listen listens at To, and tells where From reaches that.
+func listen(p *bench.Pair) (l net.Listener, to string, err error) {
+	at := netip.AddrPortFrom(p.Addr, 0)
+	if len(p.Streams) > 0 {
+		at = netip.AddrPortFrom(p.Addr, bench.StreamPort)
+	}
+	if l, err = p.To.Listen("tcp", at.String()); err != nil {
+		return nil, "", err
+	}
+	if len(p.Streams) > 0 {
+		return l, p.Streams[0].String(), nil
+	}
+	return l, l.Addr().String(), nil
 }
 
 // lengthen gives a program's TAP device its queue.
@@ -168,8 +184,8 @@ func (w *way) lengthen() error {
 	return nl.LinkSetTxQLen(device, queueLen)
 }
 
-func (w *way) dial(to net.Addr) (net.Conn, error) {
+func (w *way) dial(to string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return w.From.Dial(ctx, "tcp", to.String())
+	return w.From.Dial(ctx, "tcp", to)
 }

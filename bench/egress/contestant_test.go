@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -60,13 +59,14 @@ func TestContestantsCarryData(t *testing.T) {
 func TestRun(t *testing.T) {
 	everyWay(t, func(t *testing.T, p *bench.Pair) {
 		for _, kind := range []perf.Kind{perf.TCP, perf.Download, perf.UDP, perf.TCPLatency, perf.Connections} {
+			if kind == perf.UDP && len(p.Streams) > 0 {
+				continue // Streams are of TCP
+			}
 			var r bench.Result
 			var err error
 			// On a machine that is busy with other things nothing may arrive within so short a time.
-			for deadline := time.Now().Add(30 * time.Second); r.Bytes+r.Requests == 0 && time.Now().Before(deadline); {
-				if r, err = bench.Run(p, perf.Test{Kind: kind, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond}); err != nil {
-					t.Logf("%s: %v", kind, err)
-				}
+			for deadline := time.Now().Add(10 * time.Second); r.Bytes+r.Requests == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+				r, err = bench.Run(p, perf.Test{Kind: kind, WarmUp: 20 * time.Millisecond, Time: 50 * time.Millisecond})
 			}
 			if err != nil || r.Bytes+r.Requests == 0 || r.GeneratorCPU() <= 0 || (r.DaemonCPU > 0) != (len(p.Daemons) > 0) {
 				t.Errorf("%s: got %+v, %v, want something, and processor time of the daemons if there are any", kind, r, err)
@@ -76,7 +76,7 @@ func TestRun(t *testing.T) {
 }
 
 func everyWay(t *testing.T, test func(*testing.T, *bench.Pair)) {
-	for _, c := range contestants {
+	for _, c := range append([]Contestant{kubeProxy{}}, contestants...) {
 		for _, mtu := range mtus {
 			t.Run(fmt.Sprintf("%s/mtu=%d", c.Name(), mtu), func(t *testing.T) { test(t, joined(t, c, mtu)) })
 		}
@@ -86,7 +86,7 @@ func everyWay(t *testing.T, test func(*testing.T, *bench.Pair)) {
 // echoed sends random bytes to an echo server outside and returns the hashes of what went there and what came back.
 func echoed(t *testing.T, p *bench.Pair, size int64) (sent, got [sha256.Size]byte) {
 	t.Helper()
-	l, err := p.To.Listen("tcp", netip.AddrPortFrom(p.Addr, 0).String())
+	l, to, err := listen(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func echoed(t *testing.T, p *bench.Pair, size int64) (sent, got [sha256.Size]byt
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, err := p.From.Dial(ctx, "tcp", l.Addr().String())
+	c, err := p.From.Dial(ctx, "tcp", to)
 	if err != nil {
 		t.Fatal(err)
 	}
