@@ -30,6 +30,7 @@ func TestEndpointRules(t *testing.T) {
 		internal  string // backends, those of this node with a star, or the reason of the drop
 		external  string // "" as internal
 		serving   string // "" as internal
+		inside    string // what clients on this node have at the frontends for those from outside; "" as internal
 		why       string // of internal
 	}{
 		// What counts as usable (KEP-1669).
@@ -48,22 +49,22 @@ func TestEndpointRules(t *testing.T) {
 		{name: "on no node", endpoints: "2@ ready", internal: "2", why: whyReady},
 
 		// Traffic policies.
-		{name: "internal Local", policy: "internal", endpoints: "2@n1 ready, 3@n2 ready", internal: "2*", external: "2* 3", serving: "2* 3", why: whyLocal},
+		{name: "internal Local", policy: "internal", endpoints: "2@n1 ready, 3@n2 ready", internal: "2*", external: "2* 3", serving: "2* 3", inside: "2* 3", why: whyLocal},
 		{name: "external Local", policy: "external", endpoints: "2@n1 ready, 3@n2 ready", internal: "2* 3", external: "2*", why: whyReady},
-		{name: "both Local", policy: "internal external", endpoints: "2@n1 ready, 3@n2 ready", internal: "2*", serving: "2* 3", why: whyLocal},
-		{name: "both Local, none here", policy: "internal external", endpoints: "2@n3 ready, 3@n2 ready", internal: "no-local-backend", serving: "2 3", why: whyNoneLocal},
-		{name: "internal Local, none here", policy: "internal", endpoints: "2@n3 ready, 3@n2 ready", internal: "no-local-backend", external: "2 3", serving: "2 3", why: whyNoneLocal},
+		{name: "both Local", policy: "internal external", endpoints: "2@n1 ready, 3@n2 ready", internal: "2*", serving: "2* 3", inside: "2* 3", why: whyLocal},
+		{name: "both Local, none here", policy: "internal external", endpoints: "2@n3 ready, 3@n2 ready", internal: "no-local-backend", serving: "2 3", inside: "2 3", why: whyNoneLocal},
+		{name: "internal Local, none here", policy: "internal", endpoints: "2@n3 ready, 3@n2 ready", internal: "no-local-backend", external: "2 3", serving: "2 3", inside: "2 3", why: whyNoneLocal},
 		{name: "Local, none anywhere", policy: "internal external", endpoints: "", internal: "no-backend", serving: "-", why: whyNoneAnywhere},
-		{name: "Local, those elsewhere terminate", policy: "internal external", endpoints: "2@n2 ending", internal: "no-local-backend", serving: "2", why: whyNoneLocal},
+		{name: "Local, those elsewhere terminate", policy: "internal external", endpoints: "2@n2 ending", internal: "no-local-backend", serving: "2", inside: "2", why: whyNoneLocal},
 		{name: "Local, those elsewhere are unusable", policy: "internal external", endpoints: "2@n2 unready, 3@n2 dead", internal: "no-backend", serving: "-", why: whyNoneAnywhere},
-		{name: "Local, the one here terminates", policy: "internal external", endpoints: "2@n1 ending, 3@n2 ready", internal: "2*", serving: "2* 3", why: whyLocalEnding},
-		{name: "internal Local falls back by itself", policy: "internal", endpoints: "2@n1 ending, 3@n2 ready", internal: "2*", external: "3", serving: "2* 3", why: whyLocalEnding},
+		{name: "Local, the one here terminates", policy: "internal external", endpoints: "2@n1 ending, 3@n2 ready", internal: "2*", serving: "2* 3", inside: "3", why: whyLocalEnding},
+		{name: "internal Local falls back by itself", policy: "internal", endpoints: "2@n1 ending, 3@n2 ready", internal: "2*", external: "3", serving: "2* 3", inside: "3", why: whyLocalEnding},
 		{name: "external Local falls back by itself", policy: "external", endpoints: "2@n1 ending, 3@n2 ready", internal: "3", external: "2*", serving: "2* 3", why: whyReady},
 		{name: "Local, one ready and one terminating here", policy: "internal external", endpoints: "2@n1 ready, 3@n1 ending", internal: "2*", serving: "2* 3*", why: whyLocal},
-		{name: "Local, the one here has failed", policy: "internal external", endpoints: "2@n1 dead, 3@n2 ready", internal: "no-local-backend", serving: "3", why: whyNoneLocal},
-		{name: "Local, the one here is not ready", policy: "internal external", endpoints: "2@n1 unready, 3@n2 ready", internal: "no-local-backend", serving: "3", why: whyNoneLocal},
-		{name: "Local, on no node is not here", policy: "internal external", endpoints: "2@ ready", internal: "no-local-backend", serving: "2", why: whyNoneLocal},
-		{name: "Local looks at no hints", policy: "internal", endpoints: "2@n1 ready zone=b, 3@n2 ready zone=a", internal: "2*", external: "3", serving: "2* 3", why: whyLocal},
+		{name: "Local, the one here has failed", policy: "internal external", endpoints: "2@n1 dead, 3@n2 ready", internal: "no-local-backend", serving: "3", inside: "3", why: whyNoneLocal},
+		{name: "Local, the one here is not ready", policy: "internal external", endpoints: "2@n1 unready, 3@n2 ready", internal: "no-local-backend", serving: "3", inside: "3", why: whyNoneLocal},
+		{name: "Local, on no node is not here", policy: "internal external", endpoints: "2@ ready", internal: "no-local-backend", serving: "2", inside: "2", why: whyNoneLocal},
+		{name: "Local looks at no hints", policy: "internal", endpoints: "2@n1 ready zone=b, 3@n2 ready zone=a", internal: "2*", external: "3", serving: "2* 3", inside: "3", why: whyLocal},
 
 		// Hints (KEP-2433, KEP-3015, KEP-4444).
 		{name: "zones", endpoints: "2@n1 ready zone=a, 3@n2 ready zone=b", internal: "2*", serving: "2* 3", why: whySameZone},
@@ -101,9 +102,10 @@ func TestEndpointRules(t *testing.T) {
 			s := serviceOf("10.96.0.20", "http:80")
 			s.InternalLocal, s.ExternalLocal = strings.Contains(tt.policy, "internal"), strings.Contains(tt.policy, "external")
 			got := Compile(s, slicesOf(tt.endpoints), here).Frontends[frontend("10.96.0.20", packet.TCP, 80)]
-			external, serving := cmp.Or(tt.external, tt.internal), cmp.Or(tt.serving, tt.internal)
-			want := fmt.Sprintf("internal %s (%s)\nexternal %s\nserving %s", tt.internal, tt.why, external, serving)
-			have := fmt.Sprintf("internal %s (%s)\nexternal %s\nserving %s", choiceText(got.Internal), got.Internal.Why, choiceText(got.External), backendsText(got.Serving))
+			external, serving, inside := cmp.Or(tt.external, tt.internal), cmp.Or(tt.serving, tt.internal), cmp.Or(tt.inside, tt.internal)
+			want := fmt.Sprintf("internal %s (%s)\nexternal %s\nserving %s\ninside %s", tt.internal, tt.why, external, serving, inside)
+			have := fmt.Sprintf("internal %s (%s)\nexternal %s\nserving %s\ninside %s",
+				choiceText(got.Internal), got.Internal.Why, choiceText(got.External), backendsText(got.Serving), choiceText(got.Inside))
 			if diff := gocmp.Diff(want, have); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tt.endpoints, diff)
 			}
@@ -141,7 +143,7 @@ func TestFrontends(t *testing.T) {
 		name    string
 		service *object.Service
 		slices  []*object.EndpointSlice
-		want    string // "frontend → name backends", in order; "-" for no Service
+		want    string // "frontend → name backends", in order, those for clients from outside behind a ";"; "-" for no Service
 	}{
 		{"one port", serviceOf("10.96.0.20", "http:80"), both, "tcp 10.96.0.20:80 → default/web:http 2:8080*"},
 		{"all protocols, by name", serviceOf("10.96.0.20", "dns:53/udp", "dns-tcp:53", "m3ua:2905/sctp"), both,
@@ -165,6 +167,22 @@ func TestFrontends(t *testing.T) {
 		{"ExternalName", &object.Service{ExternalName: "example.com"}, both, "-"},
 		{"no address yet", serviceOf("", "http:80"), both, "-"},
 		{"no Service", nil, both, "-"},
+
+		{"a node port", withNodePorts(serviceOf("10.96.0.20", "http:80", "metrics:9100"), 30080), both,
+			"tcp 10.96.0.20:80 → default/web:http 2:8080*, tcp 10.96.0.20:9100 → default/web:metrics 2:9100*; tcp 0.0.0.0:30080 → default/web:http 2:8080*"},
+		{"node ports of both families and two protocols", withNodePorts(serviceOf("10.96.0.20 fd00:10:96::20", "dns:53/udp", "dns-tcp:53"), 30053, 30053), both,
+			"tcp 10.96.0.20:53 → default/web:dns-tcp 2:5353*, tcp [fd00:10:96::20]:53 → default/web:dns-tcp fd00:10:244:1::2:5353*, " +
+				"udp 10.96.0.20:53 → default/web:dns 2:5353*, udp [fd00:10:96::20]:53 → default/web:dns fd00:10:244:1::2:5353*; " +
+				"tcp 0.0.0.0:30053 → default/web:dns-tcp 2:5353*, tcp [::]:30053 → default/web:dns-tcp fd00:10:244:1::2:5353*, " +
+				"udp 0.0.0.0:30053 → default/web:dns 2:5353*, udp [::]:30053 → default/web:dns fd00:10:244:1::2:5353*"},
+		{"external addresses, of a family that the Service has", withExternalIPs(serviceOf("10.96.0.20", "http:80", "m3ua:2905/sctp"), "203.0.113.99", "2001:db8::99", "203.0.113.98"), both,
+			"sctp 10.96.0.20:2905 → default/web:m3ua 2:2905*, tcp 10.96.0.20:80 → default/web:http 2:8080*; " +
+				"sctp 203.0.113.98:2905 → default/web:m3ua 2:2905*, sctp 203.0.113.99:2905 → default/web:m3ua 2:2905*, " +
+				"tcp 203.0.113.98:80 → default/web:http 2:8080*, tcp 203.0.113.99:80 → default/web:http 2:8080*"},
+		{"external addresses, headless", withExternalIPs(&object.Service{Headless: true, Ports: []object.ServicePort{{Port: 80, Protocol: object.TCP}}}, "203.0.113.99"), both, "-"},
+		{"a node port of another proxy's Service", notProxied(withNodePorts(serviceOf("10.96.0.20", "http:80"), 30080)), both, "-"},
+		{"a node port without endpoints", withNodePorts(serviceOf("10.96.0.20", "http:80"), 30080), nil,
+			"tcp 10.96.0.20:80 → default/web:http no-backend; tcp 0.0.0.0:30080 → default/web:http no-backend"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -235,6 +253,21 @@ func portOf(text string) object.EndpointPort {
 		panic(err)
 	}
 	return p
+}
+
+// withNodePorts gives the ports of a Service these node ports, in order; ports beyond them have none.
+func withNodePorts(s *object.Service, nodePorts ...uint16) *object.Service {
+	for i, n := range nodePorts {
+		s.Ports[i].NodePort = n
+	}
+	return s
+}
+
+func withExternalIPs(s *object.Service, ips ...string) *object.Service {
+	for _, ip := range ips {
+		s.ExternalIPs = append(s.ExternalIPs, netip.MustParseAddr(ip))
+	}
+	return s
 }
 
 func notProxied(s *object.Service) *object.Service {
@@ -332,8 +365,16 @@ func serviceText(s *service.Service) string {
 	if s == nil {
 		return "-"
 	}
+	text := frontendsText(s.Frontends)
+	if len(s.External) > 0 {
+		text += "; " + frontendsText(s.External)
+	}
+	return text
+}
+
+func frontendsText(frontends map[service.Frontend]*service.Port) string {
 	var list []string
-	for f, p := range s.Frontends {
+	for f, p := range frontends {
 		text := fmt.Sprintf("%v %v → %s", f.Proto, netip.AddrPortFrom(f.Addr, f.Port), p.Name)
 		if len(p.Internal.Backends) == 0 {
 			text += " " + p.Internal.None.String()

@@ -5,5 +5,7 @@
 //
 //	endpoints of all slices ─► one port, one family, no doubles ─┬─► serving ──────────────────────────► Port.Serving
 //	                                                             ├─► ready, hinted here │ terminating ─► policy Cluster ─┐
-//	                                                             └─► ready, local │ terminating, local ─► policy Local ──┴─► Internal, External
+//	                                                             └─► ready, local │ terminating, local ─► policy Local ──┴─► Internal, External; Inside: policy Cluster
+//
+// ClusterIPs lead to a port's Internal choice; node ports and externalIPs to External, or to Inside for clients on the node itself.
 package services

@@ -12,6 +12,7 @@ import (
 
 	"github.com/middleway-net/middleway/k8s/object"
 	"github.com/middleway-net/middleway/stack/packet"
+	"github.com/middleway-net/middleway/stack/service"
 )
 
 // TestAgainstReference compares Compile with the rules written down plainly, on random objects.
@@ -23,10 +24,15 @@ func TestAgainstReference(t *testing.T) {
 		out := Compile(s, all, here)
 		for _, p := range s.Ports {
 			got := out.Frontends[frontend(s.ClusterIPs[0].String(), packet.Proto(p.Protocol), p.Port)]
-			have := map[string]string{"internal": choiceText(got.Internal), "external": choiceText(got.External), "serving": backendsText(got.Serving)}
+			have := map[string]string{
+				"internal": choiceText(got.Internal), "external": choiceText(got.External), "inside": choiceText(got.Inside), "serving": backendsText(got.Serving),
+			}
 			if diff := cmp.Diff(reference(s, p, all), have); diff != "" {
 				t.Fatalf("seed %d: port %+v of %+v with %+v (-want +got):\n%s", seed, p, s, all, diff)
 			}
+		}
+		if diff := cmp.Diff(referenceExternal(s), externalNames(out)); diff != "" {
+			t.Fatalf("seed %d: %+v (-want +got):\n%s", seed, s, diff)
 		}
 	}
 }
@@ -107,12 +113,43 @@ func reference(s *object.Service, p object.ServicePort, all []*object.EndpointSl
 	if serving == "" {
 		serving = "-"
 	}
-	return map[string]string{"internal": verdict(s.InternalLocal), "external": verdict(s.ExternalLocal), "serving": serving}
+	return map[string]string{"internal": verdict(s.InternalLocal), "external": verdict(s.ExternalLocal), "inside": verdict(false), "serving": serving}
+}
+
+// referenceExternal says which ports of an IPv4 Service clients from outside reach where.
+func referenceExternal(s *object.Service) map[string]string {
+	all := map[string]string{}
+	for _, p := range s.Ports {
+		name := fmt.Sprintf("%s:%s", s.Key, p.Name)
+		if p.NodePort > 0 {
+			all[fmt.Sprint(packet.Proto(p.Protocol), " 0.0.0.0 ", p.NodePort)] = name
+		}
+		for _, ip := range s.ExternalIPs {
+			if ip.Is4() {
+				all[fmt.Sprint(packet.Proto(p.Protocol), " ", ip, " ", p.Port)] = name
+			}
+		}
+	}
+	return all
+}
+
+func externalNames(s *service.Service) map[string]string {
+	all := map[string]string{}
+	for f, p := range s.External {
+		all[fmt.Sprint(f.Proto, " ", f.Addr, " ", f.Port)] = p.Name
+	}
+	return all
 }
 
 func randomService(r *rand.Rand) *object.Service {
 	s := serviceOf("10.96.0.20", "http:80", "dns:53/udp")
 	s.InternalLocal, s.ExternalLocal = r.IntN(2) == 0, r.IntN(2) == 0
+	for i := range s.Ports {
+		s.Ports[i].NodePort = uint16(r.IntN(2) * (30000 + r.IntN(10)))
+	}
+	for range r.IntN(3) {
+		s.ExternalIPs = append(s.ExternalIPs, netip.MustParseAddr(pick1(r, "203.0.113.98", "203.0.113.99", "2001:db8::99")))
+	}
 	return s
 }
 
