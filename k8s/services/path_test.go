@@ -105,6 +105,56 @@ func TestPathFollows(t *testing.T) {
 	}
 }
 
+// Frontends for clients outside, as pods of this node and of a peer, and the host, find them. The Service has node port 30080 and the address
+// 203.0.113.99 for port 80; the node's own address is 192.168.254.11.
+func TestPathOutside(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		local     bool   // its external traffic policy is Local
+		endpoints string // as in TestEndpointRules
+		from      string // as in TestPath; "peer": the pod 3 behind a peer
+		to        string
+		want      string // as in TestPath
+		why       string // is in a step
+	}{
+		{name: "a pod at its node's port", endpoints: "2@n1 ready, 4@n2 ready", to: "tcp:192.168.254.11:30080", want: "2 4", why: whyReady},
+		{name: "over UDP", endpoints: "2@n1 ready", to: "udp:192.168.254.11:30080", want: "2", why: whyReady},
+		{name: "a pod at its own", endpoints: "9@n1 ready", to: "tcp:192.168.254.11:30080", want: "9", why: "becomes 10.244.1.1:"},
+		{name: "a pod keeps its address", endpoints: "2@n1 ready", to: "tcp:192.168.254.11:30080", want: "2", why: "becomes 10.244.1.9:"},
+		{name: "an external address", endpoints: "2@n1 ready, 4@n2 ready", to: "tcp:203.0.113.99:80", want: "2 4", why: whyReady},
+		{name: "none", endpoints: "4@n2 unready", to: "tcp:192.168.254.11:30080", want: "no-backend!", why: whyNone},
+		{name: "none at an external address", endpoints: "", to: "udp:203.0.113.99:80", want: "no-backend!", why: whyNone},
+		{name: "Local is not about pods of the node", local: true, endpoints: "2@n1 ready, 4@n2 ready", to: "tcp:192.168.254.11:30080", want: "2 4", why: whyReady},
+		{name: "nor where none is here", local: true, endpoints: "4@n2 ready", to: "tcp:203.0.113.99:80", want: "4", why: whyReady},
+		{name: "nor about the host", local: true, endpoints: "4@n2 ready", from: "mw0", to: "tcp:203.0.113.99:80", want: "4", why: whyReady},
+		{name: "a peer's pod", endpoints: "2@n1 ready, 4@n2 ready", from: "peer", to: "tcp:192.168.254.11:30080", want: "2 4", why: "becomes 10.244.1.1:"},
+		{name: "Local, a peer's pod", local: true, endpoints: "2@n1 ready, 4@n2 ready", from: "peer", to: "tcp:192.168.254.11:30080", want: "2", why: whyLocal},
+		{name: "Local, a peer's pod, none here: silence", local: true, endpoints: "4@n2 ready", from: "peer", to: "tcp:192.168.254.11:30080", want: "no-local-backend", why: whyNoneLocal},
+		{name: "another port of the node is the host's", endpoints: "2@n1 ready", to: "tcp:192.168.254.11:30081", want: "192.168.254.11", why: "device of host"},
+		{name: "another port of an external address is nobody's", endpoints: "2@n1 ready", to: "tcp:203.0.113.99:81", want: "no-route!"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newPathNode(t)
+			self := []netip.Addr{netip.MustParseAddr("192.168.254.11")}
+			if err := n.SetHostAddrs(self); err != nil {
+				t.Fatal(err)
+			}
+			n.SetFrontAddrs(self)
+			s := withExternalIPs(withNodePorts(serviceOf("10.96.0.20", "http:80", "http-udp:80/udp"), 30080, 30080), "203.0.113.99")
+			s.ExternalLocal = tt.local
+			all := slicesOf(tt.endpoints)
+			for _, slice := range all {
+				slice.Ports = append(slice.Ports, portOf("http-udp:8080/udp"))
+			}
+			n.SetServices(service.New([]netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}).With(map[string]*service.Service{"default/web": Compile(s, all, here)}))
+			got, trace := n.reaches(t, tt.from, tt.to)
+			if got != tt.want || !strings.Contains(trace, tt.why) {
+				t.Errorf("got %s\nwant %s, because of %q in:\n%s", got, tt.want, tt.why, trace)
+			}
+		})
+	}
+}
+
 // pathNode is a data path without workers: node n1 of TestPath.
 type pathNode struct{ *stack.Stack }
 
@@ -153,7 +203,13 @@ func (n pathNode) reaches(t *testing.T, from, to string) (where, trace string) {
 		to = "tcp:80"
 	}
 	probe := stack.Probe{From: from, Dst: netip.MustParseAddr("10.96.0.20")}
+	if from == "peer" {
+		probe.From, probe.Src = "", netip.MustParseAddr("10.244.1.3")
+	}
 	name, port, _ := strings.Cut(to, ":")
+	if addr, number, ok := strings.Cut(port, ":"); ok {
+		probe.Dst, port = netip.MustParseAddr(addr), number
+	}
 	probe.Proto = map[string]packet.Proto{"tcp": packet.TCP, "udp": packet.UDP, "sctp": packet.SCTP}[name]
 	if _, err := fmt.Sscan(port, &probe.DstPort); err != nil {
 		t.Fatal(err)
@@ -177,8 +233,11 @@ func (n pathNode) reaches(t *testing.T, from, to string) (where, trace string) {
 // arrived says at which pod a packet comes out, by the last byte of its address, or why it is dropped.
 func arrived(tr *stack.Trace) string {
 	if tr.LeavesAs != nil {
-		b := tr.LeavesAs.Dst.Addr().As4()
-		return fmt.Sprint(b[3])
+		dst := tr.LeavesAs.Dst.Addr()
+		if pods := netip.MustParsePrefix("10.244.1.0/24"); !pods.Contains(dst) {
+			return dst.String()
+		}
+		return fmt.Sprint(dst.As4()[3])
 	}
 	if len(tr.Answers) > 0 {
 		return tr.Reason + "!"
