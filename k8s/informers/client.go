@@ -5,6 +5,7 @@
 //
 //	API server ── list, watch ──► reflector ──► stripped ──► k8s.Store
 //	           ◄── patch of nodes/status ── Announce
+//	           ◄── events ───────────────── Tell
 //
 // An API server that does not answer changes nothing: what is known stays in force, one sentence in the log says so, and one when it
 // answers again.
@@ -56,6 +57,7 @@ type Client struct {
 	server          string
 	core, discovery rest.Interface
 	health          health
+	events          events
 }
 
 var _ k8s.Source = (*Client)(nil)
@@ -67,7 +69,7 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &Client{config: c, server: config.Host, health: newHealth(c.Logger, config.Host)}
+	client := &Client{config: c, server: config.Host, health: newHealth(c.Logger, config.Host), events: newEvents()}
 	if err := notAmongServices(config.Host, c.ServiceCIDRs); err != nil {
 		return nil, err
 	}

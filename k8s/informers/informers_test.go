@@ -112,8 +112,12 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.watch(w, r, kind)
 	case r.Method == http.MethodPatch:
 		s.patch(w, r, parts[len(parts)-2])
+	case r.Method == http.MethodPost:
+		s.create(w, r)
+	case len(parts) == 6: // /api/v1/namespaces/NAMESPACE/KIND/NAME
+		s.get(w, parts[4]+"/"+parts[3]+"/"+parts[5])
 	default:
-		s.get(w, kind)
+		s.get(w, "nodes//"+kind)
 	}
 }
 
@@ -191,16 +195,30 @@ func (s *apiServer) patch(w http.ResponseWriter, r *http.Request, name string) {
 	_ = json.NewEncoder(w).Encode(n)
 }
 
-func (s *apiServer) get(w http.ResponseWriter, name string) {
+func (s *apiServer) get(w http.ResponseWriter, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, ok := s.objects["nodes//"+name]
+	n, ok := s.objects[key]
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
 		_ = json.NewEncoder(w).Encode(metav1.Status{Status: "Failure", Reason: metav1.StatusReasonNotFound, Code: 404})
 		return
 	}
 	_ = json.NewEncoder(w).Encode(n)
+}
+
+// create takes an Event, as client-go writes it: in protobuf, behind four bytes that say so.
+func (s *apiServer) create(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var sent runtime.Unknown
+	e := &corev1.Event{}
+	if len(body) < 4 || sent.Unmarshal(body[4:]) != nil || e.Unmarshal(sent.Raw) != nil {
+		http.Error(w, "bad event", http.StatusBadRequest)
+		return
+	}
+	s.set("events", e)
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(e)
 }
 
 // logged is a log that a test reads.
