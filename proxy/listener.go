@@ -17,10 +17,21 @@ type Listener struct {
 	// Silent: whatever comes is dropped without an answer. The port is held all the same, so that the host's kernel does not
 	// refuse.
 	Silent bool
+	// Here: the socket is one of this process's own network namespace, whatever Config.Sockets makes. A rootless node serves its own
+	// programs by such ones.
+	Here bool
 }
 
 // String returns the listener as "tcp 192.168.254.11:30080".
 func (l Listener) String() string { return fmt.Sprintf("%v %v", l.Proto, l.Addr) }
+
+// socketsOf makes the sockets of a listener.
+func (p *Proxy) socketsOf(l Listener) Sockets {
+	if l.Here {
+		return ownSockets{}
+	}
+	return p.config.Sockets
+}
 
 // server is an open listener.
 type server interface {

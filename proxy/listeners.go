@@ -20,6 +20,7 @@ const (
 type place struct {
 	addr  netip.AddrPort
 	proto packet.Proto
+	here  bool
 }
 
 // held is a listener that is wanted, open or not.
@@ -114,7 +115,7 @@ func (s *listenerSet) take() {
 	s.mu.Unlock()
 	want := make(map[place]Listener, len(wanted))
 	for l := range wanted {
-		at := place{l.Addr, l.Proto}
+		at := place{l.Addr, l.Proto, l.Here}
 		if other, both := want[at]; both && !other.Silent {
 			continue // of two at one place the one that serves
 		}
