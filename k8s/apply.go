@@ -60,9 +60,23 @@ func (p *Pipeline) applyServices(names map[object.Key]bool) {
 	compiled := make(map[string]*service.Service, len(names))
 	for name := range names {
 		s, slices := p.store.Service(name)
-		compiled[name.String()] = services.Compile(s, slices, p.on)
+		compiled[name.String()] = p.compile(s, slices)
 	}
 	p.table = p.table.With(compiled)
+	p.handServices()
+	p.countCompiled(len(names))
+}
+
+func (p *Pipeline) compile(o *object.Service, slices []*object.EndpointSlice) *service.Service {
+	s := services.Compile(o, slices, p.on)
+	if s != nil && p.config.ClusterIPsOnly {
+		s.External = nil
+	}
+	return s
+}
+
+// handServices hands on the Services.
+func (p *Pipeline) handServices() {
 	switch {
 	case p.config.SetServices == nil:
 	case p.known:
@@ -70,7 +84,6 @@ func (p *Pipeline) applyServices(names map[object.Key]bool) {
 	default:
 		p.config.RecallServices(p.table)
 	}
-	p.countCompiled(len(names))
 }
 
 func (p *Pipeline) applyZone(c Changes) {

@@ -33,6 +33,8 @@ type Config struct {
 	Node string
 	// Ranges are where the cluster's Services have their addresses.
 	Ranges []netip.Prefix
+	// ClusterIPsOnly: NodePorts and externalIPs are another program's.
+	ClusterIPsOnly bool
 	// Zone is the cluster's zone without Services; nil where this node answers no DNS.
 	Zone *dns.Zone
 
@@ -63,6 +65,8 @@ type Pipeline struct {
 	last  time.Time // when something came into force; zero if nothing has
 	known bool      // it is of all that the source has told, not of what was kept
 
+	further further
+
 	mu    sync.Mutex // guards stats
 	stats Stats
 }
@@ -75,6 +79,8 @@ func New(c Config) *Pipeline {
 		on:     services.Node{Name: c.Node},
 		table:  service.New(c.Ranges),
 		zone:   c.Zone,
+
+		further: further{changed: make(chan struct{}, 1)},
 	}
 }
 
@@ -119,6 +125,9 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.further.changed:
+			p.applyFurther()
+			continue
 		case <-p.store.Changed():
 		}
 		if !p.store.AllSynced() {
