@@ -41,6 +41,7 @@ var arrows = []arrow{
 
 	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
 	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
+	{"node/hostport", "cni/ipam stack/packet stack/service", "a pure function from leases to a service table's entries (ADR 0030)"},
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock lab/tool", "lab surrounds whole nodes with namespaces, links and a control plane, and asks whether they answer"},
