@@ -45,10 +45,6 @@ func (c *Config) check() error {
 		return fmt.Errorf("runDir: %q is not an absolute path like /run/middleway", c.RunDir)
 	case !filepath.IsAbs(c.CNI.Socket):
 		return fmt.Errorf("cni.socket: %q is not an absolute path like %s", c.CNI.Socket, cni.DefaultSocket)
-	case c.Sockets != "" && !filepath.IsAbs(c.Sockets):
-		return fmt.Errorf("sockets: %q is not an absolute path like /run/user/1000/middleway-sockets", c.Sockets)
-	case len(c.Sockets) > unixsock.MaxPath:
-		return fmt.Errorf("sockets: %s is longer than %d bytes; choose a shorter path", c.Sockets, unixsock.MaxPath)
 	case c.MTU != 0 && (c.MTU < c.leastMTU() || c.MTU > maxMTU):
 		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, c.leastMTU(), maxMTU)
 	case c.Workers < 0 || c.Workers > 256:
@@ -64,6 +60,9 @@ func (c *Config) check() error {
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
 	}
+	if err := cmp.Or(checkSockets("sockets", c.Sockets), checkSockets("outsideSockets", c.OutsideSockets)); err != nil {
+		return err
+	}
 	if err := c.Offloads.check(); err != nil {
 		return err
 	}
@@ -78,14 +77,25 @@ func (c *Config) check() error {
 	if err := c.Kubernetes.check(); err != nil {
 		return err
 	}
-	checks := []func() error{c.checkPodCIDRs, c.checkPeers, c.checkHost, c.checkServices, c.checkDNS, c.checkPods}
+	checks := []func() error{c.checkPodCIDRs, c.checkPeers, c.checkHost, c.checkServices, c.checkNodePorts, c.checkDNS, c.checkPods}
 	if len(c.PodCIDRs) == 0 && c.Kubernetes.used() { // they, and where pods may be, are not known yet
-		checks = []func() error{c.checkPeers, c.checkHost, c.checkServices, c.checkDNS}
+		checks = []func() error{c.checkPeers, c.checkHost, c.checkServices, c.checkNodePorts, c.checkDNS}
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkSockets checks the path of a parent's unix socket.
+func checkSockets(field, path string) error {
+	switch {
+	case path != "" && !filepath.IsAbs(path):
+		return fmt.Errorf("%s: %q is not an absolute path like /run/user/1000/middleway-sockets", field, path)
+	case len(path) > unixsock.MaxPath:
+		return fmt.Errorf("%s: %s is longer than %d bytes; choose a shorter path", field, path, unixsock.MaxPath)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (n *Node) openPipeline() error {
 	}
 	c := k8s.Config{
 		Source: n.cluster.source, Kept: filepath.Join(n.config.RunDir, keptName), Node: n.config.Name, Ranges: n.config.Services.CIDRs,
-		SetNodes: n.setNodes, SetServices: n.stack.SetServices, RecallServices: n.stack.RecallServices, Log: n.log,
+		ClusterIPsOnly: !n.config.withNodePorts(), SetNodes: n.setNodes, SetServices: n.setServices, RecallServices: n.recallServices, Log: n.log,
 	}
 	if n.dns.server != nil {
 		c.Zone, c.SetZone = n.dns.zone, n.dns.server.SetZone

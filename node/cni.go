@@ -80,7 +80,7 @@ func fileExists(path string) bool {
 func (n *Node) openCNI() (err error) {
 	n.cni, err = cni.New(cni.Config{
 		Socket: n.config.CNI.Socket, Leases: n.leases, Node: attacher{n},
-		Interval: time.Duration(n.config.CNI.Interval), Logger: n.log,
+		Interval: time.Duration(n.config.CNI.Interval), Changed: n.setHostPorts, Logger: n.log,
 	})
 	return err
 }
@@ -173,6 +173,9 @@ func (l leased) Lost() bool { return l.n.stack.Lost(l.id) }
 // Remove ends the attachment and the device, which somebody may have removed already.
 func (l leased) Remove() error {
 	l.n.detached(l.lease)
+	for _, a := range l.lease.Addrs {
+		l.n.ways.proxy.Forget(a)
+	}
 	err := l.dev.SetPersist(false)
 	if errors.Is(err, unix.EBADFD) {
 		err = nil

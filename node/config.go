@@ -26,6 +26,9 @@ type Config struct {
 	// Sockets is the absolute path of the unix socket at which `middleway sockets` serves outside of a rootless node's namespaces: the
 	// tunnel's sockets come from there, and Address and Underlay are about that side. Default: the sockets are the daemon's own.
 	Sockets string `json:"sockets,omitempty"`
+	// OutsideSockets is a path like Sockets, of the side from which what is outside of the cluster is reached, and which reaches
+	// NodePorts: the sockets of Egress and NodePorts come from there, whereas those of the tunnel need not. Default Sockets.
+	OutsideSockets string `json:"outsideSockets,omitempty"`
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
 	// the gateway of the pods. Required, unless Kubernetes tells them.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
@@ -72,6 +75,10 @@ type Config struct {
 	Kubernetes Kubernetes `json:"kubernetes,omitzero"`
 	// Services configures the cluster's Services.
 	Services Services `json:"services,omitzero"`
+	// Egress configures how pods reach what is outside of the cluster.
+	Egress Egress `json:"egress,omitzero"`
+	// NodePorts configures where clients from outside of the cluster reach Services and pods.
+	NodePorts NodePorts `json:"nodePorts,omitzero"`
 	// DNS configures the cluster's DNS.
 	DNS DNS `json:"dns,omitzero"`
 	// Pods are pods of this node that no CNI plugin attaches.
@@ -198,6 +205,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.HostDevice == "" {
 		c.HostDevice = DefaultHostDevice
+	}
+	if c.OutsideSockets == "" {
+		c.OutsideSockets = c.Sockets
 	}
 	c.DNS.setDefaults(c.Services.CIDRs)
 	if c.Address.IsValid() && !c.Kubernetes.used() { // which may know better what follows from it

@@ -25,6 +25,9 @@ sockets: /run/test/sockets
 clusterCIDRs: [10.96.0.0/16]
 kubernetes: {kubeconfig: /etc/middleway/kubeconfig, server: "https://192.168.254.11:6443"}
 services: {cidrs: [10.96.0.0/16, "fd00:10:96::/112"], besideKubeProxy: true}
+outsideSockets: /run/test/outside
+egress: {off: true}
+nodePorts: {off: true, addresses: [primary, 203.0.113.0/24]}
 dns:
   addresses: [10.96.0.53, "fd00:10:96::35"]
   domain: test.example
@@ -74,7 +77,8 @@ func TestParseConfig(t *testing.T) {
 		PodCIDRs: cidrs, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, MTU: 1400, Workers: 4,
 		Spin: Duration(100 * time.Microsecond), FlowEntries: 1024, RunDir: "/run/test", PortableDevices: true, EchoPort: 1007,
 		Offloads: Offloads{UDPSegment: Off, UDPGRO: Off, RemoteChecksum: Auto},
-		Sockets:  "/run/test/sockets", HTTP: ":9000",
+		Sockets:  "/run/test/sockets", OutsideSockets: "/run/test/outside", HTTP: ":9000",
+		Egress: Egress{Off: true}, NodePorts: NodePorts{Off: true, Addresses: []FrontRange{{}, {netip.MustParsePrefix("203.0.113.0/24")}}},
 		CNI:   CNI{Socket: "/run/test/door.sock", Interval: Duration(2 * time.Second)},
 		VXLAN: VXLAN{VNI: 7, Port: 4789, MAC: "02:00:00:00:00:01"},
 		Peers: []Peer{{
@@ -102,7 +106,8 @@ func TestParseConfig(t *testing.T) {
 	addrs := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	prefixes := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	servers := cmp.Comparer(func(a, b Upstream) bool { return a == b })
-	if diff := cmp.Diff(want, got, addrs, prefixes, servers); diff != "" {
+	fronts := cmp.Comparer(func(a, b FrontRange) bool { return a == b })
+	if diff := cmp.Diff(want, got, addrs, prefixes, servers, fronts); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
 	b, err := json.Marshal(got)
@@ -113,7 +118,7 @@ func TestParseConfig(t *testing.T) {
 	if err != nil {
 		t.Fatalf("what was written does not read: %v", err)
 	}
-	if diff := cmp.Diff(got, again, addrs, prefixes, servers); diff != "" {
+	if diff := cmp.Diff(got, again, addrs, prefixes, servers, fronts); diff != "" {
 		t.Errorf("written and read again (-want +got):\n%s", diff)
 	}
 }
@@ -266,6 +271,10 @@ func TestConfigErrors(t *testing.T) {
 		{"Services without a cluster", least + "services: {cidrs: [10.96.0.0/16]}", "services: they come from Kubernetes"},
 		{"Services among pods", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.244.0.0/16]}", "services.cidrs[0]: 10.244.0.0/16 overlaps 10.244.1.0/24"},
 		{"Services around nodes", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.0/16, 192.168.0.0/16]}", "services.cidrs[1]: 192.168.0.0/16 contains 192.168.254.11 of a node"},
+		{"NodePorts at an address", least + "nodePorts: {addresses: [primary, 192.168.254.11]}", "nodePorts.addresses[1]: \"192.168.254.11\" is not a range like 192.168.254.0/24, or primary"},
+		{"NodePorts at an address in a range", least + "nodePorts: {addresses: [192.168.254.11/24]}", "nodePorts.addresses[0]: 192.168.254.11/24 is not a range; write its first address, as in 192.168.254.0/24"},
+		{"NodePorts at groups", least + "nodePorts: {addresses: [224.0.0.0/4]}", "nodePorts.addresses[0]: 224.0.0.0/4 has no address that clients could name"},
+		{"relative sockets outside", least + "outsideSockets: s", "outsideSockets: \"s\" is not an absolute path"},
 		{"Services in no range", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.1/16]}", "services.cidrs[0]: 10.96.0.1/16 is not a range"},
 		{"DNS without a cluster", least + "dns: {addresses: [10.96.0.10]}", "dns.addresses: the cluster's names come from Kubernetes"},
 		{"DNS on the loopback", inCluster + "dns: {addresses: [127.0.0.53]}", "dns.addresses[0]: 127.0.0.53 is not an address like 10.96.0.10"},

@@ -108,6 +108,7 @@ var wanted = map[reflect.Type]string{
 	reflect.TypeFor[netip.Prefix](): "a range like 10.244.1.0/24",
 	reflect.TypeFor[Duration]():     "a duration like 50us or 1m30s",
 	reflect.TypeFor[Switch]():       "auto or off",
+	reflect.TypeFor[FrontRange]():   "a range like 192.168.254.0/24, or primary",
 	reflect.TypeFor[Upstream]():     "the address of a server like 192.168.254.1 or 192.168.254.1:53",
 }
 

@@ -20,6 +20,7 @@ func (n *Node) registry() *prometheus.Registry {
 	r.MustRegister(
 		collector{n},
 		dnsCollector{n},
+		waysCollector{n},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/middleway-net/middleway/stack/netstack"
 	"github.com/middleway-net/middleway/stack/tun"
 	"github.com/middleway-net/middleway/tunnel"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
 // The tunnel and the netstack are handed to the stack as its small interfaces.
@@ -52,6 +54,7 @@ type Node struct {
 	offloads map[string]Offload
 	cluster  cluster
 	dns      nodeDNS
+	ways     ways
 	others   atomic.Pointer[[]Peer] // the peers that there are now
 
 	madeRunDir bool
@@ -80,8 +83,8 @@ func New(ctx context.Context, c Config, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
 	n.others.Store(&c.Peers)
 	for _, step := range []func() error{
-		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.buildStack, n.openPipeline, n.attachPods,
-		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.recordPods, n.recordSelf, n.keepDevices,
+		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.openWays, n.buildStack, n.openPipeline, n.attachPods,
+		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.openListeners, n.recordPods, n.recordSelf, n.keepDevices,
 	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, n.Close(), n.removeState())
@@ -112,6 +115,7 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return n.keepHost(ctx) })
 	}
 	g.Go(func() error { return n.cni.Run(ctx) })
+	n.runWays(ctx, g)
 	n.runCluster(ctx, g)
 	n.runDNS(ctx, g)
 	if n.config.EchoPort > 0 {
@@ -141,6 +145,7 @@ func (n *Node) Close() error {
 	if n.stack != nil {
 		errs = append(errs, n.stack.Close())
 	}
+	errs = append(errs, n.ways.close())
 	if n.tunnel != nil {
 		errs = append(errs, n.tunnel.Close())
 	}
@@ -176,11 +181,13 @@ func (n *Node) buildStack() error {
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
 		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
 		ServiceCIDRs: n.config.Services.CIDRs, MTU: n.mtu, Logger: n.log,
+		Outside: n.ways.proxy, TunnelPort: cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort), ClusterCIDRs: n.config.insideOnly(),
 	})
 	if err != nil {
 		return err
 	}
 	n.stack = s
 	n.netstack.Connect(s.Inject)
+	n.ways.proxy.Connect(s.Inject, s.InjectOutside)
 	return s.SetRoutes(routesTo(n.peers()))
 }

@@ -35,6 +35,8 @@ type Status struct {
 	// Attachments are the pods that the CNI plugin has attached, sorted by container; those of the configuration are not
 	// among them.
 	Attachments []Attachment `json:"attachments"`
+	// Outside are the ways into the cluster and out of it.
+	Outside WaysStatus `json:"outside"`
 	// DNS is null where this node answers no DNS.
 	DNS *DNSStatus `json:"dns"`
 	// Cluster is null without one.
@@ -84,7 +86,7 @@ func (n *Node) Status() Status {
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
 		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
-		Attachments: n.attachments(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes,
+		Attachments: n.attachments(), Outside: n.waysStatus(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes,
 	}
 }
 

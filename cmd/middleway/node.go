@@ -21,6 +21,7 @@ The configuration is a YAML file, whose fields some flags override:
     canReach: 192.168.254.1       the source address toward it
     ipv6: false                   true: the nodes reach each other by IPv6
   sockets: PATH                   rootless: where "middleway sockets" serves outside; default: sockets of its own
+  outsideSockets: PATH            the same for what enters and leaves the cluster: egress and nodePorts; default: sockets
   podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required without kubernetes; the network's own address is the host's,
                                   the next one the pods' gateway
   nodeAddresses: [192.168.254.11] this node as pods know it; default: address
@@ -58,6 +59,12 @@ The configuration is a YAML file, whose fields some flags override:
   services:
     cidrs: [10.96.0.0/16, "fd00:10:96::/112"]   from which Services have their addresses; default none: the host does not reach them
     besideKubeProxy: false        true: kube-proxy serves the host's own programs, this daemon the pods
+  egress:
+    off: false                    true: pods reach nothing outside of the cluster
+  nodePorts:                      NodePorts and externalIPs of Services; host ports of pods
+    off: false                    true: another program serves those of Services; default with besideKubeProxy
+    addresses: [primary, 127.0.0.1/32, "::1/128"]   where they are: nodeAddresses (primary), and addresses of the node in ranges
+    outsideAddresses: [primary]   the same on the side of outsideSockets; default: as addresses
   dns:                            the cluster's DNS, answered by the node itself
     off: false                    true: another server answers at the DNS Service's address, for example CoreDNS
     addresses: [10.96.0.10]       of the DNS Service; default: the tenth address of each of services.cidrs
@@ -129,6 +136,7 @@ type nodeFlags struct {
 	podCIDRs, serviceCIDRs                 prefixFlags
 	mtu, workers                           int
 	inCluster, besideKubeProxy, noDNS      bool
+	noEgress, noNodePorts                  bool
 	dnsAddrs                               addrFlags
 }
 
@@ -146,6 +154,8 @@ func (f *nodeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.apiServer, "api-server", "", "the API server's own address, like https://192.168.254.11:6443 (overrides kubernetes.server)")
 	cmd.Flags().Var(&f.serviceCIDRs, "service-cidr", "range of Services, once for each family (overrides services.cidrs)")
 	cmd.Flags().BoolVar(&f.besideKubeProxy, "beside-kube-proxy", false, "kube-proxy serves the host's own programs (overrides services.besideKubeProxy)")
+	cmd.Flags().BoolVar(&f.noEgress, "no-egress", false, "pods reach nothing outside of the cluster (overrides egress.off)")
+	cmd.Flags().BoolVar(&f.noNodePorts, "no-node-ports", false, "another program serves NodePorts and externalIPs (overrides nodePorts.off)")
 	cmd.Flags().Var(&f.dnsAddrs, "dns-address", "address of the DNS Service, once for each family (overrides dns.addresses)")
 	cmd.Flags().BoolVar(&f.noDNS, "no-dns", false, "another server answers at the DNS Service's address (overrides dns.off)")
 	cmd.Flags().StringVar(&f.http, "http", "", "address of /healthz, /readyz and /metrics, or none (overrides http)")
@@ -165,6 +175,8 @@ func (f *nodeFlags) apply(c *node.Config) {
 	override(&c.Kubernetes.InCluster, f.inCluster)
 	override(&c.Kubernetes.Server, f.apiServer)
 	override(&c.Services.BesideKubeProxy, f.besideKubeProxy)
+	override(&c.Egress.Off, f.noEgress)
+	override(&c.NodePorts.Off, f.noNodePorts)
 	override(&c.DNS.Off, f.noDNS)
 	if len(f.dnsAddrs) > 0 {
 		c.DNS.Addresses = f.dnsAddrs

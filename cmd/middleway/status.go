@@ -185,6 +185,7 @@ func printStatus(w io.Writer, st node.Status) {
 		}
 	}
 	printDNS(w, st.DNS)
+	printWays(w, st.Outside)
 	fmt.Fprintf(w, "flows     %d directions, %d of them found at the start\n", st.Stack.Flows, st.Stack.RestoredFlows)
 	fmt.Fprintf(w, "forwarded %d packets, %d bytes\n", st.Stack.Packets, st.Stack.Bytes)
 	if st.Underlay.Changed != "" {
