@@ -40,14 +40,18 @@ func (s *udpListeners) at(f *packet.Flow) *udpListener {
 	if now == nil || now.ports[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
-	if l := now.by[place{netip.AddrPortFrom(f.Src(), port), packet.UDP}]; l != nil {
-		return l
-	}
 	any := netip.IPv6Unspecified()
 	if f.Is4() {
 		any = netip.IPv4Unspecified()
 	}
-	return now.by[place{netip.AddrPortFrom(any, port), packet.UDP}]
+	for _, addr := range []netip.Addr{f.Src(), any} {
+		for _, here := range []bool{false, true} {
+			if l := now.by[place{netip.AddrPortFrom(addr, port), packet.UDP, here}]; l != nil {
+				return l
+			}
+		}
+	}
+	return nil
 }
 
 // change makes now anew, after edit of a copy.
@@ -78,7 +82,7 @@ func (s *udpListeners) addTo(stats *UDPStats) {
 // udpListener is a socket to which clients send.
 type udpListener struct {
 	p        *Proxy
-	addr     netip.AddrPort
+	place    place
 	fd       int
 	token    token
 	refs     atomic.Int32 // users of fd
@@ -89,17 +93,17 @@ type udpListener struct {
 // listenUDP opens a listener of UDP.
 func (p *Proxy) listenUDP(l Listener) (server, error) {
 	is4 := l.Addr.Addr().Is4()
-	fd, err := p.config.Sockets.Socket(domain(is4), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	fd, err := p.socketsOf(l).Socket(domain(is4), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: open socket: %w", l, err)
 	}
-	u := &udpListener{p: p, addr: l.Addr, fd: fd, done: make(chan struct{})}
+	u := &udpListener{p: p, place: l.place(), fd: fd, done: make(chan struct{})}
 	u.refs.Store(1)
 	if err := u.open(is4, l.Silent); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("listen on %v: %w", l, err)
 	}
-	p.udp.listeners.change(func(by map[place]*udpListener) { by[place{l.Addr, packet.UDP}] = u })
+	p.udp.listeners.change(func(by map[place]*udpListener) { by[u.place] = u })
 	return u, nil
 }
 
@@ -119,7 +123,7 @@ func (u *udpListener) open(is4, silent bool) error {
 	if err := u.setSilent(silent); err != nil {
 		return err
 	}
-	if err := bind(u.fd, u.addr); err != nil {
+	if err := bind(u.fd, u.place.addr); err != nil {
 		return err
 	}
 	var err error
@@ -152,7 +156,7 @@ func (u *udpListener) serve() { <-u.done }
 func (u *udpListener) setSilent(silent bool) error { return setSilent(u.fd, silent) }
 
 func (u *udpListener) close() {
-	u.p.udp.listeners.change(func(by map[place]*udpListener) { delete(by, place{u.addr, packet.UDP}) })
+	u.p.udp.listeners.change(func(by map[place]*udpListener) { delete(by, u.place) })
 	u.p.udp.loop.remove(u.fd, u.token)
 	u.release()
 	close(u.done)
@@ -203,7 +207,7 @@ func (u *udpListener) take(m *message) {
 	if m.to != m.local || m.to.IsMulticast() || m.from.Addr().IsLinkLocalUnicast() || m.from.Port() == 0 {
 		return
 	}
-	f := packet.NewFlow(packet.UDP, m.from, netip.AddrPortFrom(m.to, u.addr.Port()))
+	f := packet.NewFlow(packet.UDP, m.from, netip.AddrPortFrom(m.to, u.place.addr.Port()))
 	u.p.outside().datagrams(&f, m.data, m.segment, m.ttl, m.tos)
 }
 
@@ -212,7 +216,7 @@ func (u *udpListener) passError(m *message) {
 	if m.failure.origin != unix.SO_EE_ORIGIN_ICMP && m.failure.origin != unix.SO_EE_ORIGIN_ICMP6 || !m.to.IsValid() || !m.from.IsValid() {
 		return
 	}
-	f := packet.NewFlow(packet.UDP, netip.AddrPortFrom(m.to, u.addr.Port()), m.from)
+	f := packet.NewFlow(packet.UDP, netip.AddrPortFrom(m.to, u.place.addr.Port()), m.from)
 	var l4 [maxError6]byte
 	quoted := quoteDatagram(&f, l4[:], m.data)
 	passError(u.p.injectOutside, &f, m.failure.offender, &m.failure, quoted)

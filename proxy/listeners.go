@@ -23,6 +23,8 @@ type place struct {
 	here  bool
 }
 
+func (l Listener) place() place { return place{l.Addr, l.Proto, l.Here} }
+
 // held is a listener that is wanted, open or not.
 type held struct {
 	Listener
@@ -115,7 +117,7 @@ func (s *listenerSet) take() {
 	s.mu.Unlock()
 	want := make(map[place]Listener, len(wanted))
 	for l := range wanted {
-		at := place{l.Addr, l.Proto, l.Here}
+		at := l.place()
 		if other, both := want[at]; both && !other.Silent {
 			continue // of two at one place the one that serves
 		}
