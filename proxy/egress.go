@@ -60,6 +60,8 @@ type protocol struct {
 	// quote writes the transport part of the packet of a flow that an error is about, of which the socket returns the data, and
 	// returns it.
 	quote func(f *egressFlow, dst, data []byte) []byte
+	// advice says what a person has to do who is not allowed such sockets.
+	advice string
 	// trains: sockets take trains of datagrams.
 	trains bool
 	// limit is how many flows there are at most; idle, and answered, how long they are kept without a packet.
@@ -82,7 +84,7 @@ type egress struct {
 	waiting atomic.Int64
 	now     atomic.Uint32 // seconds
 	count   flowCounters
-	warned  atomic.Int64 // when a person was last told of sockets that cannot be had, in seconds of now; 0: never
+	warned  uint32 // when a person was last told of sockets that cannot be had, in seconds of now; 0: never. Of open
 }
 
 // refusal is an error that a pod is to be told about a packet of its.
@@ -113,8 +115,7 @@ func (e *egress) run(ctx context.Context) error {
 func (e *egress) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 	f := e.table.find(&h.Flow)
 	if f == nil {
-		if f = e.enter(b, h); f == nil {
-			e.count.dropped.Add(1)
+		if f = e.enter(b, h, o); f == nil {
 			return
 		}
 	}
@@ -188,19 +189,32 @@ func queue(b []byte, h *packet.Parsed, o packet.Offload) queued {
 	return queued{append([]byte(nil), b[:h.Len]...), *h, o}
 }
 
-// enter returns the flow of a packet, a new one if there is none; nil if no further one may be opened now.
-func (e *egress) enter(b []byte, h *packet.Parsed) *egressFlow {
-	key := &h.Flow
-	e.table.mu.Lock()
-	f := e.table.find(key)
-	if f != nil {
-		e.table.mu.Unlock()
-		return f
-	}
-	f = &egressFlow{flow: *key, ttl: h.TTL, tos: packet.TOS(b)}
+// enter opens the flow of a packet, which waits for the socket, or is dropped if no further flow may be opened now. It returns the
+// flow if another worker has entered it before.
+func (e *egress) enter(b []byte, h *packet.Parsed, o packet.Offload) *egressFlow {
+	f := &egressFlow{flow: h.Flow, ttl: h.TTL, tos: packet.TOS(b)}
 	f.dontCut.Store(!mayCut(b, h))
 	f.seen.Store(e.now.Load())
-	pod := key.SrcKey()
+	f.waiting = []queued{queue(b, h, o)}
+	e.waiting.Add(int64(h.Len))
+
+	e.table.mu.Lock()
+	other := e.table.find(&h.Flow)
+	entered := other == nil && e.insertLocked(f)
+	e.table.mu.Unlock()
+	if !entered {
+		e.shut(f)
+		if other == nil {
+			e.count.dropped.Add(1)
+		}
+	}
+	return other
+}
+
+// insertLocked has a flow opened, in place of another one where there are as many as there may be. It is false if too many are being
+// opened.
+func (e *egress) insertLocked(f *egressFlow) bool {
+	pod := f.flow.SrcKey()
 	var worst *egressFlow
 	switch {
 	case e.table.pods[pod] >= e.limit/2: // one pod does not take what others need
@@ -212,17 +226,13 @@ func (e *egress) enter(b []byte, h *packet.Parsed) *egressFlow {
 	case e.opening <- f:
 		e.table.insertLocked(f)
 	default:
-		f, worst = nil, nil
+		return false
 	}
-	if worst != nil {
-		e.table.removeLocked(worst)
-	}
-	e.table.mu.Unlock()
-	if worst != nil {
+	if worst != nil && e.table.removeLocked(worst) {
 		e.count.evicted.Add(1)
 		e.shut(worst)
 	}
-	return f
+	return true
 }
 
 // wait queues a packet until its flow's socket is open, or drops it. It is false if the socket is open.
@@ -294,9 +304,6 @@ func (e *egress) openFlow(f *egressFlow) {
 func (e *egress) evict() bool {
 	e.table.mu.Lock()
 	worst := e.table.worstLocked(nil)
-	if worst != nil && worst.refs.Load() == 0 {
-		worst = nil // has no socket either
-	}
 	if worst != nil {
 		e.table.removeLocked(worst)
 	}
@@ -309,9 +316,6 @@ func (e *egress) evict() bool {
 	return true
 }
 
-// warnEvery is how often, in seconds, a person is told that sockets cannot be had.
-const warnEvery = 60
-
 // fail gives up a flow whose socket cannot be had, and tells the pod.
 func (e *egress) fail(f *egressFlow, err error) {
 	e.count.failed.Add(1)
@@ -321,11 +325,8 @@ func (e *egress) fail(f *egressFlow, err error) {
 	if kind == 0 {
 		kind = icmp.Prohibited
 	}
-	if errno != unix.ENETUNREACH && errno != unix.EHOSTUNREACH {
-		if now, last := int64(e.now.Load()), e.warned.Load(); last == 0 || now-last >= warnEvery {
-			e.warned.Store(now)
-			e.p.log.Warn("no socket for a pod's packets to the outside", "proto", e.name, "dst", f.flow.Dst(), "err", err)
-		}
+	if errors.Is(err, errNoSocket) {
+		e.warn(f, err)
 	}
 	f.mu.Lock()
 	waiting := f.waiting
@@ -334,6 +335,17 @@ func (e *egress) fail(f *egressFlow, err error) {
 	e.count.dropped.Add(uint64(len(waiting)))
 	if len(waiting) > 0 {
 		e.refuse(&waiting[0], icmp.Error{Kind: kind})
+	}
+}
+
+// warnEvery is how often, in seconds, a person is told that sockets cannot be had.
+const warnEvery = 60
+
+// warn says that a flow has no socket, if that was not said a moment ago.
+func (e *egress) warn(f *egressFlow, err error) {
+	if now := e.now.Load(); e.warned == 0 || now-e.warned >= warnEvery {
+		e.warned = now
+		e.p.log.Warn("no socket for a pod's packets to the outside", "proto", e.name, "dst", f.flow.Dst(), "err", err)
 	}
 }
 

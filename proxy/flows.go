@@ -130,13 +130,13 @@ func (t *flowTable) removeLocked(f *egressFlow) bool {
 const candidates = 16
 
 // worstLocked returns the flow that is missed least, of a few that it looks at: one that was never answered, else the one idle
-// longest. If pod is not nil, only of that pod's. It is nil if there is none.
+// longest. It has a socket. If pod is not nil, it is that pod's. It is nil if there is none.
 func (t *flowTable) worstLocked(pod *packet.AddrKey) *egressFlow {
 	var worst *egressFlow
 	for seen, steps := 0, 0; seen < candidates && steps < len(t.all); steps++ {
 		t.hand = (t.hand + 1) % len(t.all)
 		f := t.all[t.hand]
-		if pod != nil && !f.flow.From(*pod) {
+		if f.refs.Load() == 0 || pod != nil && !f.flow.From(*pod) {
 			continue
 		}
 		seen++

@@ -39,6 +39,7 @@ func (e *echoProxy) init(p *Proxy) {
 		send:   sendEcho,
 		answer: e.answer,
 		quote:  quoteEcho,
+		advice: `ping sockets are for the groups of net.ipv4.ping_group_range: allow this user's there, for example by sysctl -w net.ipv4.ping_group_range="0 2147483647"`,
 		limit:  limitFlows(DefaultMaxEchoFlows),
 		idle:   echoIdle, answered: echoIdle,
 	})

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func (e *egress) connect(f *egressFlow) (fd int, err error) {
 	is4 := f.flow.Is4()
 	fd, err = e.p.config.Sockets.Socket(domain(is4), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, e.number(is4))
 	if err != nil {
-		return -1, fmt.Errorf("open %s socket: %w", e.name, err)
+		return -1, e.noSocket(err)
 	}
 	options := append(flowOptions6[:len(flowOptions6):len(flowOptions6)], e.ttlOptions(f)...)
 	if is4 {
@@ -56,6 +57,17 @@ func (e *egress) connect(f *egressFlow) (fd int, err error) {
 		return -1, fmt.Errorf("%s socket: %w", e.name, err)
 	}
 	return fd, nil
+}
+
+// errNoSocket is the error of a socket that is not to be had.
+var errNoSocket = errors.New("open socket")
+
+// noSocket says for people why a socket is not to be had.
+func (e *egress) noSocket(err error) error {
+	if e.advice != "" && errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w: %s", errNoSocket, err, e.advice)
+	}
+	return fmt.Errorf("%w: %w", errNoSocket, err)
 }
 
 // ttlOptions are what makes a flow's packets leave with the time to live, traffic class and DF of its first.
