@@ -3,6 +3,7 @@ package stack
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/middleway-net/middleway/stack/packet"
@@ -10,9 +11,13 @@ import (
 )
 
 // FuzzFromPod hands whatever a pod can send, from its own address and with a right header checksum, through the whole way: what
-// is cut, answered, translated, or made to wait among it. Nothing may panic, no buffer may be lost, and what leaves fits its way.
+// is cut, answered, translated, or made to wait among it. Nothing may panic, no buffer may be lost, what leaves fits its way, and nothing
+// leaves the cluster to what is inside or the node's own.
 func FuzzFromPod(f *testing.F) {
-	d := newBed(f, 1)
+	d := newBed(f, 1, func(c *Config) {
+		c.Outside, c.TunnelPort, c.ClusterCIDRs = &checkedOutside{}, tunnelPort, clusterRanges
+	})
+	d.SetFrontAddrs([]netip.Addr{hostNode, hostNode6, loopback, loopback6})
 	w, att := d.benchWorker()
 	d.SetServices(randomServices())
 	d.dns, d.answer = keysOf([]netip.Addr{dnsVIP, dnsVIP6}), quietServer{}
@@ -37,6 +42,11 @@ func FuzzFromPod(f *testing.F) {
 		f.Add(packettest.Packet{Src: podA, Dst: vip, Proto: packet.ICMP, SrcPort: 9}.Frame())
 		f.Add(packettest.Packet{Src: podA, Dst: vip, SrcPort: 9, DstPort: 53, Payload: make([]byte, 1300)}.Frame())
 	}
+	f.Add(packettest.Packet{Src: podA, Dst: server, Proto: packet.TCP, SrcPort: 9, DstPort: 80, Flags: packet.SYN}.Frame())
+	f.Add(packettest.Packet{Src: podA, Dst: server, SrcPort: 9, DstPort: tunnelPort}.Frame())
+	f.Add(packettest.Packet{Src: podA6, Dst: server6, SrcPort: 9, DstPort: 53, Payload: make([]byte, 5000)}.Super(1000))
+	f.Add(about(podA, server, packettest.Packet{Src: server, Dst: podA, SrcPort: 53, DstPort: 9}.Frame()[packet.VnetLen:]))
+	f.Add(packettest.Packet{Src: podA, Dst: hostNode, SrcPort: 9, DstPort: 30080}.Frame())
 	f.Add(packettest.Packet{Src: podA, Dst: web, Proto: packet.SCTP, SrcPort: 9, DstPort: 80}.Frame())
 	f.Add(packettest.Packet{Src: podA6, Dst: web6, SrcPort: 9, DstPort: 80}.Super(100))
 	f.Add(about(podA, web, packettest.Packet{Src: web, Dst: podA, SrcPort: 80, DstPort: 9}.Frame()[packet.VnetLen:])) // an error
@@ -84,6 +94,31 @@ func (q *checkedQueue) Write(frame []byte, _ [][]byte) error {
 	}
 	mustFit(&q.p, o)
 	return nil
+}
+
+// clusterRanges are the ranges of the plan's pods.
+var clusterRanges = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}
+
+// checkedOutside panics if a packet leaves the cluster that must not.
+type checkedOutside struct{}
+
+func (*checkedOutside) Deliver(b []byte, p *packet.Parsed, o packet.Offload) {
+	dst := p.Flow.Dst()
+	inside := func(r netip.Prefix) bool { return r.Contains(dst) }
+	switch {
+	case slices.ContainsFunc(clusterRanges, inside), slices.ContainsFunc(serviceRanges, inside):
+		panic("to the inside: " + p.Flow.String())
+	case !dst.IsGlobalUnicast() || dst == hostNode || dst == hostNode6:
+		panic("to the node: " + p.Flow.String())
+	case p.Proto == packet.UDP && p.Flow.DstPort() == tunnelPort:
+		panic("to the tunnel's port: " + p.Flow.String())
+	case p.Proto != packet.TCP && p.Proto != packet.UDP && p.Proto != packet.ICMP && p.Proto != packet.ICMPv6:
+		panic("no socket carries " + p.Flow.String())
+	}
+	if !o.NeedsChecksum && !packet.TransportChecksumOK(b, p) {
+		panic("its checksum is wrong")
+	}
+	mustFit(p, o)
 }
 
 // checkedPort is checkedQueue toward peers.

@@ -3,10 +3,14 @@ package stack
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/packet"
@@ -33,8 +37,7 @@ func newOutsideBed(t testing.TB, workers int) *hostBed {
 	var d *hostBed
 	out := &fakeNode{}
 	d = newHostBed(t, workers, func(c *Config) {
-		c.Outside, c.TunnelPort = out, tunnelPort
-		c.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}
+		c.Outside, c.TunnelPort, c.ClusterCIDRs = out, tunnelPort, clusterRanges
 	})
 	d.out = out
 	d.SetFrontAddrs([]netip.Addr{hostNode, hostNode6, another, loopback, loopback6})
@@ -363,6 +366,114 @@ func TestErrorsOutside(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestOutsideTraces: a trace shows the way out, why there is none, and the way in.
+func TestOutsideTraces(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		sent Probe
+		want string // as outcomeOf says it
+		why  string // is in one of the steps
+	}{
+		{"out", Probe{From: "a", Dst: server, DstPort: 443}, "outside: tcp 10.244.1.2:49152 -> 203.0.113.80:443", "203.0.113.80 is outside"},
+		{"the tunnel's port", Probe{From: "a", Dst: server, DstPort: tunnelPort, Proto: packet.UDP}, "guarded; told icmp 10.244.1.1:0 -> 10.244.1.2:0", "only the node itself"},
+		{"SCTP", Probe{From: "a", Dst: server, DstPort: 80, Proto: packet.SCTP}, "protocol; told icmp 10.244.1.1:0 -> 10.244.1.2:0", "no socket"},
+		{"the host", Probe{From: "mw0", Dst: server, DstPort: 443}, "no-route; told icmp 10.244.1.1:0 -> 10.244.1.0:0", "no pod, peer, node"},
+		{"a NodePort from a pod", Probe{From: "a", Dst: hostNode, DstPort: 30080}, "pod b: tcp 10.244.1.2:49152 -> 10.244.1.3:8080", "Service default/10.96.0.20:tcp:80"},
+		{"a NodePort from outside", Probe{Src: client, Dst: hostNode, DstPort: 30080}, "pod b: tcp 10.244.1.1:49152 -> 10.244.1.3:8080", "a socket of the node listens"},
+		{"one on loopback", Probe{Src: loopback, Dst: loopback, DstPort: 30082, Proto: packet.UDP}, "peer 192.168.254.12: udp 10.244.1.1:49152 -> 10.244.2.2:8080", "a socket of the node listens"},
+		{"policy Local", Probe{Src: client, Dst: hostNode, DstPort: 30085, Proto: packet.UDP}, "no-local-backend", "policy Local"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newOutsideBed(t, 1)
+			got, err := d.Trace(tt.sent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := outcomeOf(t, &got); s != tt.want || !strings.Contains(steps(&got), tt.why) {
+				t.Errorf("got %s\nwant %s, because of %q in:\n%s", s, tt.want, tt.why, steps(&got))
+			}
+			if n := d.flows.Len(); n != 0 {
+				t.Errorf("the trace left %d flows", n)
+			}
+		})
+	}
+}
+
+// What the flow table has of clients outside and of pods that went there.
+func TestFlowsOutside(t *testing.T) {
+	d := newOutsideBed(t, 1)
+	d.run(t)
+	d.sends(t, packettest.Packet{Src: podA, Dst: server, SrcPort: 4000, DstPort: 53})
+	d.gives("outside", packettest.Packet{Src: client, Dst: hostNode, SrcPort: 4000, DstPort: 30080}.Frame())
+	d.outcome(t)
+	got := map[string]string{}
+	for f := range d.Flows() {
+		got[f.Tuple.String()] = f.To + " " + f.Service
+	}
+	want := map[string]string{
+		"udp 10.244.1.2:4000 -> 203.0.113.80:53":       "outside ",
+		"udp 203.0.113.7:4000 -> 192.168.254.11:30080": "pod b default/10.96.0.20:udp:80",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Clients outside stick to their backend, and least connections counts those that they opened.
+func TestExternalAffinityAndCounts(t *testing.T) {
+	for _, scheduler := range []service.Scheduler{service.Random, service.LeastConnections} {
+		d := newOutsideBed(t, 1)
+		d.run(t)
+		svc := reached(serving(web, "udp:80", "10.244.1.2:8080", "10.244.1.3:8080"), "udp 0.0.0.0:30080")
+		p := onlyPort(svc)
+		if p.Scheduler = scheduler; scheduler == service.Random {
+			p.Affinity = time.Hour
+		}
+		d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": svc}))
+		went := map[string]int{}
+		for i := range uint16(20) {
+			d.gives("outside", packettest.Packet{Src: client, Dst: hostNode, SrcPort: 4000 + i, DstPort: 30080}.Frame())
+			went[d.outcome(t).where]++
+			d.countConnections()
+		}
+		if scheduler == service.Random && len(went) != 1 || scheduler == service.LeastConnections && went["a"] != went["b"] {
+			t.Errorf("%v: %v", scheduler, went)
+		}
+	}
+}
+
+// TestOutsideRandomWorker hands packets of both directions of clients' connections to random workers, while the tables change.
+func TestOutsideRandomWorker(t *testing.T) {
+	const workers, clients, rounds = 4, 50, 6
+	d := newOutsideBed(t, workers)
+	d.run(t)
+	for round := range rounds {
+		for c := range uint16(clients) {
+			port := 30080 + 2*(c%2) // a backend here, one at a peer
+			sent := packettest.Packet{Src: client, Dst: hostNode, Proto: packet.TCP, SrcPort: 4000 + c, DstPort: port, Flags: packet.ACK}
+			d.gives("node", sent.Frame())
+			o := d.outcome(t)
+			from := "b"
+			if c%2 == 1 {
+				from = "peer"
+			}
+			d.from(from).Inject(rand.IntN(workers), answerTo(o.packet))
+			if got, want := d.comesOut(t), fmt.Sprintf("outside: tcp 192.168.254.11:%d -> 203.0.113.7:%d", port, 4000+c); got != want {
+				t.Fatalf("round %d: got %s, want %s", round, got, want)
+			}
+		}
+		switch round {
+		case 2:
+			d.judgeAnew(t)
+		case 3:
+			d.SetServices(service.New(serviceRanges).With(plan())) // connections go on without the frontends
+		}
+	}
+	if got, want := d.Stats().Flows, 2*clients; got != want {
+		t.Errorf("%d directions of flows, want %d", got, want)
 	}
 }
 

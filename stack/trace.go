@@ -222,7 +222,8 @@ func (s *Stack) traceFrame(tables *tables, att *attachment, from origin, frame [
 	if packet.Parse(b.Packet(), &t.parsed) == packet.Kept {
 		t.record.entered(nil, from, &t.parsed.Flow, packet.Kept)
 	}
-	t.fromNode(b, packet.Offload{}, from)
+	o, _ := packet.DecodeOffload(frame) // the caller has made it
+	t.fromNode(b, o, from)
 	return t.record.finish()
 }
 

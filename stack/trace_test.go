@@ -25,11 +25,11 @@ type became struct {
 	Dropped string
 }
 
-// TestTraceAgrees sends random packets of pods, the host and a peer to random workers, and traces each before: verdict, rewritten
+// TestTraceAgrees sends random packets of pods, the host, a peer and the outside to random workers, and traces each before: verdict, rewritten
 // bytes, drop reason and answers are the same.
 func TestTraceAgrees(t *testing.T) {
 	const workers, packets = 2, 10000
-	d := newServiceBed(t, workers)
+	d := newOutsideBed(t, workers)
 	var ticks atomic.Int64
 	d.clock = func() time.Duration { return time.Duration(ticks.Load()) * time.Second } // no limit binds
 	d.SetServices(randomServices())
@@ -47,18 +47,26 @@ func TestTraceAgrees(t *testing.T) {
 			traced = d.traceFrame(d.tables.Load(), att, origin, frame, true)
 		}
 		n := rnd.IntN(workers)
-		d.from(from).Inject(n, frame)
-		d.batch(n)
+		if from == "outside" {
+			o, _ := packet.DecodeOffload(frame)
+			d.InjectOutside(o, frame[packet.VnetLen:])
+		} else {
+			d.from(from).Inject(n, frame)
+			d.batch(n)
+		}
 		want := d.became()
 		if diff := cmp.Diff(want, tracedTo(&traced)); diff != "" {
 			t.Fatalf("packet %d, %v from %s (-worker +trace):\n%s\n%s", i, traced.Packet, from, diff, steps(&traced))
 		}
 		seen[traced.Verdict+traced.Reason]++
+		if traced.To == "outside" {
+			seen["forwarded outside"]++
+		}
 		if i%1000 == 999 {
 			d.SetServices(randomServices()) // some flows end
 		}
 	}
-	for _, kind := range []string{"forwarded", "answered", "droppedservice-port", "droppedno-backend", "droppedno-local-backend", "droppedno-service", "droppedttl", "droppedtoo-big", "droppedsource"} {
+	for _, kind := range []string{"forwarded", "answered", "droppedservice-port", "droppedno-backend", "droppedno-local-backend", "droppedno-service", "droppedttl", "droppedtoo-big", "droppedsource", "droppeduninvited", "droppedguarded", "droppedprotocol", "forwarded outside"} {
 		if seen[kind] == 0 {
 			t.Errorf("no packet was %s: %v", kind, seen)
 		}
@@ -78,7 +86,7 @@ func (d *hostBed) batch(worker int) {
 
 // randomServices returns the plan's Services, and some with several backends for each scheduler.
 func randomServices() *service.Table {
-	all := plan()
+	all := outsiders()
 	for s := service.Random; s <= service.Maglev; s++ {
 		for _, at := range []string{"tcp:90", "udp:90"} {
 			svc := serving(netip.AddrFrom4([4]byte{10, 96, 1, byte(s)}), at, "10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080", "192.168.254.11:6443")
@@ -100,27 +108,29 @@ func leftToChance(tr *Trace) bool {
 	})
 }
 
-// randomFrame returns a packet of the host, pod a or a peer.
+// randomFrame returns a packet of the host, pod a, a peer or the outside.
 func randomFrame(rnd *rand.Rand) (from string, frame []byte) {
 	pick := func(of ...netip.Addr) netip.Addr { return of[rnd.IntN(len(of))] }
 	many := netip.AddrFrom4([4]byte{10, 96, 1, byte(rnd.IntN(4))})
 	p := packettest.Packet{
-		Dst:     pick(podA, podB, web, web, self, far, onHost, empty, elsewhere, departed, unallocated, many, many, many, dnsVIP, gateway, hostNode, farPod, stranger, netip.MustParseAddr("10.244.3.9"), netip.MustParseAddr("224.0.0.1")),
+		Dst:     pick(podA, podB, web, web, self, far, onHost, empty, elsewhere, departed, unallocated, many, many, many, dnsVIP, gateway, hostNode, hostNode, another, published, farPod, stranger, server, netip.MustParseAddr("10.244.3.9"), netip.MustParseAddr("224.0.0.1")),
 		Proto:   []packet.Proto{packet.TCP, packet.TCP, packet.UDP, packet.UDP, packet.SCTP, packet.ICMP, 50}[rnd.IntN(7)],
-		SrcPort: uint16(4000 + rnd.IntN(30)), DstPort: []uint16{80, 80, 90, 90, 53, 8080, 6443}[rnd.IntN(7)],
+		SrcPort: uint16(4000 + rnd.IntN(30)), DstPort: []uint16{80, 80, 90, 90, 53, 8080, 6443, 30080, 30081, 30082, 30083, 30084, 30085, tunnelPort}[rnd.IntN(14)],
 		Flags: []byte{packet.SYN, packet.SYN, packet.ACK, packet.FIN | packet.ACK, packet.RST}[rnd.IntN(5)],
 		TTL:   []byte{1, 2, 64, 64, 64, 64}[rnd.IntN(6)], ID: uint16(rnd.Uint32()),
 		Payload: make([]byte, []int{0, 8, 100, 1500, 4000}[rnd.IntN(5)]),
 	}
 	six := rnd.IntN(5) == 0
 	if six {
-		p.Dst = pick(podA6, podB6, web6, far6, empty6, dnsVIP6, gateway6, hostNode6, farPod6, netip.MustParseAddr("fd00:10:96::ffff"))
+		p.Dst = pick(podA6, podB6, web6, far6, empty6, dnsVIP6, gateway6, hostNode6, hostNode6, server6, farPod6, netip.MustParseAddr("fd00:10:96::ffff"))
 	}
-	from = []string{"a", "a", "a", "host", "peer"}[rnd.IntN(5)]
+	from = []string{"a", "a", "a", "host", "peer", "outside"}[rnd.IntN(6)]
 	sources := map[string][2][]netip.Addr{
 		"a":    {{podA, podA, podA, podA, podB}, {podA6}},
 		"host": {{hostZero, hostNode, hostOther, farPod, stranger}, {hostZero6, hostNode6}},
 		"peer": {{farPod, farHost}, {farPod6}},
+
+		"outside": {{client, client, hostNode, loopback, server}, {client6, hostNode6, server6}},
 	}[from]
 	p.Src = pick(sources[0]...)
 	if six {
@@ -174,7 +184,10 @@ func isAnswer(b []byte) bool {
 	var p packet.Parsed
 	packet.Parse(b, &p)
 	vip := slices.ContainsFunc(serviceRanges, func(r netip.Prefix) bool { return r.Contains(p.Flow.Src()) })
-	return isOurError(b) || vip && (p.Proto == packet.ICMP || p.Proto == packet.ICMPv6 || p.Proto == packet.TCP && p.Flags&packet.RST != 0 || p.Flow.SrcPort() == dnsPort)
+	const nobody = 30084 // a NodePort without backends
+	unreachable := !p.HasFlow && !p.Fragment && (p.Proto == packet.ICMP || p.Proto == packet.ICMPv6) && slices.Contains([]netip.Addr{hostNode, hostNode6, another}, p.Flow.Src())
+	refused := unreachable || p.Flow.SrcPort() == nobody && p.Flags&packet.RST != 0
+	return isOurError(b) || refused || vip && (p.Proto == packet.ICMP || p.Proto == packet.ICMPv6 || p.Proto == packet.TCP && p.Flags&packet.RST != 0 || p.Flow.SrcPort() == dnsPort)
 }
 
 func tracedTo(tr *Trace) became {

@@ -47,6 +47,53 @@ func TestEnter(t *testing.T) {
 	}
 }
 
+// TestFromOutside: replies to a client outside go there whatever is judged, and whichever direction was lost; its own packets, and those
+// of other flows, go where they are judged to go.
+func TestFromOutside(t *testing.T) {
+	outside := Verdict{Action: ToOutside}
+	for _, tt := range []struct {
+		name string
+		from bool
+		lost int // which direction is evicted: 0 none, 1 the client's, 2 the replies'
+		want Verdict
+	}{
+		{"from outside", true, 0, outside},
+		{"the client's direction was lost", true, 1, outside},
+		{"the replies' direction was lost", true, 2, outside},
+		{"from inside", false, 0, toPeer},
+		{"from inside, a direction was lost", false, 2, toPeer},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table := New(512)
+			p := translated()
+			p.Reply, p.FromOutside = outside, tt.from
+			there, ok := table.Enter(&p)
+			if !ok {
+				t.Fatal("not entered")
+			}
+			back, _ := table.Lookup(p.Translated.Reverse())
+			switch tt.lost { // and the other direction, when its next packet comes, enters it again
+			case 1:
+				table.free(there.ref)
+				table.Lookup(back.Flow)
+			case 2:
+				table.free(back.ref)
+				table.Lookup(there.Flow)
+			}
+			there, _ = table.Lookup(p.Flow)
+			back, _ = table.Lookup(p.Translated.Reverse())
+			glanced, _ := Glance{table}.Rejudge(&back, toPeer, 9)
+			judged, ok := table.Rejudge(&back, toPeer, 9)
+			if !ok || judged.Verdict != tt.want || glanced.Verdict != tt.want || judged.Generation != 9 {
+				t.Errorf("replies go %+v, at a glance %+v; want %+v", judged.Verdict, glanced.Verdict, tt.want)
+			}
+			if judged, ok = table.Rejudge(&there, toPod, 9); !ok || judged.Verdict != toPod {
+				t.Errorf("the client's packets go %+v", judged.Verdict)
+			}
+		})
+	}
+}
+
 // All four parts of a flow may be translated, as for a Service whose backend is the client itself.
 func TestEnterAll(t *testing.T) {
 	table := New(512)

@@ -48,7 +48,7 @@ func looked(t *Table, f Frontend) string {
 	if p != nil {
 		return p.Name
 	}
-	return [...]string{NotService: "none", AtPort: "a port without a name", OtherPort: "other port", Unallocated: "unallocated"}[found]
+	return [...]string{NotService: "none", AtPort: "a port without a name", OtherPort: "other port", Unallocated: "unallocated", AtExternal: "an external port without a name"}[found]
 }
 
 func TestLookup(t *testing.T) {
@@ -103,6 +103,58 @@ func TestOneFrontend(t *testing.T) {
 	}
 }
 
+// outside returns a Service that is reached at External frontends alone.
+func outside(name string, frontends ...Frontend) *Service {
+	s := svc(name, frontends...)
+	s.Frontends, s.External = nil, s.Frontends
+	return s
+}
+
+// An External frontend is a port and nothing else of its address; ports of all of a node's addresses are found by LookupNode alone.
+func TestExternal(t *testing.T) {
+	table := New(ranges).With(map[string]*Service{
+		"a/web":  svc("web", at("10.96.0.5:80", packet.TCP)),
+		"a/out":  outside("out", at("203.0.113.7:80", packet.TCP), at("[2001:db8::7]:80", packet.TCP), at("10.96.0.9:80", packet.TCP)),
+		"a/node": outside("node", at("0.0.0.0:30080", packet.TCP), at("[::]:30080", packet.UDP)),
+		"b/node": outside("later", at("0.0.0.0:30080", packet.TCP), at("0.0.0.0:30081", packet.TCP)),
+	})
+	for _, tt := range []struct {
+		addr       string
+		proto      packet.Proto
+		want, node string // what Lookup and LookupNode find
+	}{
+		{"203.0.113.7:80", packet.TCP, "out", ""},
+		{"203.0.113.7:80", packet.UDP, "none", ""},
+		{"203.0.113.7:81", packet.TCP, "none", ""},
+		{"203.0.113.7:0", packet.ICMP, "none", ""},
+		{"[2001:db8::7]:80", packet.TCP, "out", ""},
+		{"10.96.0.9:80", packet.TCP, "out", ""},
+		{"10.96.0.9:81", packet.TCP, "unallocated", ""},
+		{"10.96.0.5:30080", packet.TCP, "other port", "node"},
+		{"192.168.254.11:30080", packet.TCP, "none", "node"},
+		{"192.168.254.11:30080", packet.UDP, "none", ""},
+		{"192.168.254.11:30081", packet.TCP, "none", "later"},
+		{"[fd00:254::11]:30080", packet.UDP, "none", "node"},
+		{"[fd00:254::11]:30080", packet.TCP, "none", ""},
+	} {
+		f := at(tt.addr, tt.proto)
+		node := ""
+		if p := table.LookupNode(to(f)); p != nil {
+			node = p.Name
+		}
+		if got := looked(table, f); got != tt.want || node != tt.node {
+			t.Errorf("%s %v: got %s and %q, want %s and %q", tt.addr, tt.proto, got, node, tt.want, tt.node)
+		}
+	}
+	got := map[string]string{}
+	for f, p := range table.With(map[string]*Service{"a/node": nil, "a/out": nil}).External() {
+		got[fmt.Sprint(f.Proto, f.Addr, f.Port)] = p.Name
+	}
+	if diff := cmp.Diff(map[string]string{"tcp 0.0.0.0 30080": "later", "tcp 0.0.0.0 30081": "later"}, got); diff != "" {
+		t.Errorf("after the first ones went (-want +got):\n%s", diff)
+	}
+}
+
 // TestRandomTables compares tables after random changes with a map, and every former table with what it was.
 func TestRandomTables(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
@@ -113,9 +165,16 @@ func TestRandomTables(t *testing.T) {
 		}
 		return Frontend{addr, []packet.Proto{packet.TCP, packet.UDP}[r.IntN(2)], uint16(r.IntN(4))}
 	}
+	external := func() Frontend {
+		f := frontend()
+		if r.IntN(2) == 0 {
+			f.Addr = netip.AddrFrom4([4]byte{203, 0, 113, byte(r.IntN(40))})
+		}
+		return f
+	}
 	var all []Frontend
 	for range 200 {
-		all = append(all, frontend())
+		all = append(all, frontend(), external())
 	}
 	reference := map[string]*Service{}
 	table, former := New(ranges), map[*Table]map[Frontend]string{}
@@ -126,6 +185,7 @@ func TestRandomTables(t *testing.T) {
 			changed[name] = nil
 			if r.IntN(3) > 0 {
 				changed[name] = svc(name, frontend(), frontend(), frontend())
+				changed[name].External = outside(name+" outside", external(), external()).External
 			}
 		}
 		table = table.With(changed)
@@ -159,7 +219,9 @@ func TestRandomTables(t *testing.T) {
 // TestMayEnd: a change says whether flows may have to end by it, also when other changes follow.
 func TestMayEnd(t *testing.T) {
 	tcp, udp := at("10.96.0.5:80", packet.TCP), at("10.96.0.5:80", packet.UDP)
-	table := New(ranges).With(map[string]*Service{"a/tcp": svc("tcp", tcp), "a/udp": svc("udp", udp)})
+	table := New(ranges).With(map[string]*Service{"a/tcp": svc("tcp", tcp), "a/udp": svc("udp", udp),
+		"a/out": outside("out", at("203.0.113.7:80", packet.TCP)), "a/out-udp": outside("out-udp", at("203.0.113.7:80", packet.UDP)),
+	})
 	for _, tt := range []struct {
 		name    string
 		changed map[string]*Service
@@ -173,6 +235,9 @@ func TestMayEnd(t *testing.T) {
 		{"a new Service", map[string]*Service{"a/new": svc("new", at("10.96.0.7:80", packet.TCP))}, true},
 		{"backends of UDP", map[string]*Service{"a/udp": svc("udp", udp)}, true},
 		{"a Service of UDP goes", map[string]*Service{"a/udp": nil}, true},
+		{"a new External frontend", map[string]*Service{"a/new": outside("new", tcp)}, true},
+		{"a known one", map[string]*Service{"a/out": outside("out", at("203.0.113.7:80", packet.TCP))}, false},
+		{"one of UDP goes", map[string]*Service{"a/out-udp": nil}, true},
 		{"a Service leaves UDP", map[string]*Service{"a/udp": svc("udp", tcp)}, true},
 	} {
 		next := table.With(tt.changed)
@@ -190,7 +255,11 @@ func TestMayEnd(t *testing.T) {
 
 // slowly looks a frontend up among Services, whose names are sorted.
 func slowly(all map[string]*Service, names []string, f Frontend) string {
-	result := "unallocated"
+	result := "none"
+	if slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(f.Addr) }) {
+		result = "unallocated"
+	}
+	external := ""
 	for _, name := range names {
 		for has, p := range all[name].Frontends {
 			if has == f {
@@ -200,6 +269,12 @@ func slowly(all map[string]*Service, names []string, f Frontend) string {
 				result = "other port"
 			}
 		}
+		if p := all[name].External[f]; p != nil && external == "" {
+			external = p.Name
+		}
+	}
+	if external != "" && result != "other port" {
+		return external
 	}
 	return result
 }
