@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -75,9 +76,9 @@ func ask(ctx context.Context, dir string, v verb) (reply, error) {
 	return receiveReply(conn, dir)
 }
 
-func receiveReply(conn net.Conn, dir string) (reply, error) {
+func receiveReply(from io.Reader, dir string) (reply, error) {
 	var r reply
-	switch err := readFrame(conn, &r); {
+	switch err := readFrame(from, &r); {
 	case err != nil:
 		return r, fmt.Errorf("the cluster in %s gave no answer: %w", dir, err)
 	case r.Version != protocolVersion:

@@ -31,6 +31,8 @@ type Pod struct {
 	containers []*container
 	stop       chan struct{} // closed by close
 	done       chan struct{} // closed when run has ended
+	over       chan struct{} // closed when no container runs any more, nor will
+	finish     func()        // closes over
 
 	reporting sync.Mutex // held while the control plane is told
 
@@ -46,7 +48,8 @@ type Pod struct {
 
 // newPod makes a pod's namespaces. Nothing runs before start.
 func newPod(c *Cluster, n *Node, i control.Instance) (*Pod, error) {
-	p := &Pod{cluster: c, node: n, manifest: i.Pod, uid: string(i.UID), stop: make(chan struct{}), done: make(chan struct{})}
+	p := &Pod{cluster: c, node: n, manifest: i.Pod, uid: string(i.UID), stop: make(chan struct{}), done: make(chan struct{}), over: make(chan struct{})}
+	p.finish = sync.OnceFunc(func() { close(p.over) })
 	if err := p.makeNamespaces(); err != nil {
 		return nil, errors.Join(err, p.closeNamespaces())
 	}
@@ -158,6 +161,7 @@ func (p *Pod) run(begun func()) {
 		}
 		if c.role == initial && !c.succeeded() {
 			p.endSidecars(time.Time{})
+			p.finish()
 			return
 		}
 	}
@@ -173,6 +177,7 @@ func (p *Pod) run(begun func()) {
 		}
 	}
 	p.endSidecars(time.Time{})
+	p.finish()
 }
 
 // finishLogs tells those who follow the logs of containers that have not begun that they will not.
@@ -218,6 +223,7 @@ func (p *Pod) close(own *int64) error {
 	if running {
 		<-p.done
 	}
+	p.finish()
 	var errs []error
 	for _, c := range p.all() {
 		errs = append(errs, c.out.Close())

@@ -29,15 +29,17 @@ const (
 type verb string
 
 const (
-	verbStatus verb = "status" // one reply
-	verbDown   verb = "down"   // one reply, when everything has been taken down
-	verbLogs   verb = "logs"   // replies with Data, the last one with End
-	verbExec   verb = "exec"   // one reply when the command runs, one when it has ended; the client may send signals
-	verbList   verb = "list"   // replies with Objects, the last one with End
-	verbWatch  verb = "watch"  // replies with Objects and Events, until the client goes
-	verbApply  verb = "apply"  // one reply with Applied
-	verbDelete verb = "delete" // replies with Refs, the last one with End
-	verbScale  verb = "scale"  // replies with Refs, the last one with End
+	verbStatus  verb = "status"  // one reply
+	verbDown    verb = "down"    // one reply, when everything has been taken down
+	verbLogs    verb = "logs"    // replies with Data, the last one with End
+	verbExec    verb = "exec"    // one reply when the command runs, one when it has ended; the client may send signals
+	verbList    verb = "list"    // replies with Objects, the last one with End
+	verbWatch   verb = "watch"   // replies with Objects and Events, until the client goes
+	verbApply   verb = "apply"   // one reply with Applied
+	verbDelete  verb = "delete"  // replies with Refs, the last one with End
+	verbScale   verb = "scale"   // replies with Refs, the last one with End
+	verbAttend  verb = "attend"  // one reply, when the pod has ended
+	verbConnect verb = "connect" // one reply, with a connection (SCM_RIGHTS) unless there is an Error
 )
 
 type request struct {
@@ -45,6 +47,7 @@ type request struct {
 	Verb    verb         `json:"verb"`
 	Exec    *ExecRequest `json:"exec,omitempty"`
 	Logs    *LogsRequest `json:"logs,omitempty"`
+	PodPort *PodPort     `json:"podPort,omitempty"` // of attend and connect
 
 	Query  *control.Query         `json:"query,omitempty"` // of list and watch
 	Apply  *control.ApplyRequest  `json:"apply,omitempty"`
@@ -163,15 +166,16 @@ const streams = 3
 
 // check refuses a request that no client of this version sends.
 func (r *request) check(files int) error {
-	exec := r.Verb == verbExec
+	exec, pod := r.Verb == verbExec, r.Verb == verbAttend || r.Verb == verbConnect
 	wanted := map[verb]bool{
 		verbStatus: true, verbDown: true, verbLogs: r.Logs != nil, verbExec: exec && r.Exec != nil && len(r.Exec.Command) > 0,
 		verbList: r.Query != nil, verbWatch: r.Query != nil, verbApply: r.Apply != nil, verbDelete: r.Delete != nil, verbScale: r.Scale != nil,
+		verbAttend: r.PodPort != nil, verbConnect: r.PodPort != nil && r.PodPort.Port > 0,
 	}
 	switch {
 	case r.Version != protocolVersion:
 		return fmt.Errorf("this is the control connection's version %d, not %d; use the middleway that started the cluster", protocolVersion, r.Version)
-	case !wanted[r.Verb], r.Verb != verbLogs && r.Logs != nil, !exec && r.Exec != nil,
+	case !wanted[r.Verb], r.Verb != verbLogs && r.Logs != nil, !exec && r.Exec != nil, !pod && r.PodPort != nil,
 		exec && files != streams, !exec && files > 0:
 		return errProtocol
 	}

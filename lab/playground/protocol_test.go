@@ -77,6 +77,9 @@ func TestRequestErrors(t *testing.T) {
 		{"apply without a request", request{Verb: verbApply}, nil, "another language"},
 		{"delete without a request", request{Verb: verbDelete}, nil, "another language"},
 		{"scale without a request", request{Verb: verbScale, Query: &control.Query{}}, nil, "another language"},
+		{"attend without a pod", request{Verb: verbAttend}, nil, "another language"},
+		{"connect without a port", request{Verb: verbConnect, PodPort: &PodPort{Pod: "web"}}, nil, "another language"},
+		{"status with a pod", request{Verb: verbStatus, PodPort: &PodPort{Pod: "web"}}, nil, "another language"},
 		{"status with streams", request{Verb: verbStatus}, []*os.File{os.Stdin}, "another language"},
 		{"too many files", request{Verb: verbStatus}, []*os.File{os.Stdin, os.Stdin, os.Stdin, os.Stdin}, ""},
 	} {

@@ -95,6 +95,10 @@ func (s *server) serve(conn *net.UnixConn) {
 		s.delete(conn, *req.Delete)
 	case verbScale:
 		s.scale(conn, *req.Scale)
+	case verbAttend:
+		s.attend(conn, *req.PodPort)
+	case verbConnect:
+		s.connect(conn, *req.PodPort)
 	}
 	conn.Close()
 }
