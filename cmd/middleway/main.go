@@ -54,7 +54,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		demoCommand(), doctorCommand(),
-		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), captureCommand(), flowsCommand(), traceCommand(),
+		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), portForwardCommand(), captureCommand(), flowsCommand(), traceCommand(),
 		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
 		toolCommand(), nodeCommand(), socketsCommand(),
 	)
