@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type Cluster struct {
 	nodes   []*Node
 	pods    []*Pod
 	server  *server
+	outside io.Closer // what hands in sockets of the machine's
 
 	control    *control.Plane
 	reconciler *reconciler
@@ -80,6 +82,7 @@ func (c *Cluster) build(ctx context.Context) error {
 		func() error { return c.dir.writeOwner(c.config.Owner) },
 		c.startControl,
 		c.listen,
+		c.serveOutside,
 		c.startNodes,
 		c.makePods,
 	} {
@@ -208,6 +211,7 @@ func (c *Cluster) Close() error {
 	if c.lab != nil {
 		errs = append(errs, c.lab.Close())
 	}
+	errs = append(errs, closeIf(c.outside))
 	err := errors.Join(append(errs, c.dir.remove())...)
 	if c.server != nil {
 		c.server.close(err) // those who asked for the end hear of it now

@@ -116,7 +116,7 @@ func remains(path string) (foreign string, left bool, err error) {
 		switch name := e.Name(); {
 		case name == lockName:
 			return "", true, nil
-		case name == logName, name == ownerName, name == socketName, name == socketsName && e.Type() == fs.ModeSocket:
+		case name == logName, name == ownerName, name == socketName, (name == socketsName || name == outsideName) && e.Type() == fs.ModeSocket:
 			left = true
 		case foreign == "":
 			foreign = name
@@ -161,7 +161,7 @@ func (d *directory) clear(keep ...string) error {
 	if err != nil {
 		return fmt.Errorf("clear state directory: %w", err)
 	}
-	own := []string{ownerName, socketName, socketsName, logName, outputDir, podsDir, programDir, pluginDir, stateDir, lockName}
+	own := []string{ownerName, socketName, socketsName, outsideName, logName, outputDir, podsDir, programDir, pluginDir, stateDir, lockName}
 	var errs []error
 	for _, e := range entries {
 		if slices.Contains(keep, e.Name()) || !slices.Contains(own, e.Name()) && !strings.HasPrefix(e.Name(), "node-") {
