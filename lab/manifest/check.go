@@ -36,7 +36,10 @@ func (p *Pod) check() error {
 			return err
 		}
 	}
-	return p.checkContainers()
+	if err := p.checkContainers(); err != nil {
+		return err
+	}
+	return p.checkHostPorts()
 }
 
 // checkContainers checks the containers and init containers, whose names must differ.
@@ -140,6 +143,9 @@ func (p *Pod) checkPorts(at string, c *corev1.Container) error {
 			return p.Errorf(at+".containerPort", "%d is no port; want 1 to 65535", port.ContainerPort)
 		case !slices.Contains(protocols, port.Protocol):
 			return p.Errorf(at+".protocol", "%q is none; want TCP, UDP or SCTP", port.Protocol)
+		}
+		if err := p.checkHostPort(at, &port); err != nil {
+			return err
 		}
 		if other, taken := names[port.Name]; taken && port.Name != "" {
 			return p.Errorf(at+".name", "%q is the name of ports[%d] already; choose another one", port.Name, other)

@@ -172,8 +172,10 @@ func (s *Set) warnOf(o Object) {
 	switch o := o.(type) {
 	case *Pod:
 		s.warnOfGraces(o)
+		s.warnOfHostPorts(o)
 	case *Deployment:
 		s.warnOfGraces(o.Instance(o.Name))
+		s.warnOfHostPorts(o.Instance(o.Name))
 	case *Service:
 		s.warnOfOutside(o)
 	case *EndpointSlice:

@@ -94,8 +94,7 @@ var podFields = map[string]treatment{
 	"spec.containers.imagePullPolicy":                ignored("no image is pulled"),
 	"spec.containers.ports":                          honoured, // every port is open, named or not
 	"spec.containers.ports.name":                     honoured, "spec.containers.ports.containerPort": honoured, "spec.containers.ports.protocol": honoured,
-	"spec.containers.ports.hostPort":           warned("nothing comes in from outside yet; ask the pod's own address"),
-	"spec.containers.ports.hostIP":             ignored("it is about hostPort"),
+	"spec.containers.ports.hostPort": honoured, "spec.containers.ports.hostIP": honoured,
 	"spec.containers.resizePolicy":             warned(noResources),
 	"spec.containers.resources":                warned(noResources),
 	"spec.containers.securityContext":          warned(noSecurity),

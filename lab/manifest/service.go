@@ -10,8 +10,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// noOutside is what services lack whose clients are outside.
-const noOutside = "nothing comes in from outside yet; what runs in the cluster reaches the Service by its name and address"
+// What is otherwise with clients outside.
+const (
+	noBalancer = "no load balancer gives it an address; clients outside reach it at its node ports"
+	noSCTP     = "clients outside are served over TCP and UDP"
+)
 
 // serviceFields are those of a Service.
 var serviceFields = metadataFields(map[string]treatment{
@@ -25,11 +28,12 @@ var serviceFields = metadataFields(map[string]treatment{
 	"spec.sessionAffinityConfig.clientIP.timeoutSeconds": honoured,
 	"spec.internalTrafficPolicy":                         honoured, "spec.trafficDistribution": honoured,
 
-	// What is about clients outside is kept, and told of once, with the type.
-	"spec.ports.nodePort": honoured, "spec.externalTrafficPolicy": honoured, "spec.allocateLoadBalancerNodePorts": honoured,
-	"spec.healthCheckNodePort": ignored("it is about clients outside"), "spec.loadBalancerIP": ignored("it is about clients outside"),
-	"spec.loadBalancerSourceRanges": ignored("it is about clients outside"), "spec.loadBalancerClass": ignored("it is about clients outside"),
-	"spec.externalIPs": warned(noOutside),
+	"spec.ports.nodePort": honoured, "spec.externalTrafficPolicy": honoured, "spec.externalIPs": honoured,
+	"spec.allocateLoadBalancerNodePorts": honoured,
+
+	// What is about load balancers is told of once, with the type.
+	"spec.healthCheckNodePort": ignored("load balancers ask there"), "spec.loadBalancerIP": ignored("there is no load balancer"),
+	"spec.loadBalancerSourceRanges": ignored("there is no load balancer"), "spec.loadBalancerClass": ignored("there is no load balancer"),
 })
 
 // DefaultAffinity is how long a client stays with its backend where a Service says nothing else, in seconds (core/v1).
@@ -85,18 +89,28 @@ func affinityTimeout(spec *corev1.ServiceSpec) *int32 {
 	return nil
 }
 
-// warnOfOutside tells which part of a Service works.
+// warnOfOutside tells what clients outside find otherwise.
 func (s *Set) warnOfOutside(svc *Service) {
-	if external(svc.Spec.Type) {
-		s.warn("Service type", "%s, line %d: type %s: %s", svc.File, svc.lines["spec.type"], svc.Spec.Type, noOutside)
+	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		s.warn("Service type", "%s, line %d: type %s: %s", svc.File, svc.lines["spec.type"], svc.Spec.Type, noBalancer)
 	}
+	for i, p := range svc.Spec.Ports {
+		if at := fmt.Sprintf("spec.ports[%d].protocol", i); p.Protocol == corev1.ProtocolSCTP && svc.reachedFromOutside() {
+			s.warn("Service protocol", "%s, line %d: %s of SCTP: %s", svc.File, svc.lines[at], at, noSCTP)
+		}
+	}
+}
+
+// reachedFromOutside reports whether a Service has clients outside (ExternallyAccessible in pkg/api/service).
+func (s *Service) reachedFromOutside() bool {
+	return external(s.Spec.Type) || s.Spec.Type == corev1.ServiceTypeClusterIP && len(s.Spec.ExternalIPs) > 0
 }
 
 // check follows ValidateServiceCreate of pkg/apis/core/validation of Kubernetes 1.37, where names may begin with a digit (KEP-5311).
 func (s *Service) check() error {
 	for _, check := range []func() error{
 		func() error { return checkMetadata(s, validation.IsDNS1123Label, labelWords) },
-		s.checkType, s.checkPorts, s.checkAddresses, s.checkPolicies,
+		s.checkType, s.checkPorts, s.checkAddresses, s.checkExternalIPs, s.checkPolicies,
 		func() error { return checkLabels(s, "spec.selector", s.Spec.Selector) },
 	} {
 		if err := check(); err != nil {
@@ -218,9 +232,9 @@ func (s *Service) checkPolicies() error {
 	}
 	fromOutside := []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal}
 	switch {
-	case !external(spec.Type) && spec.ExternalTrafficPolicy != "" && len(spec.ExternalIPs) == 0:
+	case !s.reachedFromOutside() && spec.ExternalTrafficPolicy != "":
 		return s.Errorf("spec.externalTrafficPolicy", "type %s has no clients outside; remove it", spec.Type)
-	case external(spec.Type) && !slices.Contains(fromOutside, spec.ExternalTrafficPolicy):
+	case spec.ExternalTrafficPolicy != "" && !slices.Contains(fromOutside, spec.ExternalTrafficPolicy):
 		return s.Errorf("spec.externalTrafficPolicy", "%q is none; want Cluster or Local", spec.ExternalTrafficPolicy)
 	case spec.AllocateLoadBalancerNodePorts != nil && spec.Type != corev1.ServiceTypeLoadBalancer:
 		return s.Errorf("spec.allocateLoadBalancerNodePorts", "it is about type LoadBalancer; remove it")

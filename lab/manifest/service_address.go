@@ -52,6 +52,21 @@ func (s *Service) checkAddresses() error {
 	return nil
 }
 
+// checkExternalIPs refuses addresses that no client outside sends to (ValidateNonSpecialIP in pkg/apis/core/validation).
+func (s *Service) checkExternalIPs() error {
+	for i, ip := range s.Spec.ExternalIPs {
+		at := fmt.Sprintf("spec.externalIPs[%d]", i)
+		a, err := netip.ParseAddr(ip)
+		switch {
+		case err != nil || a.Zone() != "" || a.Is4In6():
+			return s.Errorf(at, "%q is no IP address", ip)
+		case !a.IsGlobalUnicast():
+			return s.Errorf(at, "no client outside sends to %s; want an address of which your network leads to a node", ip)
+		}
+	}
+	return nil
+}
+
 // FamilyOf returns an address's family in the API's word.
 func FamilyOf(a netip.Addr) corev1.IPFamily {
 	if a.Is4() {
