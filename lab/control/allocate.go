@@ -15,16 +15,11 @@ import (
 type allocator struct {
 	ranges []netip.Prefix
 	addrs  map[netip.Addr]name
-	ports  map[nodePort]name
-}
-
-type nodePort struct {
-	protocol corev1.Protocol
-	port     int32
+	ports  map[int32]name // a number is one Service's for all protocols
 }
 
 func newAllocator(ranges []netip.Prefix) *allocator {
-	return &allocator{ranges: ranges, addrs: map[netip.Addr]name{}, ports: map[nodePort]name{}}
+	return &allocator{ranges: ranges, addrs: map[netip.Addr]name{}, ports: map[int32]name{}}
 }
 
 // families are those of the ranges.
@@ -48,8 +43,8 @@ func (a *allocator) rangeOf(f corev1.IPFamily) (netip.Prefix, bool) {
 // take notes whose an address is.
 func (a *allocator) take(addr netip.Addr, n name) { a.addrs[addr] = n }
 
-// set makes addresses and ports those of a Service, and no others.
-func (a *allocator) set(n name, addrs []netip.Addr, ports []nodePort) {
+// set makes addresses and node ports those of a Service, and no others; a port 0 is none.
+func (a *allocator) set(n name, addrs []netip.Addr, ports []int32) {
 	for addr, of := range a.addrs {
 		if of == n {
 			delete(a.addrs, addr)
@@ -64,7 +59,9 @@ func (a *allocator) set(n name, addrs []netip.Addr, ports []nodePort) {
 		a.addrs[addr] = n
 	}
 	for _, port := range ports {
-		a.ports[port] = n
+		if port != 0 {
+			a.ports[port] = n
+		}
 	}
 }
 
@@ -90,13 +87,25 @@ func (a *allocator) pick(f corev1.IPFamily, n name) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("no address of %s is free", r)
 }
 
-// pickPort returns a free node port, and begins where the Service's name says.
-func (a *allocator) pickPort(protocol corev1.Protocol, n name, also map[nodePort]bool) (int32, error) {
+// nodePortBand is how many numbers at the beginning of the range are given to who asks for none only when the others are gone
+// (KEP-3668, of which it is min(max(16, size/32), 128)).
+const nodePortBand = 86
+
+// pickPort returns a free node port other than those of also, and begins where the Service's name says.
+func (a *allocator) pickPort(n name, also map[int32]bool) (int32, error) {
 	const size = manifest.LastNodePort - manifest.FirstNodePort + 1
-	for i := range uint64(size) {
-		p := nodePort{protocol, manifest.FirstNodePort + int32((hash(n)+i)%size)}
-		if _, taken := a.ports[p]; !taken && !also[p] {
-			return p.port, nil
+	free := func(number int32) bool {
+		_, taken := a.ports[number]
+		return !taken && !also[number]
+	}
+	for i := range uint64(size - nodePortBand) {
+		if number := manifest.FirstNodePort + nodePortBand + int32((hash(n)+i)%(size-nodePortBand)); free(number) {
+			return number, nil
+		}
+	}
+	for number := int32(manifest.FirstNodePort); number < manifest.FirstNodePort+nodePortBand; number++ {
+		if free(number) {
+			return number, nil
 		}
 	}
 	return 0, fmt.Errorf("no node port from %d to %d is free", manifest.FirstNodePort, manifest.LastNodePort)

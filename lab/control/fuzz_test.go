@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -18,6 +19,7 @@ func FuzzFollow(f *testing.F) {
 		{webService, webDeployment},
 		{all(webService, webPod), webDeployment},
 		{svc("web", "clusterIP: None"), svc("web", "type: NodePort")},
+		{svc("web", "type: NodePort"), svc("web", "type: LoadBalancer", "allocateLoadBalancerNodePorts: false", "externalIPs: [203.0.113.9]")},
 		{svc("web", "ipFamilyPolicy: PreferDualStack"), svc("web", "ipFamilies: [IPv4]", "ipFamilyPolicy: SingleStack")},
 		{svc("web", "clusterIP: 10.96.7.7", `clusterIPs: [10.96.7.7, "fd00:10:96::7"]`), svc("web", "clusterIP: 10.96.7.7")},
 		{svc("web", "type: ExternalName", "externalName: a.b"), svc("web", "clusterIP: None")},
@@ -123,6 +125,16 @@ func (c *cluster) checkAddresses() {
 			taken[ip] = nameOf(s).String()
 			if r, ok := c.addresses.rangeOf(s.Spec.IPFamilies[i]); !ok || !r.Contains(addr) {
 				c.Errorf("%s: %s is not of %s", nameOf(s), ip, r)
+			}
+		}
+		for _, p := range s.Spec.Ports {
+			number := fmt.Sprint(p.NodePort)
+			if other := taken[number]; p.NodePort != 0 && other != "" && other != nameOf(s).String() {
+				c.Errorf("node port %s is that of %s and %s", number, other, nameOf(s))
+			}
+			taken[number] = nameOf(s).String()
+			if p.NodePort != 0 && c.addresses.ports[p.NodePort] != nameOf(s) {
+				c.Errorf("node port %s of %s is free", number, nameOf(s))
 			}
 		}
 		if n := len(s.Spec.ClusterIPs); n > 0 && s.Spec.ClusterIP != s.Spec.ClusterIPs[0] || s.Spec.ClusterIP != corev1.ClusterIPNone && n != len(s.Spec.IPFamilies) {

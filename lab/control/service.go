@@ -14,7 +14,7 @@ import (
 type admission struct {
 	service *corev1.Service
 	addrs   []netip.Addr
-	ports   []nodePort
+	ports   []int32 // of spec.ports, 0 for those without
 }
 
 // admitService makes a Service of a manifest: it gets addresses and node ports, those that it had where it does not name others. An error
@@ -150,31 +150,38 @@ func (p *Plane) chooseAddress(m *manifest.Service, before *corev1.Service, i int
 	return addr, nil
 }
 
-// choosePorts gives the ports of a Service with clients outside a node port each.
+// choosePorts gives the ports of a Service with clients outside node ports: those that it names, those that they had, and else the one
+// of another port of the same number, or a free one (initNodePorts in pkg/registry/core/service/storage).
 func (p *Plane) choosePorts(a *admission, m *manifest.Service, before *corev1.Service) error {
 	spec := &a.service.Spec
-	switch {
-	case spec.Type == corev1.ServiceTypeNodePort:
-	case spec.Type == corev1.ServiceTypeLoadBalancer && *spec.AllocateLoadBalancerNodePorts:
-	default:
+	if spec.Type != corev1.ServiceTypeNodePort && spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
 	}
-	chosen := map[nodePort]bool{}
+	allocate := spec.Type == corev1.ServiceTypeNodePort || *spec.AllocateLoadBalancerNodePorts
+	taken, of := map[int32]bool{}, map[int32]int32{} // of: the node port of a port's number
 	for i := range spec.Ports {
 		port := &spec.Ports[i]
-		if port.NodePort == 0 && before != nil {
-			port.NodePort = nodePortOf(before, port)
+		if port.NodePort == 0 && before != nil && allocate {
+			port.NodePort = nodePortOf(before, port, spec.Ports)
 		}
-		if port.NodePort == 0 || chosen[nodePort{port.Protocol, port.NodePort}] {
-			number, err := p.addresses.pickPort(port.Protocol, nameOf(m), chosen)
+		if port.NodePort != 0 {
+			taken[port.NodePort], of[port.Port] = true, port.NodePort
+		}
+	}
+	for i := range spec.Ports {
+		port := &spec.Ports[i]
+		if shared := of[port.Port]; port.NodePort == 0 && allocate && !hasNodePort(spec.Ports, port.Protocol, shared) {
+			port.NodePort = shared
+		}
+		if port.NodePort == 0 && allocate {
+			number, err := p.addresses.pickPort(nameOf(m), taken)
 			if err != nil {
-				return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%v", err)
+				return m.Errorf(nodePortField(i), "%v", err)
 			}
 			port.NodePort = number
+			taken[number], of[port.Port] = true, number
 		}
-		n := nodePort{port.Protocol, port.NodePort}
-		chosen[n] = true
-		a.ports = append(a.ports, n)
+		a.ports = append(a.ports, port.NodePort)
 	}
 	return nil
 }
@@ -188,7 +195,7 @@ func (p *Plane) checkFree(a *admission, m *manifest.Service) error {
 	}
 	for i, n := range a.ports {
 		if other, taken := p.addresses.ports[n]; taken && other != nameOf(m) {
-			return m.Errorf(fmt.Sprintf("spec.ports[%d].nodePort", i), "%s %d is that of Service %s already; choose another one, or leave it out", n.protocol, n.port, other)
+			return m.Errorf(nodePortField(i), "%d is that of Service %s already; choose another one, or leave it out", n, other)
 		}
 	}
 	return nil
@@ -202,12 +209,21 @@ func addressField(i int) string {
 	return fmt.Sprintf("spec.clusterIPs[%d]", i)
 }
 
-// nodePortOf returns the node port that a port of a Service had.
-func nodePortOf(s *corev1.Service, port *corev1.ServicePort) int32 {
+func nodePortField(i int) string { return fmt.Sprintf("spec.ports[%d].nodePort", i) }
+
+// nodePortOf returns the node port that a port of a Service had, 0 where another one of its protocol names it now.
+func nodePortOf(s *corev1.Service, port *corev1.ServicePort, now []corev1.ServicePort) int32 {
 	for _, had := range s.Spec.Ports {
 		if had.Protocol == port.Protocol && had.Port == port.Port {
+			if hasNodePort(now, had.Protocol, had.NodePort) {
+				return 0
+			}
 			return had.NodePort
 		}
 	}
 	return 0
+}
+
+func hasNodePort(ports []corev1.ServicePort, protocol corev1.Protocol, number int32) bool {
+	return slices.ContainsFunc(ports, func(p corev1.ServicePort) bool { return p.Protocol == protocol && p.NodePort == number })
 }

@@ -70,7 +70,7 @@ func TestServiceChanges(t *testing.T) {
 		want          string // clusterIP, type, node port; or the error
 	}{
 		{"ports", nil, []string{"sessionAffinity: ClientIP"}, keeps + " ClusterIP 0"},
-		{"to NodePort", nil, []string{"type: NodePort"}, keeps + " NodePort 30299"},
+		{"to NodePort", nil, []string{"type: NodePort"}, keeps + " NodePort 32753"},
 		{"from NodePort", []string{"type: NodePort"}, nil, keeps + " ClusterIP 0"},
 		{"NodePort to LoadBalancer", []string{"type: NodePort", "ports: [{port: 80, nodePort: 31234}]"}, []string{"type: LoadBalancer"}, keeps + " LoadBalancer 31234"},
 		{"without node ports", nil, []string{"type: LoadBalancer", "allocateLoadBalancerNodePorts: false"}, keeps + " LoadBalancer 0"},
@@ -114,6 +114,73 @@ func TestServiceChanges(t *testing.T) {
 	}
 }
 
+// Node ports: those that are written, those that a port had, one for all protocols of a number, and else free ones.
+func TestNodePorts(t *testing.T) {
+	const tcp, udp = "{name: tcp, port: 53", "{name: udp, protocol: UDP, port: 53"
+	for _, tt := range []struct {
+		name          string
+		before, after string // ports; "" for no Service
+		want          string // node ports; or the error
+	}{
+		{"none is written", "", tcp + "}, {name: b, port: 80}", "[32753 32754]"},
+		{"all are written", "", tcp + ", nodePort: 30080}, {name: b, port: 80, nodePort: 32767}", "[30080 32767]"},
+		{"one for both protocols", "", tcp + "}, " + udp + "}", "[32753 32753]"},
+		{"that of the other protocol is written", "", udp + "}, " + tcp + ", nodePort: 30053}", "[30053 30053]"},
+		{"both are written", "", tcp + ", nodePort: 30053}, " + udp + ", nodePort: 30054}", "[30053 30054]"},
+		{"that of the other protocol is a third one's", "", tcp + ", nodePort: 30053}, " + udp + "}, {name: c, protocol: UDP, port: 80, nodePort: 30053}", "[30053 32753 30053]"},
+		{"kept", tcp + "}, {name: b, port: 80}", "{name: b, port: 80}, " + tcp + "}", "[32754 32753]"},
+		{"kept, though it was written before", tcp + ", nodePort: 30053}", tcp + "}", "[30053]"},
+		{"another one", tcp + ", nodePort: 30053}", tcp + ", nodePort: 30054}", "[30054]"},
+		{"a new port takes an old one's", tcp + ", nodePort: 30053}", tcp + "}, {name: b, port: 80, nodePort: 30053}", "[32753 30053]"},
+		{"another number", tcp + ", nodePort: 30053}", "{name: tcp, port: 54}", "[32753]"},
+		{"another's", "", tcp + ", nodePort: 31999}", "x.yaml, line 6, spec.ports[0].nodePort: 31999 is that of Service default/other already; choose another one, or leave it out"},
+		{"another's, over another protocol", "", udp + ", nodePort: 31999}", "x.yaml, line 6, spec.ports[0].nodePort: 31999 is that of Service default/other already"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCluster(t)
+			service := func(name, ports string) string {
+				return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec:\n  type: NodePort\n  ports: [%s]\n", name, ports)
+			}
+			other := service("other", "{port: 1, nodePort: 31999}")
+			c.follow(other)
+			for _, ports := range []string{tt.before, tt.after} {
+				if ports == "" {
+					continue
+				}
+				if got := c.follow(all(service("web", ports), other)); len(got) > 0 {
+					if !strings.HasPrefix(got[0], tt.want) {
+						t.Errorf("got  %s\nwant %s", got[0], tt.want)
+					}
+					return
+				}
+			}
+			var got []int32
+			for _, p := range of[*corev1.Service](c, Services, "web")[0].Spec.Ports {
+				got = append(got, p.NodePort)
+			}
+			if fmt.Sprint(got) != tt.want {
+				t.Errorf("got %v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// Those that ask for no number get one of the upper band, as long as there is one.
+func TestNodePortBand(t *testing.T) {
+	a := newAllocator(nil)
+	for i := range manifest.LastNodePort - manifest.FirstNodePort + 1 {
+		number, err := a.pickPort(name{Name: fmt.Sprint(i)}, nil)
+		upper := i < manifest.LastNodePort-manifest.FirstNodePort+1-nodePortBand
+		if _, taken := a.ports[number]; err != nil || taken || number > manifest.LastNodePort || (number >= manifest.FirstNodePort+nodePortBand) != upper {
+			t.Fatalf("number %d is %d, %v", i, number, err)
+		}
+		a.ports[number] = name{Name: "x"}
+	}
+	if number, err := a.pickPort(name{Name: "web"}, nil); err == nil {
+		t.Errorf("got %d, though none is free", number)
+	}
+}
+
 // An address is free again when its Service is gone, and no two have one.
 func TestAddressesAreShared(t *testing.T) {
 	c := newCluster(t)
@@ -135,7 +202,7 @@ func TestAddressesAreShared(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := c.follow(all(svc("c", "type: NodePort", "clusterIP: 10.96.7.7"), strings.Replace(svc("d", "type: NodePort"), "port: 80}", "port: 80, nodePort: 30111}", 1),
-		strings.Replace(svc("e", "type: NodePort"), "port: 80}", "port: 80, nodePort: 30111}", 1))); len(got) != 1 || !strings.Contains(got[0], "spec.ports[0].nodePort: TCP 30111 is that of Service default/d already") {
+		strings.Replace(svc("e", "type: NodePort"), "port: 80}", "port: 80, nodePort: 30111}", 1))); len(got) != 1 || !strings.Contains(got[0], "spec.ports[0].nodePort: 30111 is that of Service default/d already") {
 		t.Errorf("got %q", got)
 	}
 	var many []string
