@@ -136,11 +136,14 @@ func (c *Cluster) startNodes() error {
 
 func (c *Cluster) makePods() error {
 	instances := c.control.Instances()
-	placed, err := schedule(podsOf(instances), make([]int, len(c.nodes)))
+	placed, err := schedule(podsOf(instances), make([]load, len(c.nodes)))
 	if err != nil {
 		return err
 	}
 	for i, instance := range instances {
+		if placed[i] < 0 {
+			continue // the reconciler finds it a node when one has its ports free
+		}
 		p, err := newPod(c, c.nodes[placed[i]], instance)
 		if err != nil {
 			return err

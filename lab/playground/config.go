@@ -69,7 +69,7 @@ func (c *Config) checkObjects() error {
 	if err := plane.Adopt(c.Pods.Objects); err != nil {
 		return err
 	}
-	_, err := schedule(podsOf(plane.Instances()), make([]int, c.Nodes))
+	_, err := schedule(podsOf(plane.Instances()), make([]load, c.Nodes))
 	return err
 }
 

@@ -67,7 +67,7 @@ func (c *Cluster) tellEvent(who, what string) {
 
 // fits refuses a pod that no node can run.
 func (c *Config) fits(p *manifest.Pod) error {
-	_, err := schedule([]*manifest.Pod{p}, make([]int, c.Nodes))
+	_, err := schedule([]*manifest.Pod{p}, make([]load, c.Nodes))
 	return err
 }
 

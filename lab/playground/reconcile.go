@@ -82,13 +82,17 @@ func (r *reconciler) look() {
 // work does with a pod what is to be done until it is as it is wanted.
 func (r *reconciler) work(uid types.UID) {
 	wait := backoff{first: time.Second, most: 10 * time.Second, calm: time.Minute}
+	told := ""
 	for {
 		do, key := r.next(uid)
 		if do == nil {
 			return
 		}
 		if err := do(); err != nil && r.ctx.Err() == nil {
-			r.cluster.text.event(key, err.Error())
+			if err.Error() != told {
+				told = err.Error()
+				r.cluster.text.event(key, told)
+			}
 			select {
 			case <-r.ctx.Done():
 			case <-time.After(max(wait.first, wait.after(0))):
@@ -135,18 +139,21 @@ func (r *reconciler) add(i control.Instance) error {
 	return nil
 }
 
-// place makes a pod on the node that it names, else on the one with the fewest pods.
+// place makes a pod on the node that it names, else on the one with the fewest pods that has its host ports free.
 func (r *reconciler) place(i control.Instance) (*Pod, error) {
 	r.placing.Lock()
 	defer r.placing.Unlock()
 	c := r.cluster
-	count := make([]int, len(c.nodes))
+	have := make([]load, len(c.nodes))
 	for _, p := range c.Pods() {
-		count[slices.Index(c.nodes, p.node)]++
+		have[slices.Index(c.nodes, p.node)].add(p.manifest)
 	}
-	chosen, err := schedule([]*manifest.Pod{i.Pod}, count)
+	chosen, err := schedule([]*manifest.Pod{i.Pod}, have)
 	if err != nil {
 		return nil, err
+	}
+	if chosen[0] < 0 {
+		return nil, waits(i.Pod, have)
 	}
 	p, err := newPod(c, c.nodes[chosen[0]], i)
 	if err != nil {

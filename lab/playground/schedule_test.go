@@ -11,12 +11,16 @@ import (
 	"github.com/middleway-net/middleway/lab/manifest"
 )
 
-// podsOn makes pods that name these nodes, "" for none.
+// podsOn makes pods that name these nodes, "" for none; "node-1 80" wants a host port there.
 func podsOn(t *testing.T, nodes ...string) []*manifest.Pod {
 	t.Helper()
 	var b strings.Builder
 	for i, n := range nodes {
-		fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p%d}\nspec: {nodeName: %q, containers: [{name: c, command: [x]}]}\n", i, n)
+		ports := "[]"
+		if node, number, ok := strings.Cut(n, " "); ok {
+			n, ports = node, fmt.Sprintf("[{containerPort: 8080, hostPort: %s}]", number)
+		}
+		fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p%d}\nspec: {nodeName: %q, containers: [{name: c, command: [x], ports: %s}]}\n", i, n, ports)
 	}
 	s, err := manifest.Parse("x.yaml", []byte(b.String()))
 	if err != nil {
@@ -38,9 +42,17 @@ func TestSchedule(t *testing.T) {
 		{"around those that are named later", []int{0, 0}, []string{"", "node-1", "node-1", ""}, []int{1, 0, 0, 1}},
 		{"one node", []int{0}, []string{"", "node-1"}, []int{0, 0}},
 		{"beside others", []int{2, 1, 2}, []string{"", ""}, []int{1, 0}},
+		{"a host port on each node", []int{0, 0}, []string{" 80", " 80", " 80"}, []int{0, 1, -1}},
+		{"a host port is the first need", []int{0, 5}, []string{" 80", " 80"}, []int{0, 1}},
+		{"host ports of two", []int{0}, []string{" 80", " 81"}, []int{0, 0}},
+		{"a host port that a named one takes", []int{0, 0}, []string{" 80", "node-1 80", "node-1 80"}, []int{1, 0, -1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := schedule(podsOn(t, tt.pods...), tt.have)
+			have := make([]load, len(tt.have))
+			for i, n := range tt.have {
+				have[i].pods = n
+			}
+			got, err := schedule(podsOn(t, tt.pods...), have)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,9 +62,21 @@ func TestSchedule(t *testing.T) {
 		})
 	}
 	for nodes, want := range map[int]string{1: "the only one is node-1", 4: "there are node-1 to node-4, and --nodes makes more"} {
-		_, err := schedule(podsOn(t, "", "node-9"), make([]int, nodes))
+		_, err := schedule(podsOn(t, "", "node-9"), make([]load, nodes))
 		if want := `x.yaml, line 10, spec.nodeName: there is no node "node-9"; ` + want; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestWaits(t *testing.T) {
+	for pod, want := range map[string]string{" 80": "waits for hostPort TCP 80: no node has it free", "node-2 80": "waits for hostPort TCP 80: node-2 does not have it free"} {
+		have := make([]load, 2)
+		for i := range have {
+			have[i].add(podsOn(t, " 80")[0])
+		}
+		if got := waits(podsOn(t, pod)[0], have).Error(); got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }
