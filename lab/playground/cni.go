@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/middleway-net/middleway/lab/manifest"
 )
 
 // network is a node's, as a container runtime has it: a configuration, and the plugin that it names.
@@ -21,7 +24,9 @@ type network struct {
 func newNetwork(dir *directory, runDir string) (*network, error) {
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "middleway",
-		"plugins": []map[string]any{{"type": pluginName, "socket": filepath.Join(runDir, "cni.sock")}},
+		"plugins": []map[string]any{{
+			"type": pluginName, "socket": filepath.Join(runDir, "cni.sock"), "capabilities": map[string]bool{portMappings: true},
+		}},
 	})
 	if err != nil {
 		return nil, err
@@ -34,15 +39,34 @@ func newNetwork(dir *directory, runDir string) (*network, error) {
 	return &network{libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(plugins, "cache"), nil), list}, nil
 }
 
+// portMappings is the capability of host ports (CNI's CONVENTIONS.md).
+const portMappings = "portMappings"
+
 // runtimeConf is what a runtime tells the plugin of a pod.
 func runtimeConf(p *Pod) *libcni.RuntimeConf {
-	return &libcni.RuntimeConf{
+	c := &libcni.RuntimeConf{
 		ContainerID: p.uid, NetNS: p.ns.Path(), IfName: "eth0",
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.manifest.Namespace}, {"K8S_POD_NAME", p.manifest.Name},
 			{"K8S_POD_INFRA_CONTAINER_ID", p.uid}, {"K8S_POD_UID", p.uid},
 		},
 	}
+	if mappings := mapped(p.manifest); len(mappings) > 0 {
+		c.CapabilityArgs = map[string]any{portMappings: mappings}
+	}
+	return c
+}
+
+// mapped returns a pod's host ports as runtimes tell them.
+func mapped(p *manifest.Pod) (all []map[string]any) {
+	for _, h := range p.HostPorts() {
+		m := map[string]any{"hostPort": h.Port, "containerPort": h.To, "protocol": strings.ToLower(string(h.Protocol))}
+		if h.HostIP != "" {
+			m["hostIP"] = h.HostIP
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 // add attaches a pod and returns its addresses. After a failure, as the specification has it ("Lifecycle & Ordering"), the plugin is

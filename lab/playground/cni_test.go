@@ -22,18 +22,19 @@ type scripted struct {
 	errs   map[string]error
 	cancel func() // is called by ADD
 	called []string
+	conf   []string // what each call got on standard input
 }
 
 func (s *scripted) FindInPath(string, []string) (string, error) { return "/plugin", nil }
 
-func (s *scripted) ExecPlugin(ctx context.Context, _ string, _ []byte, environ []string) ([]byte, error) {
+func (s *scripted) ExecPlugin(ctx context.Context, _ string, conf []byte, environ []string) ([]byte, error) {
 	var verb string
 	for _, e := range environ {
 		if v, ok := strings.CutPrefix(e, "CNI_COMMAND="); ok {
 			verb = v // the last one counts
 		}
 	}
-	s.called = append(s.called, verb)
+	s.called, s.conf = append(s.called, verb), append(s.conf, string(conf))
 	if verb == "ADD" && s.cancel != nil {
 		s.cancel()
 	}
@@ -87,5 +88,42 @@ func TestAddFails(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+// The plugin hears of a pod's host ports as from a container runtime, and of none where the pod has none.
+func TestPortMappings(t *testing.T) {
+	ns, err := lab.NewNamespace("mapped")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for _, tt := range []struct{ ports, want string }{
+		{"{containerPort: 80}", ""},
+		{"{containerPort: 80, hostPort: 8080}, {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 127.0.0.1}",
+			`"runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"},{"containerPort":53,"hostIP":"127.0.0.1","hostPort":53,"protocol":"udp"}]}`},
+	} {
+		s, err := manifest.Parse("x.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, command: [x], ports: ["+tt.ports+"]}]}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := newNetwork(&directory{path: t.TempDir()}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		plugin := scripted{add: `{"cniVersion": "1.1.0", "ips": [{"address": "10.244.1.2/24"}]}`}
+		n.cni = libcni.NewCNIConfigWithCacheDir(nil, t.TempDir(), &plugin)
+		p := &Pod{ns: ns, uid: "1", manifest: s.Pods()[0]}
+		if _, err := n.add(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.del(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		for i, conf := range plugin.conf {
+			if got := strings.Contains(conf, "runtimeConfig"); got != (tt.want != "") || !strings.Contains(conf, tt.want) {
+				t.Errorf("%s got %s\nwant %s", plugin.called[i], conf, tt.want)
+			}
+		}
 	}
 }
