@@ -38,6 +38,11 @@ func PodCIDR6(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
+// PodCIDRs returns the ranges of all pods, whatever their number of nodes.
+func PodCIDRs() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244}), 16), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 0x10, 0x02, 0x44}), 48)}
+}
+
 // ServiceCIDRs returns the ranges of Services' addresses.
 func ServiceCIDRs() []netip.Prefix {
 	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 96}), 16), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0, 0, 0x10, 0, 0x96}), 112)}

@@ -25,7 +25,7 @@ type Cluster struct {
 	nodes   []*Node
 	pods    []*Pod
 	server  *server
-	outside io.Closer // what hands in sockets of the machine's
+	outside io.Closer // ends the handing over of the machine's sockets; nil if it is the underlay's
 
 	control    *control.Plane
 	reconciler *reconciler
@@ -82,7 +82,7 @@ func (c *Cluster) build(ctx context.Context) error {
 		func() error { return c.dir.writeOwner(c.config.Owner) },
 		c.startControl,
 		c.listen,
-		c.serveOutside,
+		c.openOutside,
 		c.startNodes,
 		c.makePods,
 	} {
@@ -214,7 +214,9 @@ func (c *Cluster) Close() error {
 	if c.lab != nil {
 		errs = append(errs, c.lab.Close())
 	}
-	errs = append(errs, closeIf(c.outside))
+	if c.outside != nil {
+		errs = append(errs, c.outside.Close())
+	}
 	err := errors.Join(append(errs, c.dir.remove())...)
 	if c.server != nil {
 		c.server.close(err) // those who asked for the end hear of it now

@@ -100,7 +100,7 @@ func (c *Cluster) serve(number int, n *node.Config) {
 	n.Kubernetes.Folder = c.dir.join(stateDir)
 	n.Services.CIDRs = lab.ServiceCIDRs()
 	n.DNS.ResolvConf = "none" // its servers are out of reach
-	c.leadOutside(number, n)
+	c.toOutside(number, n)
 	if c.config.Change != nil {
 		c.config.Change(number, n)
 	}
