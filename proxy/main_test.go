@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/stack/netstack"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
@@ -24,9 +23,6 @@ var (
 	local    = netip.MustParseAddr("127.0.0.1")
 	local6   = netip.IPv6Loopback()
 )
-
-// TestMain gives the tests a network namespace of their own, in which they may make others.
-func TestMain(m *testing.M) { lab.Main(m) }
 
 // node is a running Proxy, and what it sends into the cluster.
 type node struct {

@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
 )
@@ -19,7 +18,19 @@ import (
 //
 //	node ──── router ──── server    one Ethernet; the node's way to the server's address leads over the router,
 //	 .11       .12         .13      whose own takes packets of 1300 bytes
-type outside struct{ node, router, server *lab.Namespace }
+type outside struct{ node, router, server Namespace }
+
+// Namespace is a network namespace of a test, *lab.Namespace.
+type Namespace interface {
+	Do(f func() error) error
+	Netlink() (*netlink.Handle, error)
+	Sysctl(name, value string) error
+	AddAddr(device string, addr netip.Prefix) error
+	AddRoute(dst netip.Prefix, gateway netip.Addr, device string) error
+}
+
+// JoinNamespaces makes namespaces that an Ethernet joins: each has a device eth0 with the next of the nodes' addresses.
+var JoinNamespaces func(t *testing.T, names ...string) []Namespace
 
 // Addresses of the server, and of the router at the node's side.
 var (
@@ -27,29 +38,18 @@ var (
 	remote6  = netip.MustParseAddr("2001:db8::7")
 	nobody   = netip.MustParseAddr("203.0.113.99") // the router has no way there
 	nobody6  = netip.MustParseAddr("2001:db8::99")
-	routers  = lab.NodeAddr4(2).Addr()
-	routers6 = lab.NodeAddr6(2).Addr()
+	routers  = netip.MustParseAddr("192.168.254.12")
+	routers6 = netip.MustParseAddr("fd00:254::12")
 )
 
 const narrow = 1300
 
 func newOutside(t *testing.T) *outside {
 	t.Helper()
-	var all []*lab.Namespace
-	for _, name := range []string{"node", "router", "server"} {
-		n, err := lab.NewNamespace(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { n.Close() })
-		all = append(all, n)
+	all := JoinNamespaces(t, "node", "router", "server")
+	for _, n := range all {
 		must(t, n.Sysctl("net.ipv4.ping_group_range", "0 2147483647"))
 	}
-	u, err := lab.NewUnderlay(lab.UnderlayConfig{Userspace: true}, all...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { u.Close() })
 	o := &outside{all[0], all[1], all[2]}
 	for _, s := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0"} {
 		name, value, _ := bytes.Cut([]byte(s), []byte("="))
@@ -57,7 +57,7 @@ func newOutside(t *testing.T) *outside {
 	}
 	for _, a := range []struct {
 		server, router, last netip.Addr
-	}{{remote, routers, lab.NodeAddr4(3).Addr()}, {remote6, routers6, lab.NodeAddr6(3).Addr()}} {
+	}{{remote, routers, netip.MustParseAddr("192.168.254.13")}, {remote6, routers6, netip.MustParseAddr("fd00:254::13")}} {
 		host := netip.PrefixFrom(a.server, a.server.BitLen())
 		must(t, o.server.AddAddr("lo", host))
 		wide, _ := a.server.Prefix(map[bool]int{true: 24, false: 64}[a.server.Is4()])
@@ -88,7 +88,7 @@ func must(t *testing.T, err error) {
 }
 
 // sockets are made in a namespace.
-type sockets struct{ *lab.Namespace }
+type sockets struct{ Namespace }
 
 func (s sockets) Socket(domain, typ, proto int) (fd int, err error) {
 	err = s.Do(func() error {
