@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -40,18 +41,74 @@ func (s *udpListeners) at(f *packet.Flow) *udpListener {
 	if now == nil || now.ports[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
-	any := netip.IPv6Unspecified()
-	if f.Is4() {
-		any = netip.IPv4Unspecified()
+	front := netip.AddrPortFrom(f.Src(), port)
+	there, here := now.find(front, false), now.find(front, true)
+	if there == nil || here != nil && here.clients.has(netip.AddrPortFrom(f.Dst(), f.DstPort())) {
+		return here
 	}
-	for _, addr := range []netip.Addr{f.Src(), any} {
-		for _, here := range []bool{false, true} {
-			if l := now.by[place{netip.AddrPortFrom(addr, port), packet.UDP, here}]; l != nil {
-				return l
-			}
-		}
+	return there
+}
+
+// find returns the listener at an address: the one that has just it, or the one of all addresses.
+func (s *udpListening) find(front netip.AddrPort, here bool) *udpListener {
+	if l := s.by[place{front, packet.UDP, here}]; l != nil {
+		return l
 	}
-	return nil
+	every := netip.IPv6Unspecified()
+	if front.Addr().Is4() {
+		every = netip.IPv4Unspecified()
+	}
+	return s.by[place{netip.AddrPortFrom(every, front.Port()), packet.UDP, here}]
+}
+
+// recentClients bounds the clients of a listener that are remembered.
+const recentClients = 1 << 12
+
+// clients are those who asked a listener lately. Two namespaces have clients of the same address and port, 127.0.0.1 above all, and an
+// answer has to go to the one who asked. It is nil where nobody has to be told apart; one that has not asked for long gives way to another.
+type clients [recentClients]atomic.Uint64
+
+// clientSeed makes it hard to guess which clients have the same place.
+var clientSeed = rand.Uint64()
+
+func (c *clients) at(client netip.AddrPort) (*atomic.Uint64, uint64) {
+	f := packet.NewFlow(packet.UDP, client, netip.AddrPort{})
+	hash := f.Hash(clientSeed) | 1
+	return &c[hash>>1%recentClients], hash
+}
+
+func (c *clients) has(client netip.AddrPort) bool {
+	if c == nil {
+		return false
+	}
+	at, hash := c.at(client)
+	return at.Load() == hash
+}
+
+func (c *clients) add(client netip.AddrPort) {
+	if at, hash := c.at(client); at.Load() != hash {
+		at.Store(hash)
+	}
+}
+
+func (c *clients) remove(client netip.AddrPort) {
+	at, hash := c.at(client)
+	at.CompareAndSwap(hash, 0)
+}
+
+// note says from which of two listeners at one address a client has just asked.
+func (s *udpListeners) note(u *udpListener, client, front netip.AddrPort) {
+	if u.clients != nil {
+		u.clients.add(client)
+		return
+	}
+	now := s.now.Load()
+	if now == nil {
+		return
+	}
+	if here := now.find(front, true); here != nil {
+		here.clients.remove(client)
+	}
 }
 
 // change makes now anew, after edit of a copy.
@@ -87,6 +144,7 @@ type udpListener struct {
 	token    token
 	refs     atomic.Int32 // users of fd
 	noTrains atomic.Bool
+	clients  *clients // of a listener here
 	done     chan struct{}
 }
 
@@ -99,6 +157,9 @@ func (p *Proxy) listenUDP(l Listener) (server, error) {
 	}
 	u := &udpListener{p: p, place: l.place(), fd: fd, done: make(chan struct{})}
 	u.refs.Store(1)
+	if l.Here {
+		u.clients = new(clients)
+	}
 	if err := u.open(is4, l.Silent); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("listen on %v: %w", l, err)
@@ -207,7 +268,9 @@ func (u *udpListener) take(m *message) {
 	if m.to != m.local || m.to.IsMulticast() || m.from.Addr().IsLinkLocalUnicast() || m.from.Port() == 0 {
 		return
 	}
-	f := packet.NewFlow(packet.UDP, m.from, netip.AddrPortFrom(m.to, u.place.addr.Port()))
+	front := netip.AddrPortFrom(m.to, u.place.addr.Port())
+	u.p.udp.listeners.note(u, m.from, front)
+	f := packet.NewFlow(packet.UDP, m.from, front)
 	u.p.outside().datagrams(&f, m.data, m.segment, m.ttl, m.tos)
 }
 
