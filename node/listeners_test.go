@@ -114,14 +114,20 @@ func TestProblems(t *testing.T) {
 	b := proxy.Listener{Addr: netip.MustParseAddrPort("127.0.0.1:30080"), Proto: packet.TCP}
 	p.note(a, "default/web:http", errors.New("in use"))
 	p.note(b, "default/web:http", errors.New("in use"))
+	here := a
+	here.Here = true
+	p.note(here, "default/web:http", errors.New("in use"))
 	silent := a
 	silent.Silent = true
 	p.note(silent, "default/web:http", nil) // it may have become silent meanwhile
-	want := []ListenerProblem{{Listener: "tcp 127.0.0.1:30080", For: "default/web:http", Why: "in use"}}
+	want := []ListenerProblem{
+		{Listener: "tcp 127.0.0.1:30080", For: "default/web:http", Why: "in use"},
+		{Listener: "tcp 192.168.254.11:30080 in the node's own network", For: "default/web:http", Why: "in use"}, // labels of metrics are told apart
+	}
 	if diff := cmp.Diff(want, p.list()); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]int{"default/web:http: in use": 2}, told); diff != "" {
+	if diff := cmp.Diff(map[string]int{"default/web:http: in use": 3}, told); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }

@@ -39,8 +39,16 @@ func (p *problems) note(l proxy.Listener, who string, err error) {
 	if p.all == nil {
 		p.all = map[proxy.Listener]ListenerProblem{}
 	}
-	p.all[l] = ListenerProblem{Listener: l.String(), For: who, Why: err.Error()}
+	p.all[l] = ListenerProblem{Listener: sided(l), For: who, Why: err.Error()}
 	p.tell(l, who, err)
+}
+
+// sided names a listener, and its side where there are two.
+func sided(l proxy.Listener) string {
+	if l.Here {
+		return l.String() + " in the node's own network"
+	}
+	return l.String()
 }
 
 // list returns the problems that there are, sorted.
@@ -77,7 +85,7 @@ func problemEvent(node string, l proxy.Listener, who string, err error) (e infor
 	namespace, name, ok := strings.Cut(name, "/")
 	return informers.Event{
 		Kind: kind, Object: object.Key{Namespace: namespace, Name: name}, Warning: true, Reason: "PortNotAvailable",
-		Message: fmt.Sprintf("node %s does not serve %v, which is tried again: %v", node, l, err),
+		Message: fmt.Sprintf("node %s does not serve %s, which is tried again: %v", node, sided(l), err),
 	}, ok && namespace != "" && name != ""
 }
 
