@@ -16,6 +16,7 @@ const (
 	originNode
 	originHost
 	originOutside // a client outside, or who answers a pod from there
+	originClient  // the host, whose packet a Service has led on
 	originSelf    // the worker has made it, in answer to a packet
 )
 
@@ -262,6 +263,9 @@ func (f *forwarder) rejudge(c *flow.Copy, from origin) *flow.Copy {
 	if from == originPeer && f.relays(c) {
 		from = originNode
 	}
+	if from == originHost && c.LeavesAs().DstKey() != c.Flow.DstKey() {
+		from = originClient
+	}
 	v := f.decide(c.LeavesAs(), from)
 	fresh, ok := f.flows.Rejudge(c, v, f.tables.generation)
 	if !ok {
@@ -293,7 +297,7 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 	case fib.Vacant:
 		return flow.Verdict{Reason: packet.DropNoPod}
 	case fib.None:
-		if from == originPod && f.outside != nil {
+		if f.outside != nil && (from == originPod || from == originClient) {
 			return f.egress(fl)
 		}
 	}

@@ -90,10 +90,14 @@ func (s *served) fromOutside(from origin) bool {
 	return s.external && (from == originNode || from == originOutside)
 }
 
-// sender returns as whose packets a new flow's are routed: what a peer sends to an External frontend goes on as the node's own.
+// sender returns as whose packets a new flow's are routed: what a peer sends to an External frontend goes on as the node's own, and the
+// host reaches what is outside as far as a Service has its endpoints there, as that of an API server may.
 func (s *served) sender(from origin) origin {
-	if s.external && from == originPeer {
+	switch {
+	case s.external && from == originPeer:
 		return originNode
+	case s.port != nil && from == originHost:
+		return originClient
 	}
 	return from
 }

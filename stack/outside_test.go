@@ -244,6 +244,60 @@ func TestEgressToTheNode(t *testing.T) {
 	}
 }
 
+// A Service may have its endpoints outside: pods and the host reach them, also after a change of the tables.
+func TestServiceOutside(t *testing.T) {
+	for _, tt := range []struct {
+		from string
+		src  netip.Addr
+		back string
+	}{
+		{"a", podA, "a: tcp 10.96.0.20:80 -> 10.244.1.2:4000"},
+		{"host", hostNode, "host: tcp 10.96.0.20:80 -> 192.168.254.11:4000"},
+	} {
+		d := newOutsideBed(t, 1)
+		d.run(t)
+		d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": serving(web, "tcp:80", "203.0.113.80:6443")}))
+		for range 2 {
+			d.gives(tt.from, packettest.Packet{Src: tt.src, Dst: web, Proto: packet.TCP, SrcPort: 4000, DstPort: 80, Flags: packet.SYN}.Frame())
+			o := d.outcome(t)
+			if got, want := o.where+": "+describe(t, o.packet), fmt.Sprintf("outside: tcp %v:4000 -> 203.0.113.80:6443", tt.src); got != want {
+				t.Fatalf("got %s, want %s", got, want)
+			}
+			d.gives("node", answerTo(o.packet))
+			if got := d.comesOut(t); got != tt.back {
+				t.Errorf("the answer: got %s, want %s", got, tt.back)
+			}
+			d.judgeAnew(t)
+		}
+	}
+}
+
+// The range of a peer that has gone is no way out.
+func TestRangeOfGonePeer(t *testing.T) {
+	d := newOutsideBed(t, 1)
+	d.run(t)
+	gone := fib.Route{Prefix: netip.MustParsePrefix("100.64.7.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer3}}
+	address := fib.Route{Prefix: netip.PrefixFrom(peer3, 32), Destination: gone.Destination}
+	for i, tt := range []struct {
+		routes       []fib.Route
+		pod, address string
+	}{
+		{[]fib.Route{gone, address}, "peer 192.168.254.13", "peer 192.168.254.13"},
+		{nil, "no-route", "outside"}, // whoever has the address by now
+		{[]fib.Route{gone}, "peer 192.168.254.13", "outside"},
+	} {
+		if err := d.SetRoutes(tt.routes); err != nil {
+			t.Fatal(err)
+		}
+		for dst, want := range map[netip.Addr]string{netip.MustParseAddr("100.64.7.9"): tt.pod, peer3: tt.address} {
+			d.a.Inject(0, packettest.Packet{Src: podA, Dst: dst, SrcPort: 4000, DstPort: 80}.Frame())
+			if got := d.outcome(t); got.where != want {
+				t.Errorf("%d: to %v: got %s, want %s", i, dst, got.where, want)
+			}
+		}
+	}
+}
+
 // TestExternal: a client outside reaches a Service's backend wherever it is, from the gateway's address, and the answer leaves from where
 // the client asked, after a change of the tables too.
 func TestExternal(t *testing.T) {

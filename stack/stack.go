@@ -91,7 +91,8 @@ type Config struct {
 	// TunnelPort is the UDP port of the tunnel, which no pod reaches at any address outside: it could send what peers take for the
 	// node's own. 0: none.
 	TunnelPort uint16
-	// ClusterCIDRs are ranges of the cluster, to which no packet leaves through Outside, whoever has the address.
+	// ClusterCIDRs are ranges of the cluster, to which no packet leaves through Outside, whoever has the address. Nor does one to
+	// PodCIDRs, ServiceCIDRs, and ranges to which a peer had a route.
 	ClusterCIDRs []netip.Prefix
 	// NodeAddrs are the addresses that the node itself answers. The first of each family is its pods' gateway, from which ICMP
 	// errors are sent.
@@ -146,7 +147,6 @@ type Stack struct {
 	mtu        int
 	gateways   [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
 	podCIDRs   []netip.Prefix
-	inside     []netip.Prefix // Config.ClusterCIDRs
 	tunnelPort uint16
 	clock      func() time.Duration // since the stack was made
 	told       chan []byte          // ICMP errors for the netstack
@@ -155,7 +155,8 @@ type Stack struct {
 
 	fragmentsMu sync.Mutex // guards the taps' writers for fragments
 
-	mu        sync.Mutex // guards the making of tables
+	mu        sync.Mutex     // guards the making of tables
+	inside    []netip.Prefix // Config.ClusterCIDRs, and ranges that were peers'
 	routes    []fib.Route
 	hostAddrs []netip.Addr
 	recalled  bool // services is what a former daemon wrote down
@@ -183,7 +184,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		clock: func() time.Duration { return time.Since(started) },
 		log:   c.Logger, flows: c.Flows, node: c.Node, outside: c.Outside, fragments: fragment.New(),
-		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: c.ClusterCIDRs, tunnelPort: c.TunnelPort,
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), tunnelPort: c.TunnelPort,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
@@ -322,9 +323,19 @@ func (s *Stack) SetRoutes(routes []fib.Route) error {
 	defer s.mu.Unlock()
 	old := s.routes
 	s.routes = routes
+	s.keepInside(old)
 	if err := s.publish(s.tables.Load().attachments); err != nil {
 		s.routes = old
 		return err
 	}
 	return nil
+}
+
+// keepInside notes ranges of peers that may have none any more: what pods still send there must not leave the cluster.
+func (s *Stack) keepInside(routes []fib.Route) {
+	for _, r := range routes {
+		if r.Destination.Kind == fib.Peer && !r.Prefix.IsSingleIP() && !slices.Contains(s.inside, r.Prefix) {
+			s.inside = append(s.inside, r.Prefix)
+		}
+	}
 }
