@@ -28,17 +28,18 @@ func (s *Stack) InjectOutside(o packet.Offload, parts ...[]byte) {
 }
 
 // SetFrontAddrs says at which addresses NodePorts and host ports are found: those of the node, loopback ones too. No packet of a pod to
-// one of them leaves through the node's sockets.
+// one of them leaves through the node's sockets. UDP flows to a port of an address that is none any more end; before the first call
+// none ends because its address is not known yet.
 func (s *Stack) SetFrontAddrs(addrs []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fronts := keysOf(addrs)
+	fronts := append([]packet.AddrKey{}, keysOf(addrs)...)
 	former := s.services.Load()
-	if slices.Equal(fronts, former.fronts) {
+	if former.fronts != nil && slices.Equal(fronts, former.fronts) {
 		return
 	}
 	s.swapServicesLocked(&frontends{former.Table, fronts})
-	if !s.recalled {
+	if s.served && !s.recalled {
 		s.endOutdated()
 	}
 }
@@ -46,7 +47,7 @@ func (s *Stack) SetFrontAddrs(addrs []netip.Addr) {
 // frontends are where Services are reached: those of a table, at this node's addresses. They are immutable.
 type frontends struct {
 	*service.Table
-	fronts []packet.AddrKey // of SetFrontAddrs
+	fronts []packet.AddrKey // of SetFrontAddrs; nil before it was called
 }
 
 // Lookup returns the port at the destination of a flow; it is nil unless one was found.

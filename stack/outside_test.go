@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/middleway-net/middleway/stack/fib"
+	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/packet/packettest"
 	"github.com/middleway-net/middleway/stack/service"
@@ -551,6 +553,49 @@ func TestSetFrontAddrs(t *testing.T) {
 		if got := d.comesOut(t); got != tt.want {
 			t.Errorf("%d: got %s, want %s", i, got, tt.want)
 		}
+	}
+}
+
+// After a restart Services and front addresses come one after the other, in any order: flows of UDP to NodePorts that are still there go on,
+// and others end.
+func TestRestartKeepsExternalFlows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flows")
+	start := func() (*hostBed, *flow.Table) {
+		table, err := flow.Open(path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newHostBed(t, 1, func(c *Config) { c.Flows, c.Outside = table, &fakeNode{} }), table
+	}
+	services := func(d *hostBed) { d.SetServices(service.New(serviceRanges).With(outsiders())) }
+	both := func(d *hostBed) { d.SetFrontAddrs([]netip.Addr{hostNode, another}) }
+	one := func(d *hostBed) { d.SetFrontAddrs([]netip.Addr{hostNode}) }
+	d, table := start()
+	services(d)
+	both(d)
+	for _, dst := range []netip.Addr{hostNode, another} {
+		d.gives("outside", packettest.Packet{Src: client, Dst: dst, SrcPort: 4000, DstPort: 30080}.Frame())
+	}
+	if got := table.Len(); got != 4 {
+		t.Fatalf("%d directions of flows, want 4", got)
+	}
+	for i, tt := range []struct {
+		steps [2]func(*hostBed)
+		want  int
+	}{{[...]func(*hostBed){both, services}, 4}, {[...]func(*hostBed){services, both}, 4}, {[...]func(*hostBed){services, one}, 2}} {
+		if err := table.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d, table = start()
+		for _, step := range tt.steps {
+			step(d)
+		}
+		if got := table.Len(); got != tt.want {
+			t.Errorf("start %d: %d directions of flows, want %d", i, got, tt.want)
+		}
+	}
+	if err := table.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -25,7 +25,7 @@ func (s *Stack) SetServices(t *service.Table) {
 	if s.recalled || t.MayEnd(former.Table) {
 		s.endOutdated()
 	}
-	s.recalled = false
+	s.recalled, s.served = false, true
 }
 
 // endOutdated ends the flows that have to by the Services of this moment.
@@ -58,7 +58,10 @@ func outdated(t *frontends, l *flow.Listed) bool {
 	if l.Flow.Proto() != packet.UDP {
 		return false
 	}
-	port, _ := t.Lookup(&l.Flow)
+	port, found := t.Lookup(&l.Flow)
+	if found == service.NotService && t.fronts == nil {
+		return false // it may be to a NodePort
+	}
 	return port == nil || !port.Serves(l.LeavesAs.DstKey(), l.LeavesAs.DstPort())
 }
 

@@ -160,6 +160,7 @@ type Stack struct {
 	routes    []fib.Route
 	hostAddrs []netip.Addr
 	recalled  bool // services is what a former daemon wrote down
+	served    bool // SetServices was called
 }
 
 // New builds a stack. Nothing runs before Run.
