@@ -27,13 +27,13 @@ var (
 // node is a running Proxy, and what it sends into the cluster.
 type node struct {
 	*Proxy
-	t   *testing.T
+	t   testing.TB
 	own chan []byte // of the node itself
 	out chan []byte // of the outside
 }
 
 // start runs a proxy until the test ends.
-func start(t *testing.T, c Config) *node {
+func start(t testing.TB, c Config) *node {
 	t.Helper()
 	ns, err := netstack.New(netstack.Config{Addrs: []netip.Addr{gateway, gateway6}})
 	if err != nil {
@@ -60,7 +60,7 @@ func start(t *testing.T, c Config) *node {
 }
 
 // into returns an Inject that completes packets, trains one by one, and hands them over.
-func into(t *testing.T, to chan<- []byte) Inject {
+func into(t testing.TB, to chan<- []byte) Inject {
 	return func(o packet.Offload, parts ...[]byte) {
 		frame := make([]byte, packet.VnetLen)
 		o.Encode(frame)
@@ -100,7 +100,7 @@ func (n *node) deliver(frame []byte) {
 }
 
 // receive returns the next packet and its headers.
-func receive(t *testing.T, from <-chan []byte) ([]byte, packet.Parsed) {
+func receive(t testing.TB, from <-chan []byte) ([]byte, packet.Parsed) {
 	t.Helper()
 	var h packet.Parsed
 	select {
@@ -119,7 +119,7 @@ func receive(t *testing.T, from <-chan []byte) ([]byte, packet.Parsed) {
 }
 
 // expectDatagram checks that the next packet is a datagram of a flow, and returns its payload.
-func expectDatagram(t *testing.T, from <-chan []byte, src, dst netip.AddrPort) []byte {
+func expectDatagram(t testing.TB, from <-chan []byte, src, dst netip.AddrPort) []byte {
 	t.Helper()
 	b, h := receive(t, from)
 	if want := packet.NewFlow(packet.UDP, src, dst); h.Flow != want {
@@ -129,7 +129,7 @@ func expectDatagram(t *testing.T, from <-chan []byte, src, dst netip.AddrPort) [
 }
 
 // serveUDP answers datagrams with themselves on an address, until the test ends.
-func serveUDP(t *testing.T, addr netip.Addr) netip.AddrPort {
+func serveUDP(t testing.TB, addr netip.Addr) netip.AddrPort {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
 	if err != nil {
@@ -150,7 +150,7 @@ func serveUDP(t *testing.T, addr netip.Addr) netip.AddrPort {
 }
 
 // eventually waits until something holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -80,7 +80,7 @@ func (o *outside) narrowRoute(t *testing.T, dst netip.Prefix, gateway netip.Addr
 	}))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
-// DefaultMaxUDPFlows bounds a node's UDP flows to the outside: each has a socket, of about 2 KiB of the kernel's memory. At most
+// DefaultMaxUDPFlows bounds a node's UDP flows to the outside: each has a socket, which takes about 3 KiB, most of them the kernel's. At most
 // half of the descriptors that the process may have are theirs.
 const DefaultMaxUDPFlows = 12 << 10
 
