@@ -14,8 +14,8 @@ type Listener struct {
 	Addr netip.AddrPort
 	// Proto is packet.TCP or packet.UDP.
 	Proto packet.Proto
-	// Silent: whatever comes is dropped without an answer. The port is held all the same, so that the host's kernel does not
-	// refuse.
+	// Silent: whatever comes is dropped without an answer, but from the host's own programs to its own address. The port is held all
+	// the same, so that the host's kernel does not refuse.
 	Silent bool
 	// Here: the socket is one of this process's own network namespace, whatever Config.Sockets makes. A rootless node serves its own
 	// programs by such ones.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/packet"
@@ -311,24 +310,4 @@ func (o *outgoing) sendPacket(u *udpListener, b []byte, h *packet.Parsed, offloa
 	}
 	o.data = packet.UDPPayload(b, h)
 	return o.send(u.fd, is4)
-}
-
-// setSilent has a socket take nothing from now on, without a word to who sends, or everything again: a classic BPF filter (socket(7),
-// SO_ATTACH_FILTER) that keeps none of a packet's bytes.
-func setSilent(fd int, silent bool) error {
-	if !silent {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("detach filter: %w", err)
-		}
-		return nil
-	}
-	program, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	if err != nil {
-		return fmt.Errorf("make filter: %w", err)
-	}
-	filter := unix.SockFilter{Code: program[0].Op, Jt: program[0].Jt, Jf: program[0].Jf, K: program[0].K}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &filter}); err != nil {
-		return fmt.Errorf("attach filter: %w", err)
-	}
-	return nil
 }

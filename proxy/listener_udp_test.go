@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,26 +36,32 @@ func dial(t *testing.T, to netip.AddrPort) (*net.UDPConn, netip.AddrPort) {
 	return conn, conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// TestSilentListener: who sends is not refused, and nothing comes; it may serve later, with the same socket.
+// TestSilentListener: who sends from outside is not refused, and nothing comes, but what the host sends itself; it may serve later, with
+// the same socket.
 func TestSilentListener(t *testing.T) {
 	for _, tt := range families {
 		t.Run(tt.name, func(t *testing.T) {
 			n := start(t, Config{})
 			front := listen(t, n, Listener{Addr: netip.AddrPortFrom(tt.outside, 0), Silent: true})
 			client, from := dial(t, front)
+			stranger := dialElsewhere(t, front)
 			for range 3 { // a refusal of the first would fail the second
-				if _, err := client.Write([]byte("lost")); err != nil {
-					t.Fatal(err)
-				}
+				_, err := stranger.Write([]byte("lost"))
+				must(t, err)
+			}
+			_, err := client.Write([]byte("the host's own"))
+			must(t, err)
+			if got := expectDatagram(t, n.out, from, front); string(got) != "the host's own" {
+				t.Errorf("got %q, which came from outside", got)
 			}
 			n.SetListeners(map[Listener]string{{Addr: front, Proto: packet.UDP}: "default/dns"})
 			eventually(t, "it serves", func() bool {
-				_, err := client.Write([]byte("question"))
+				_, err := stranger.Write([]byte("question"))
 				must(t, err)
 				time.Sleep(time.Millisecond)
 				return len(n.out) > 0
 			})
-			if got := expectDatagram(t, n.out, from, front); string(got) != "question" {
+			if got := expectDatagram(t, n.out, stranger.LocalAddr().(*net.UDPAddr).AddrPort(), front); string(got) != "question" {
 				t.Errorf("got %q, which came before it served", got)
 			}
 			n.SetListeners(nil)
@@ -63,6 +71,22 @@ func TestSilentListener(t *testing.T) {
 			})
 		})
 	}
+}
+
+// dialElsewhere returns the socket of a client whose address is another one than the listener's.
+func dialElsewhere(t *testing.T, to netip.AddrPort) net.Conn {
+	t.Helper()
+	as := netip.MustParseAddr("2001:db8::7")
+	if to.Addr().Is4() {
+		as = netip.MustParseAddr("127.0.0.7") // the kernel has a route back to it
+	}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(as, 0)), Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }), err)
+	}}
+	conn, err := d.DialContext(t.Context(), "udp", to.String())
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // TestListenerTakenPort: a port of another program is told of, with what it is for, and taken when it is free.
