@@ -1,6 +1,10 @@
 package node
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/middleway-net/middleway/proxy"
+)
 
 // waysCollector reads the counters of the ways into the cluster and out of it.
 type waysCollector struct{ n *Node }
@@ -9,11 +13,15 @@ var (
 	descListeners       = desc("listeners", "Sockets that listen for NodePorts, externalIPs and host ports.")
 	descListenerProblem = desc("listener_problem", "1 for each listener that could not be opened; there is none where all is well.", "listener", "for")
 	descOutsideFlows    = desc("outside_flows", "Connections, and flows of UDP and ICMP echo, that leave or enter the cluster through sockets of this node.", "protocol")
+	descOutsideOpened   = desc("outside_opened_flows_total", "Flows opened toward the outside, of UDP and ICMP echo.", "protocol")
+	descOutsideFailed   = desc("outside_failed_flows_total", "Flows toward the outside that got no socket, of UDP and ICMP echo.", "protocol")
+	descOutsideEvicted  = desc("outside_evicted_flows_total", "Flows toward the outside that made room for others, of UDP and ICMP echo.", "protocol")
+	descOutsidePackets  = desc("outside_packets_total", "Packets of UDP and ICMP echo sent to the outside and received from there; a train counts as one.", "protocol", "direction")
 )
 
 // Describe tells every metric.
 func (c waysCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descListenerProblem, descOutsideFlows} {
+	for _, d := range []*prometheus.Desc{descListeners, descListenerProblem, descOutsideFlows, descOutsideOpened, descOutsideFailed, descOutsideEvicted, descOutsidePackets} {
 		ch <- d
 	}
 }
@@ -28,4 +36,18 @@ func (c waysCollector) Collect(ch chan<- prometheus.Metric) {
 	for protocol, open := range map[string]int{"tcp": st.TCP.Open, "udp": st.UDP.Open, "icmp": st.Echo.Open} {
 		ch <- gaugeOf(descOutsideFlows, float64(open), protocol)
 	}
+	for protocol, flows := range map[string]proxy.FlowStats{"udp": st.UDP.FlowStats, "icmp": st.Echo.FlowStats} {
+		c.collectFlows(ch, protocol, flows)
+	}
+}
+
+func (c waysCollector) collectFlows(ch chan<- prometheus.Metric, protocol string, st proxy.FlowStats) {
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	count(descOutsideOpened, st.Opened, protocol)
+	count(descOutsideFailed, st.Failed, protocol)
+	count(descOutsideEvicted, st.Evicted, protocol)
+	count(descOutsidePackets, st.Sent, protocol, "sent")
+	count(descOutsidePackets, st.Received, protocol, "received")
 }
