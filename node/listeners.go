@@ -32,9 +32,6 @@ func listeners(t *service.Table, sides []side) map[proxy.Listener]string {
 	}
 	wanted := make(map[proxy.Listener]string, len(all))
 	for l, who := range all {
-		if l.Here && l.Proto == packet.UDP && all.has(proxy.Listener{Addr: l.Addr, Proto: l.Proto}) {
-			continue // of UDP there is one listener at an address, and clients outside have no other
-		}
 		l.Silent = who.silent
 		wanted[l] = who.name
 	}
@@ -47,11 +44,6 @@ type listenerSet map[proxy.Listener]served
 type served struct {
 	name   string
 	silent bool
-}
-
-func (s listenerSet) has(l proxy.Listener) bool {
-	_, ok := s[l]
-	return ok
 }
 
 // add adds the listeners of a frontend at all of the node's addresses.

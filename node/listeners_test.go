@@ -75,8 +75,6 @@ func TestListeners(t *testing.T) {
 		{"both sides of a rootless node", rootless, map[string]string{"default/web": "tcp 0.0.0.0:30080 here", "hostport/b/b": "udp 203.0.113.7:53 here"},
 			[]string{"tcp 127.0.0.1:30080 default/web", "tcp 127.0.0.1:30080 default/web here", "tcp 192.168.254.11:30080 default/web here",
 				"tcp 203.0.113.7:30080 default/web", "udp 203.0.113.7:53 hostport/b/b"}},
-		{"of UDP the outside's where both sides have an address", rootless, map[string]string{"default/dns": "udp 0.0.0.0:30053 here"},
-			[]string{"udp 127.0.0.1:30053 default/dns", "udp 192.168.254.11:30053 default/dns here", "udp 203.0.113.7:30053 default/dns"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			all := map[string]*service.Service{}
