@@ -31,7 +31,8 @@ type ways struct {
 	parent  *parent.Client // nil: sockets are the daemon's own
 	pool    *parent.Pool   // of parent
 	table   atomic.Pointer[service.Table]
-	changed chan struct{} // has one when a listener, or an address, may have come or gone
+	changed chan struct{}        // has one when a listener, or an address, may have come or gone
+	machine []underlay.Interface // of the parent's side, as it told last; keepListeners alone uses them, once it runs
 
 	problems problems
 
@@ -176,8 +177,8 @@ func (n *Node) keepListeners(ctx context.Context) error {
 	}
 }
 
-// setListeners looks which addresses the node has, and opens and closes listeners there. Where the parent cannot be asked, those on its
-// side stay as they are.
+// setListeners looks which addresses the node has, and opens and closes listeners there. While there is no parent, its side stays as it
+// was known.
 func (n *Node) setListeners() error {
 	sides, err := n.sides()
 	if err != nil {
@@ -216,8 +217,13 @@ func (n *Node) sides() ([]side, error) {
 		return []side{here}, nil
 	}
 	theirs, err := n.ways.parent.Interfaces()
-	if err != nil {
+	switch {
+	case err == nil:
+		n.ways.machine = theirs
+	case n.ways.machine == nil:
 		return nil, err
+	default: // they are looked at again when there is a parent
+		theirs = n.ways.machine
 	}
 	ranges := n.config.NodePorts.OutsideAddresses
 	if len(ranges) == 0 {
