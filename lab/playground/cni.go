@@ -10,6 +10,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/middleway-net/middleway/lab/manifest"
 )
@@ -57,9 +58,13 @@ func runtimeConf(p *Pod) *libcni.RuntimeConf {
 	return c
 }
 
-// mapped returns a pod's host ports as runtimes tell them.
+// mapped returns a pod's host ports as runtimes tell them. Those of SCTP, of which a manifest's warning says that nobody serves them,
+// are left out: the plugin would refuse the pod.
 func mapped(p *manifest.Pod) (all []map[string]any) {
 	for _, h := range p.HostPorts() {
+		if h.Protocol == corev1.ProtocolSCTP {
+			continue
+		}
 		m := map[string]any{"hostPort": h.Port, "containerPort": h.To, "protocol": strings.ToLower(string(h.Protocol))}
 		if h.HostIP != "" {
 			m["hostIP"] = h.HostIP

@@ -100,6 +100,7 @@ func TestPortMappings(t *testing.T) {
 	defer ns.Close()
 	for _, tt := range []struct{ ports, want string }{
 		{"{containerPort: 80}", ""},
+		{"{containerPort: 80, hostPort: 80, protocol: SCTP}", ""},
 		{"{containerPort: 80, hostPort: 8080}, {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 127.0.0.1}",
 			`"runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"},{"containerPort":53,"hostIP":"127.0.0.1","hostPort":53,"protocol":"udp"}]}`},
 	} {
