@@ -82,16 +82,20 @@ func (s *Store) hostPortsLocked(l Lease) error {
 		if m.HostIP.IsValid() && !slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return a.Is4() == m.HostIP.Is4() }) {
 			return fmt.Errorf("%w: %v needs a pod address of its family, and this node's podCIDRs have none", ErrHostPort, m)
 		}
-		if other, theirs, ok := s.takesLocked(m); ok {
+		if other, theirs, ok := s.takesLocked(l.Pod, m); ok {
 			return fmt.Errorf("%w: %v belongs to pod %s (%v); delete that pod, or choose another port or node", ErrHostPort, m, other.Name(), theirs)
 		}
 	}
 	return nil
 }
 
-// takesLocked returns which lease has a mapping that overlaps m.
-func (s *Store) takesLocked(m PortMapping) (other Lease, theirs PortMapping, ok bool) {
+// takesLocked returns which lease of another pod has a mapping that overlaps m. One of the same pod is that of a former sandbox, which
+// a runtime may have lost.
+func (s *Store) takesLocked(p Pod, m PortMapping) (other Lease, theirs PortMapping, ok bool) {
 	for _, l := range s.leases {
+		if p.UID != "" && l.Pod == p {
+			continue
+		}
 		for _, o := range l.PortMappings {
 			if m.overlaps(o) {
 				return l, o, true

@@ -115,6 +115,14 @@ func TestHostPorts(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", port, err, words)
 		}
 	}
+	again := lease("again")
+	again.Pod, again.PortMappings = first.Pod, first.PortMappings
+	if _, err := s.Reserve(again, nil); err != nil {
+		t.Errorf("the same pod, in another sandbox: %v", err)
+	}
+	if err := s.Release(again.Key); err != nil {
+		t.Fatal(err)
+	}
 	if len(s.All()) != 2 {
 		t.Errorf("leases %v", s.All())
 	}

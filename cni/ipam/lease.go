@@ -58,7 +58,7 @@ type Lease struct {
 	Pod     Pod    `json:"pod,omitzero"`
 	// Addrs are the interface's, at most one of each family.
 	Addrs []netip.Addr `json:"addrs"`
-	// PortMappings are the ports of the node that lead to the interface; no two leases share one.
+	// PortMappings are the ports of the node that lead to the interface; no two pods share one.
 	PortMappings []PortMapping `json:"portMappings,omitempty"`
 	// Netns is the path of the pod's network namespace; a path can come to name another one, so its device and inode number
 	// tell whether it still is the same.

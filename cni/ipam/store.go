@@ -204,7 +204,7 @@ func (s *Store) Close() error {
 }
 
 // Reserve leases addresses to l.Key, one of each range, and returns l with them, pending. Addresses in want are given or
-// it is an ErrUnavailable; the other families get what is free. A host port that another lease has is an ErrHostPort.
+// it is an ErrUnavailable; the other families get what is free. A host port that another pod has is an ErrHostPort.
 func (s *Store) Reserve(l Lease, want []netip.Addr) (Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

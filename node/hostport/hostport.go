@@ -8,6 +8,7 @@ package hostport
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/middleway-net/middleway/cni/ipam"
@@ -25,16 +26,16 @@ var protocols = map[ipam.Protocol]packet.Proto{ipam.TCP: packet.TCP, ipam.UDP: p
 
 // Services returns what attached leases put into a service.Table, by the names under which they are there:
 // "hostport/NAMESPACE/POD". Frontends are External alone. One without an address of its own has 0.0.0.0 or ::, which stands for
-// every address of the node at which the outside reaches it.
+// every address of the node at which the outside reaches it. Of two sandboxes of one pod the later one has their frontends.
 func Services(leases []ipam.Lease) map[string]*service.Service {
 	all := map[string]*service.Service{}
-	for _, l := range leases {
+	for _, l := range slices.SortedStableFunc(slices.Values(leases), func(a, b ipam.Lease) int { return a.Since.Compare(b.Since) }) {
 		if l.State != ipam.Attached || len(l.PortMappings) == 0 {
 			continue
 		}
 		name := prefix + l.Name()
 		s := all[name]
-		if s == nil { // another interface of the pod may have made it
+		if s == nil { // another sandbox or interface of the pod may have made it
 			s = &service.Service{External: map[service.Frontend]*service.Port{}}
 			all[name] = s
 		}

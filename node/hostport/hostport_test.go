@@ -3,6 +3,7 @@ package hostport
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -25,6 +26,11 @@ func lease(pod string, state ipam.State, addrs []string, mappings ...ipam.PortMa
 	for _, a := range addrs {
 		l.Addrs = append(l.Addrs, addr(a))
 	}
+	return l
+}
+
+func since(seconds int64, l ipam.Lease) ipam.Lease {
+	l.Since = time.Unix(seconds, 0)
 	return l
 }
 
@@ -61,6 +67,9 @@ func TestServices(t *testing.T) {
 		}},
 		{"a container of no pod", []ipam.Lease{lease("", ipam.Attached, []string{v4}, mapping("", 1, 2, ipam.TCP))},
 			map[string]map[string]string{"hostport/c-/eth0": {"0.0.0.0:1/tcp": "10.244.1.7:2"}}},
+		{"two sandboxes", []ipam.Lease{
+			since(2, lease("web", ipam.Attached, []string{v4}, mapping("", 1, 2, ipam.TCP))), since(1, lease("web", ipam.Attached, []string{"10.244.1.8"}, mapping("", 1, 2, ipam.TCP))),
+		}, map[string]map[string]string{"hostport/default/web": {"0.0.0.0:1/tcp": "10.244.1.7:2"}}},
 		{"two interfaces", []ipam.Lease{
 			lease("web", ipam.Attached, []string{v4}, mapping("", 1, 2, ipam.TCP)), lease("web", ipam.Attached, []string{"10.244.1.8"}, mapping("", 3, 4, ipam.TCP)),
 		}, map[string]map[string]string{"hostport/default/web": {"0.0.0.0:1/tcp": "10.244.1.7:2", "0.0.0.0:3/tcp": "10.244.1.8:4"}}},
