@@ -1,6 +1,14 @@
 package cni
 
-import "testing"
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+)
 
 // portMapping is an entry of the capability portMappings as container runtimes write it.
 type portMapping struct {
@@ -89,5 +97,126 @@ func TestHostPortRefused(t *testing.T) {
 	}
 	if got := left(t, r.node); len(got) > 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// serveName answers each datagram to a pod's port, and each connection, with the pod's name.
+func (s *sandbox) serveName(t *testing.T, port string) {
+	t.Helper()
+	for _, addr := range s.addrs {
+		at := net.JoinHostPort(addr.String(), port)
+		packets, err := s.ListenPacket("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { packets.Close() })
+		go func() {
+			for b := make([]byte, 100); ; {
+				_, from, err := packets.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = packets.WriteTo([]byte(s.Name()), from)
+			}
+		}()
+		conns, err := s.Listen("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conns.Close() })
+		go func() {
+			for {
+				conn, err := conns.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte(s.Name()))
+				conn.Close()
+			}
+		}()
+	}
+}
+
+// whoAnswers returns the name that comes from an address.
+func whoAnswers(t *testing.T, from lab.Sockets, network, addr string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	conn, err := from.Dial(ctx, network, addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if network == "udp" {
+		if _, err := conn.Write([]byte("who?")); err != nil {
+			return "", err
+		}
+	}
+	b := make([]byte, 100)
+	n, err := conn.Read(b)
+	return string(b[:n]), err
+}
+
+// Pods with one port at several addresses and protocols, as in test/e2e/network/hostport.go of Kubernetes, are reached at these, by
+// the node and by other pods, and by nobody after DEL.
+func TestHostPortServes(t *testing.T) {
+	r := newMappingRuntime(t)
+	const port = "54323"
+	node4, node6 := lab.NodeAddr4(1).Addr().String(), lab.NodeAddr6(1).Addr().String()
+	pods := map[string]*sandbox{}
+	for id, m := range map[string]portMapping{
+		"loop":  {HostIP: "127.0.0.1", Protocol: "tcp"},
+		"node":  {HostIP: node4, Protocol: "tcp"},
+		"udp":   {HostIP: node4, Protocol: "udp"},
+		"all6":  {HostIP: "::", Protocol: "tcp"},
+		"lone6": {HostIP: "::1", Protocol: "udp"},
+		"udplo": {HostIP: "127.0.0.1", Protocol: "udp"},
+		"udp6":  {HostIP: node6, Protocol: "udp"},
+	} {
+		m.HostPort, m.ContainerPort = 54323, 8080
+		pods[id] = r.mapped(id, m)
+		r.mustAdd(pods[id])
+		pods[id].serveName(t, "8080")
+	}
+	client := r.sandbox("client")
+	r.mustAdd(client)
+	node, pod := lab.Sockets{Namespace: r.node.Namespace}, lab.Sockets{Namespace: client.Namespace}
+	rows := []struct {
+		name          string
+		from          lab.Sockets
+		network, host string
+		want          string
+	}{
+		{"UDP from the node", node, "udp", node4, "udp"},
+		{"UDP from a pod", pod, "udp", node4, "udp"},
+		{"UDP, loopback", node, "udp", "127.0.0.1", "udplo"},
+		{"UDP, loopback, from the node's address", lab.Sockets{Namespace: r.node.Namespace, Local: netip.MustParseAddrPort(node4 + ":0")}, "udp", "127.0.0.1", "udplo"},
+		{"UDP, IPv6", node, "udp", node6, "udp6"},
+		{"UDP, IPv6, from the pod itself", lab.Sockets{Namespace: pods["udp6"].Namespace}, "udp", node6, "udp6"},
+		{"UDP, IPv6 loopback", node, "udp", "::1", "lone6"},
+	}
+	for _, when := range []string{"", "restarted, "} {
+		for _, tt := range rows {
+			t.Run(when+tt.name, func(t *testing.T) {
+				eventually(t, tt.want+" answers", func() bool {
+					got, err := whoAnswers(t, tt.from, tt.network, net.JoinHostPort(tt.host, port))
+					return err == nil && got == tt.want
+				})
+			})
+		}
+		if err := r.node.Daemon().Kill(); err != nil {
+			t.Fatal(err)
+		}
+		start(t, r.node)
+	}
+	for _, s := range pods {
+		r.mustDel(s)
+	}
+	for _, tt := range rows {
+		eventually(t, tt.name+": nobody answers", func() bool {
+			_, err := whoAnswers(t, tt.from, tt.network, net.JoinHostPort(tt.host, port))
+			return err != nil
+		})
 	}
 }
