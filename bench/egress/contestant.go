@@ -37,6 +37,9 @@ var (
 const (
 	outsideDevice = "out0"
 	outsideMTU    = 1500
+	// nodeCongestion is that of the node's own sockets, which no contestant chooses. Where a machine's default is bbr it would pace what the
+	// contestants pass on; reno is what every kernel allows in a namespace.
+	nodeCongestion = "reno"
 )
 
 // The pod's address, where it does not come from the way itself, and its gateway.
@@ -113,6 +116,7 @@ func (w *way) link(node *lab.Namespace) error {
 		return err
 	}
 	return errors.Join(
+		node.Sysctl("net.ipv4.tcp_congestion_control", nodeCongestion),
 		node.AddAddr(outsideDevice, nodeAddr),
 		w.outside.AddAddr("eth0", outsideAddr),
 		node.AddRoute(all, outsideAddr.Addr(), outsideDevice))

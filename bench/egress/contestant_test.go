@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 func everyWay(t *testing.T, test func(*testing.T, *bench.Pair)) {
 	for _, c := range append([]Contestant{kubeProxy{}}, contestants...) {
 		for _, mtu := range mtus {
-			t.Run(fmt.Sprintf("%s/mtu=%d", c.Name(), mtu), func(t *testing.T) { test(t, joined(t, c, mtu)) })
+			t.Run(fmt.Sprintf("%T/mtu=%d", c, mtu), func(t *testing.T) { test(t, joined(t, c, mtu)) })
 		}
 	}
 }

@@ -5,5 +5,5 @@
 //	                           in the namespace node              203.0.113.1               203.0.113.2
 //
 // The load and its results are package bench's, the generators package lab/perf's. It stands outside of the packets' way and looks at the whole
-// of it.
+// of it. README.md tells how to run it and how to read it.
 package egress
