@@ -209,6 +209,9 @@ func (cl *Cluster) addNode(number, pods int, c ClusterConfig) (*Node, error) {
 	}
 	n := &Node{Namespace: ns, output: c.Output, file: filepath.Join(c.Dir, name+".yaml")}
 	cl.Nodes = append(cl.Nodes, n)
+	if err := ns.Sysctl("net.ipv4.ping_group_range", "0 0"); err != nil { // root's; systemd lets every group have ICMP echo sockets
+		return nil, err
+	}
 	n.Config = node.Config{
 		Name: name, Address: underlayAddr(number, c.IPv6Underlay), Workers: c.Workers,
 		NodeAddresses: nodeAddrs(number), PodCIDRs: []netip.Prefix{PodCIDR4(number), PodCIDR6(number)}, RunDir: filepath.Join(c.Dir, name),
