@@ -146,17 +146,17 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		f.drop(reason, 1)
 		return
 	}
-	v, to := f.judge(p, originPeer)
+	v, as := f.judge(p, originPeer)
 	if f.watched() {
-		f.noteJudged(v, to, &p.Flow)
+		f.noteJudged(v, as, &p.Flow)
 	}
-	if !f.passes(b, p, o, v, to, originPeer) {
+	if !f.passes(b, p, o, v, as, originPeer) {
 		return
 	}
-	if v.Action == flow.ToAttachment {
-		f.to = f.tables.attachments[v.Attachment]
-		if f.translates = to != nil; f.translates {
-			f.translated = *to // what to points at is gone with the next packet
+	if to := f.trainTo(v, p); to != nil {
+		f.to = to
+		if f.translates = as != nil; f.translates {
+			f.translated = *as // what as points at is gone with the next packet
 		}
 		if f.train.Start(frame, p, o); !f.to.merges(p) {
 			f.train.Close()
@@ -166,8 +166,8 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 		}
 		return
 	}
-	if to != nil {
-		if reason := packet.Translate(b, p, &o, to); reason != packet.Kept {
+	if as != nil {
+		if reason := packet.Translate(b, p, &o, as); reason != packet.Kept {
 			f.drop(reason, 1)
 			return
 		}
@@ -182,7 +182,18 @@ func (f *forwarder) fromPeer(frame []byte, p *packet.Parsed, o packet.Offload) {
 	}
 }
 
-// flushTrain writes the packets of a train to their pod.
+// trainTo returns where packets of a peer are written, merged where they may be; nil if they go elsewhere one by one.
+func (f *forwarder) trainTo(v flow.Verdict, p *packet.Parsed) *attachment {
+	switch {
+	case v.Action == flow.ToAttachment:
+		return f.tables.attachments[v.Attachment]
+	case v.Action == flow.ToOutside && p.Proto == packet.TCP && f.outside != nil:
+		return &f.outlet
+	}
+	return nil
+}
+
+// flushTrain writes the packets of a train to their pod, or to the outside.
 func (f *forwarder) flushTrain() {
 	if f.train.Empty() {
 		return
@@ -192,7 +203,12 @@ func (f *forwarder) flushTrain() {
 	var frame []byte
 	var more [][]byte
 	if reason == packet.Kept {
-		if frame, more = f.train.Finish(); f.to.queue(f.queue).Write(frame, more) != nil {
+		frame, more = f.train.Finish()
+		switch err := f.to.queue(f.queue).Write(frame, more); err {
+		case nil:
+		case errChecksum:
+			reason = packet.DropChecksum
+		default:
 			reason = packet.DropDevice
 		}
 	}

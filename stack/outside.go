@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -159,4 +160,34 @@ func (f *forwarder) toOutside(b []byte, p *packet.Parsed, o packet.Offload, from
 		}
 		f.outside.Deliver(b, p, o)
 	}
+}
+
+// outletQueue hands what is written over to the node's sockets.
+type outletQueue struct {
+	Queue // nil: nobody reads it
+	f     *forwarder
+}
+
+// errChecksum says that a packet's checksum is wrong.
+var errChecksum = errors.New("wrong checksum")
+
+// Write is Queue's. The parts of a train are put together: they come from peers one by one, and a socket takes them as one.
+func (q outletQueue) Write(frame []byte, more [][]byte) error {
+	o, _ := packet.DecodeOffload(frame) // the train wrote it
+	b := frame[packet.VnetLen:]
+	if len(more) > 0 {
+		whole := q.f.pool.Get()
+		defer whole.Release()
+		n := copy(whole.Space(), b)
+		for _, part := range more {
+			n += copy(whole.Space()[n:], part)
+		}
+		b = whole.Space()[:n]
+	}
+	p := &q.f.piece
+	if packet.Parse(b, p) != packet.Kept || !o.NeedsChecksum && !packet.TransportChecksumOK(b, p) {
+		return errChecksum
+	}
+	q.f.outside.Deliver(b, p, o)
+	return nil
 }

@@ -599,6 +599,38 @@ func TestRestartKeepsExternalFlows(t *testing.T) {
 	}
 }
 
+// TestTrainOutside: what a peer's pod sends to a client outside leaves merged, translated, and with a checksum that is right or open; a packet
+// whose checksum is wrong does not.
+func TestTrainOutside(t *testing.T) {
+	d := newOutsideBed(t, 1)
+	d.gives("node", packettest.Packet{Src: client, Dst: hostNode, Proto: packet.TCP, SrcPort: 4000, DstPort: 30082, Flags: packet.SYN}.Frame())
+	big := packettest.Packet{Src: farPod, Dst: gateway, Proto: packet.TCP, SrcPort: 8080, DstPort: 4000, Flags: packet.ACK, ID: 1, Seq: 7, Payload: make([]byte, 5000)}
+	packets := packettest.Split(big.Super(1000))
+	for _, b := range packets {
+		d.wire.Inject(0, append(make([]byte, packet.VnetLen), b...))
+	}
+	d.batch(0)
+	left := d.leftOutside()
+	if len(left) != 1 || len(left[0]) != 5040 {
+		t.Fatalf("%d packets left, want one of 5040 bytes", len(left))
+	}
+	var p packet.Parsed
+	packet.Parse(left[0], &p)
+	if got, want := p.Flow.String(), "tcp 192.168.254.11:30082 -> 203.0.113.7:4000"; got != want || p.TTL != 63 {
+		t.Errorf("got %s with time to live %d, want %s and 63", got, p.TTL, want)
+	}
+	if st := d.Stats(); st.Packets != 6 {
+		t.Errorf("%d packets forwarded, want 6", st.Packets)
+	}
+	wrong := append(make([]byte, packet.VnetLen), packets[0]...)
+	wrong[len(wrong)-1] ^= 1
+	d.wire.Inject(0, wrong)
+	d.batch(0)
+	if got := d.leftOutside(); len(got) != 0 || d.Stats().Drops["checksum"] != 1 {
+		t.Errorf("with a wrong checksum: %d left, dropped %v", len(got), d.Stats().Drops)
+	}
+}
+
 // TestBigPacketsOutside: super-packets leave whole, fragments as they are, and what is too big for a pod's device comes in pieces.
 func TestBigPacketsOutside(t *testing.T) {
 	d := newOutsideBed(t, 1)

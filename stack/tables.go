@@ -21,16 +21,17 @@ type tables struct {
 
 // attachment is a pod's interface as the workers see it. It does not change after it was published.
 type attachment struct {
-	id     uint32
-	name   string
-	addrs  []netip.Addr
-	keys   []packet.AddrKey
-	queues []Queue
-	device io.Closer
-	host   bool
-	lost   bool // its device is gone: it has no addresses and no queues any more
-	tcp    bool // the device takes super-packets of TCP
-	udp    bool // and of UDP
+	id      uint32
+	name    string
+	addrs   []netip.Addr
+	keys    []packet.AddrKey
+	queues  []Queue
+	device  io.Closer
+	host    bool
+	outside bool // it is not a device's, but the way out of the cluster
+	lost    bool // its device is gone: it has no addresses and no queues any more
+	tcp     bool // the device takes super-packets of TCP
+	udp     bool // and of UDP
 }
 
 // kind is the key of the attachment's name in logs.

@@ -96,8 +96,11 @@ func (f *forwarder) useTaps(t *taps) {
 
 // place is where an attachment's packets are seen.
 func (a *attachment) place() tap.Place {
-	if a.host {
+	switch {
+	case a.host:
 		return tap.Place{Layer: tap.Host}
+	case a.outside:
+		return tap.Place{Layer: tap.Outside}
 	}
 	return tap.Place{Layer: tap.Pod, Name: a.name}
 }

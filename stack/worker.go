@@ -254,7 +254,8 @@ type forwarder struct {
 	node  Node
 	train packet.Train
 
-	outside Outside // nil without a way out
+	outside Outside    // nil without a way out
+	outlet  attachment // outside as a device to which trains are written
 	// Of the train:
 	to         *attachment
 	translates bool
@@ -283,6 +284,7 @@ type forwarder struct {
 func (f *forwarder) init(s *Stack, id int, ports []Port) {
 	f.s, f.id, f.queue, f.node, f.outside = s, id, id, s.node, s.outside
 	f.flows, f.cache = s.flows, flow.NewCache(s.flows)
+	f.outlet = attachment{outside: true, tcp: true, queues: []Queue{outletQueue{f: f}}}
 	if ports != nil {
 		f.port = ports[id]
 	}
