@@ -599,6 +599,46 @@ func TestRestartKeepsExternalFlows(t *testing.T) {
 	}
 }
 
+// When a Service changes, clients outside whose backend serves no more get another one if they speak UDP, or with their next SYN; established
+// connections stay, and what a pod sent past the Services to an externalIP ends.
+func TestExternalFlowsEnd(t *testing.T) {
+	onB := func(backend string) map[string]*service.Service {
+		return map[string]*service.Service{
+			"default/web":     reached(serving(web, "tcp:80", backend), "tcp 0.0.0.0:30080"),
+			"default/web-udp": reached(serving(web, "udp:80", backend), "udp 0.0.0.0:30080", "udp 203.0.113.200:80"),
+		}
+	}
+	d := newOutsideBed(t, 2)
+	d.run(t)
+	set := func(services map[string]*service.Service) { d.SetServices(service.New(serviceRanges).With(services)) }
+	udp := packettest.Packet{Src: client, Dst: hostNode, SrcPort: 4000, DstPort: 30080}
+	tcp := packettest.Packet{Src: client, Dst: hostNode, Proto: packet.TCP, SrcPort: 4000, DstPort: 30080, Flags: packet.SYN}
+	established := tcp
+	established.Flags = packet.ACK
+	past := packettest.Packet{Src: podA, Dst: published, SrcPort: 4000, DstPort: 80}
+	step := func(what, from string, sent packettest.Packet, want string) {
+		t.Helper()
+		d.gives(from, sent.Frame())
+		if got := d.comesOut(t); got != want {
+			t.Errorf("%s: got %s, want %s", what, got, want)
+		}
+	}
+	set(nil)
+	step("before there is a Service", "a", past, "outside: udp 10.244.1.2:4000 -> 203.0.113.200:80")
+	set(onB("10.244.1.3:8080"))
+	step("past it", "a", past, "b: udp 10.244.1.2:4000 -> 10.244.1.3:8080")
+	step("UDP", "outside", udp, "b: udp 10.244.1.1:4000 -> 10.244.1.3:8080")
+	step("TCP", "node", tcp, "b: tcp 10.244.1.1:4000 -> 10.244.1.3:8080")
+	set(onB("10.244.2.2:8080"))
+	step("UDP, another backend", "outside", udp, "peer 192.168.254.12: udp 10.244.1.1:4000 -> 10.244.2.2:8080")
+	step("TCP, established", "node", established, "b: tcp 10.244.1.1:4000 -> 10.244.1.3:8080")
+	step("TCP, another SYN", "node", tcp, "peer 192.168.254.12: tcp 10.244.1.1:4000 -> 10.244.2.2:8080")
+	set(nil)
+	step("UDP, no Service", "outside", udp, "uninvited")
+	step("TCP, established, no Service", "node", established, "peer 192.168.254.12: tcp 10.244.1.1:4000 -> 10.244.2.2:8080")
+	step("no Service any more", "a", past, "outside: udp 10.244.1.2:4000 -> 203.0.113.200:80")
+}
+
 // TestTrainOutside: what a peer's pod sends to a client outside leaves merged, translated, and with a checksum that is right or open; a packet
 // whose checksum is wrong does not.
 func TestTrainOutside(t *testing.T) {
