@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -58,41 +56,6 @@ func (s *udpListening) find(front netip.AddrPort, here bool) *udpListener {
 		every = netip.IPv4Unspecified()
 	}
 	return s.by[place{netip.AddrPortFrom(every, front.Port()), packet.UDP, here}]
-}
-
-// recentClients bounds the clients of a listener that are remembered.
-const recentClients = 1 << 12
-
-// clients are those who asked a listener lately. Two namespaces have clients of the same address and port, 127.0.0.1 above all, and an
-// answer has to go to the one who asked. It is nil where nobody has to be told apart; one that has not asked for long gives way to another.
-type clients [recentClients]atomic.Uint64
-
-// clientSeed makes it hard to guess which clients have the same place.
-var clientSeed = rand.Uint64()
-
-func (c *clients) at(client netip.AddrPort) (*atomic.Uint64, uint64) {
-	f := packet.NewFlow(packet.UDP, client, netip.AddrPort{})
-	hash := f.Hash(clientSeed) | 1
-	return &c[hash>>1%recentClients], hash
-}
-
-func (c *clients) has(client netip.AddrPort) bool {
-	if c == nil {
-		return false
-	}
-	at, hash := c.at(client)
-	return at.Load() == hash
-}
-
-func (c *clients) add(client netip.AddrPort) {
-	if at, hash := c.at(client); at.Load() != hash {
-		at.Store(hash)
-	}
-}
-
-func (c *clients) remove(client netip.AddrPort) {
-	at, hash := c.at(client)
-	at.CompareAndSwap(hash, 0)
 }
 
 // note says from which of two listeners at one address a client has just asked.
@@ -191,24 +154,6 @@ func (u *udpListener) open(is4, silent bool) error {
 	return err
 }
 
-// bind gives a socket its address, and says for people why it cannot.
-func bind(fd int, addr netip.AddrPort) error {
-	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
-	if addr.Addr().Is4() {
-		to = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
-	}
-	switch err := unix.Bind(fd, to); {
-	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("another program of this node has the port: %w", err)
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("no interface of this node has the address: %w", err)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE: %w", err)
-	default:
-		return err
-	}
-}
-
 // serve returns when close was called; the loop of UDP takes what comes.
 func (u *udpListener) serve() { <-u.done }
 
@@ -292,11 +237,7 @@ func (s *udpListeners) answer(u *udpListener, b []byte, h *packet.Parsed, o pack
 	}
 	defer u.release()
 	out := outgoing{to: netip.AddrPortFrom(h.Flow.Dst(), h.Flow.DstPort()), from: h.Flow.Src(), ttl: max(1, int(h.TTL)), tos: int(packet.TOS(b))}
-	errno := out.sendPacket(u, b, h, o)
-	if errno != 0 && errno != unix.EAGAIN && errno != unix.ENOBUFS {
-		errno = out.sendPacket(u, b, h, o) // the error may have been about another client
-	}
-	if errno != 0 {
+	if out.sendPacket(u, b, h, o) != 0 {
 		s.refused.Add(1)
 		return
 	}

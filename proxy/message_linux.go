@@ -161,8 +161,17 @@ type outgoing struct {
 	tos     int            // -1: the socket's
 }
 
-// send sends a message without blocking. is4 says of which family the socket is.
+// send sends a message without blocking. is4 says of which family the socket is. An error that an earlier packet left at the socket,
+// of which the error queue tells, keeps no further one from being sent.
 func (o *outgoing) send(fd int, is4 bool) unix.Errno {
+	switch errno := o.sendOnce(fd, is4); errno {
+	case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINVAL, unix.EIO:
+		return errno
+	}
+	return o.sendOnce(fd, is4)
+}
+
+func (o *outgoing) sendOnce(fd int, is4 bool) unix.Errno {
 	var room [controlRoom]byte
 	var name unix.RawSockaddrInet6
 	iovec := unix.Iovec{Base: unsafe.SliceData(o.data)}

@@ -13,19 +13,21 @@ const (
 )
 
 // sendTrain sends data as datagrams of a size each but the last, by as few calls as the kernel takes them. never is set when it
-// takes no trains on this way.
+// takes no trains on this way, though it takes their datagrams.
 func (o *outgoing) sendTrain(fd int, is4 bool, data []byte, size int, never *atomic.Bool) unix.Errno {
-	for len(data) > size && !never.Load() {
+	refused := false
+	for len(data) > size && !refused && !never.Load() {
 		n := min(len(data), maxTrain*size, maxTrainLen/size*size)
 		o.data, o.segment = data[:n], size
 		if n <= size {
 			o.segment = 0
 		}
-		if errno := o.send(fd, is4); errno == 0 {
+		switch errno := o.send(fd, is4); errno {
+		case 0:
 			data = data[n:]
-		} else if errno == unix.EINVAL || errno == unix.EIO || errno == unix.EMSGSIZE {
-			never.Store(true)
-		} else {
+		case unix.EINVAL, unix.EIO, unix.EMSGSIZE:
+			refused = true
+		default:
 			return errno
 		}
 	}
@@ -36,6 +38,9 @@ func (o *outgoing) sendTrain(fd int, is4 bool, data []byte, size int, never *ato
 			return errno
 		}
 		data = data[len(o.data):]
+	}
+	if refused {
+		never.Store(true)
 	}
 	return 0
 }
