@@ -60,6 +60,18 @@ func (f *egressFlow) acquire() bool {
 	}
 }
 
+// ended reports whether the flow is over.
+func (f *egressFlow) ended() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == closed
+}
+
+// isWith reports whether an address and port, 0 for an echo, is the flow's other end.
+func (f *egressFlow) isWith(other netip.AddrPort) bool {
+	return other.Addr() == f.flow.Dst() && (f.flow.Proto() != packet.UDP || other.Port() == f.flow.DstPort())
+}
+
 // flowTable finds flows by their tuples: without a lock, by chains that only change under one.
 type flowTable struct {
 	seed    uint64

@@ -2,11 +2,14 @@ package proxy
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,7 +46,7 @@ func TestManyFlows(t *testing.T) {
 	}
 	heap := heapInUse()
 	total := limit + limit/8
-	go drain(n.out, nil)
+	go drain(n.out)
 	for i := range total {
 		n.deliver(datagram(i%4, uint16(1024+i/4), to, []byte("hello")).Frame())
 		if i%256 == 255 { // as fast as sockets are opened
@@ -76,12 +79,9 @@ func heapInUse() int {
 	return int(m.HeapInuse)
 }
 
-// drain takes packets, and counts them.
-func drain(from <-chan []byte, count *atomic.Int64) {
+// drain takes packets.
+func drain(from <-chan []byte) {
 	for range from {
-		if count != nil {
-			count.Add(1)
-		}
 	}
 }
 
@@ -100,6 +100,55 @@ func TestOnePodsShare(t *testing.T) {
 	if a, b := len(n.udp.egress.table.ofPod(greedy)), len(n.udp.egress.table.ofPod(modest)); a != 32 || b != 1 {
 		t.Errorf("the greedy pod has %d flows and the other %d, want 32 and 1", a, b)
 	}
+}
+
+// apart makes each socket at an address of its own, so that no late answer comes to the next one's port.
+type apart struct{ made atomic.Uint32 }
+
+func (a *apart) Socket(domain, typ, proto int) (int, error) {
+	fd, err := unix.Socket(domain, typ, proto)
+	if err != nil {
+		return -1, err
+	}
+	i := a.made.Add(1)
+	return fd, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 1 + byte(i>>16), byte(i >> 8), byte(i)}})
+}
+
+// TestFlowsComeAndGo: whichever flows end while workers send on them, no pod gets what is another's.
+func TestFlowsComeAndGo(t *testing.T) {
+	to := serveUDP(t, local)
+	n := start(t, Config{Sockets: new(apart)})
+	n.udp.egress.limit = 128
+	var sending sync.WaitGroup
+	var enough atomic.Bool
+	for worker := range 4 {
+		sending.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(worker), 0))
+			for !enough.Load() {
+				pod, port := r.IntN(4), uint16(4000+r.IntN(40))
+				n.deliver(datagram(pod, port, to, fmt.Appendf(nil, "%d %d", pod, port)).Frame())
+				if r.IntN(2000) == 0 {
+					n.Forget(datagram(pod, 0, to, nil).Src)
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	for answers := 0; answers < 5000; {
+		b, h := receive(t, n.out)
+		if h.Proto != packet.UDP {
+			continue
+		}
+		answers++
+		want := fmt.Sprintf("%d %d", h.Flow.Dst().As4()[3]-2, h.Flow.DstPort())
+		if got := string(packet.UDPPayload(b, &h)); got != want {
+			t.Fatalf("%s got what is %s's", want, got)
+		}
+	}
+	enough.Store(true)
+	go drain(n.out)
+	sending.Wait()
+	eventually(t, "nothing waits", func() bool { return len(n.udp.egress.opening) == 0 && n.udp.egress.waiting.Load() == 0 })
 }
 
 // TestIdle: a flow without an answer ends after half a minute, an answered one after three.

@@ -87,6 +87,9 @@ func (e *egress) open(ctx context.Context) error {
 }
 
 func (e *egress) openFlow(f *egressFlow) {
+	if f.ended() {
+		return
+	}
 	fd, err := e.connect(f)
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAGAIN) {
 		if e.evict() {

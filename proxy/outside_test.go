@@ -239,6 +239,26 @@ func TestPathMTU(t *testing.T) {
 	}
 }
 
+// TestMayBeCut: what a pod allows to be cut arrives over a way that is too narrow for it, also on a flow that forbade it before.
+func TestMayBeCut(t *testing.T) {
+	o := newOutside(t)
+	n := start(t, Config{Sockets: sockets{o.node}})
+	at := o.serve(t, remote)
+	pod := netip.AddrPortFrom(podA, 4000)
+	d := packettest.Packet{Src: podA, Dst: remote, SrcPort: 4000, DstPort: at.Port(), Payload: pattern(100)}
+	n.deliver(d.Frame())
+	expectDatagram(t, n.out, at, pod)
+	d.Payload = pattern(1400)
+	frame := d.Frame()
+	b := frame[packet.VnetLen:]
+	b[6] = 0
+	packet.Adjust(b[10:], 0x4000, 0)
+	n.deliver(frame)
+	if got := expectDatagram(t, n.out, at, pod); !bytes.Equal(got, d.Payload) {
+		t.Errorf("got %d other bytes", len(got))
+	}
+}
+
 // either returns what comes next of a node's packets.
 func either(n *node) <-chan []byte {
 	to := make(chan []byte, 1)

@@ -159,6 +159,9 @@ func (w watchedFlow) ready(m *message, failed bool) {
 		if errno != 0 {
 			continue // an earlier packet's, which the error queue tells of
 		}
+		if !f.isWith(m.from) {
+			continue // came in before the socket was connected
+		}
 		f.answered.Store(true)
 		e.count.received.Add(1)
 		e.answer(f, m)
