@@ -6,4 +6,5 @@
 //	hostport_test.go  pods with host ports, by the CNI plugin
 //	guard_test.go     what pods must not reach
 //	clients_test.go   many clients of UDP
+//	restart_test.go   daemons that start without the objects of the cluster in reach
 package proxy
