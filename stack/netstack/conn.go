@@ -93,6 +93,16 @@ func toError(err tcpip.Error) error {
 		return unix.EADDRNOTAVAIL
 	case *tcpip.ErrDuplicateAddress:
 		return unix.EEXIST
+	case *tcpip.ErrConnectionRefused:
+		return unix.ECONNREFUSED
+	case *tcpip.ErrConnectionReset, *tcpip.ErrAborted, *tcpip.ErrConnectionAborted:
+		return unix.ECONNRESET
+	case *tcpip.ErrTimeout:
+		return unix.ETIMEDOUT
+	case *tcpip.ErrHostUnreachable:
+		return unix.EHOSTUNREACH
+	case *tcpip.ErrNetworkUnreachable:
+		return unix.ENETUNREACH
 	}
 	return errors.New(err.String())
 }

@@ -83,11 +83,12 @@ func New(c Config) (*Netstack, error) {
 	n := &Netstack{log: c.Logger, addrs: slices.Clone(c.Addrs)}
 	n.link.mtu.Store(uint32(c.MTU))
 	n.stack = stack.New(stack.Options{
-		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(quietIPv6)},
+		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocolWithOptions(loopbackIPv4), ipv6.NewProtocolWithOptions(quietIPv6)},
 		TransportProtocols: []stack.TransportProtocolFactory{
 			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
-		HandleLocal: true, // packets of the node to itself stay inside
+		// Were it to handle local traffic, the interface would take every source for its own once it takes any destination (Forward).
+		HandleLocal: false,
 	})
 	if err := n.configure(); err != nil {
 		n.Close()
@@ -123,7 +124,13 @@ var quietIPv6 = ipv6.Options{
 	AutoGenLinkLocal: false,
 	MLD:              ipv6.MLDOptions{Enabled: false},
 	DADConfigs:       stack.DADConfigurations{DupAddrDetectTransmits: 0},
+
+	AllowExternalLoopbackTraffic: true,
 }
+
+// loopbackIPv4 lets DialFrom stand for clients on the node's loopback interface, as AllowExternalLoopbackTraffic of quietIPv6
+// does. What else comes from such addresses the workers drop.
+var loopbackIPv4 = ipv4.Options{AllowExternalLoopbackTraffic: true}
 
 // configure gives the stack its interface, addresses, routes and limits.
 func (n *Netstack) configure() error {
