@@ -90,7 +90,9 @@ func New(c Config) (*Proxy, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{config: c, log: c.Logger}
-	p.tcp.init(p)
+	if err := p.tcp.init(p); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
 	p.udp.init(p)
 	p.echo.init(p)
 	p.listeners.init(p)

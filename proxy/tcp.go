@@ -2,11 +2,32 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/icmp"
+	"github.com/middleway-net/middleway/stack/netstack"
+	"github.com/middleway-net/middleway/stack/packet"
 )
 
 // DefaultMaxConns bounds a node's TCP connections with the outside.
 const DefaultMaxConns = 16 << 10
+
+// dialTimeout bounds how long a connection is sought: as long as Linux asks by default (tcp_syn_retries, tcp(7)).
+const dialTimeout = 127 * time.Second
+
+// A peer in the cluster that is gone without a word is noticed within 20 s.
+const (
+	keepAliveIdle     = 10 * time.Second
+	keepAliveInterval = 3 * time.Second
+	keepAliveCount    = 3
+)
 
 // TCPStats are counters of TCP.
 type TCPStats struct {
@@ -15,15 +36,157 @@ type TCPStats struct {
 }
 
 // tcpProxy joins TCP connections.
-type tcpProxy struct{ p *Proxy }
+type tcpProxy struct {
+	p       *Proxy
+	started time.Time
+	ctx     context.Context // of run; requests come only while it runs
+	joining sync.WaitGroup
 
-func (t *tcpProxy) init(p *Proxy) { t.p = p }
+	mu     sync.Mutex
+	closed bool
+	pods   map[netip.Addr]int   // how many connections each client has
+	conns  map[*joined]struct{} // all that are open
+	errors icmp.Limit
+	open   atomic.Int64
+}
+
+func (t *tcpProxy) init(p *Proxy) error {
+	t.p, t.started = p, time.Now()
+	t.pods, t.conns = map[netip.Addr]int{}, map[*joined]struct{}{}
+	t.closed = true
+	return p.config.Netstack.Forward(t.egress)
+}
 
 func (t *tcpProxy) run(ctx context.Context) error {
+	t.mu.Lock()
+	t.ctx, t.closed = ctx, false
+	t.mu.Unlock()
 	<-ctx.Done()
+	t.mu.Lock()
+	t.closed = true
+	for j := range t.conns {
+		j.abort()
+	}
+	t.mu.Unlock()
+	t.joining.Wait()
 	return nil
 }
 
-func (t *tcpProxy) forget(netip.Addr) {}
+// enter counts a connection of a client, and returns the context in which it lives; ok is false if there is no room for it. Who enters
+// leaves.
+func (t *tcpProxy) enter(client netip.Addr) (ctx context.Context, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || int(t.open.Load()) >= t.p.config.MaxConns || t.pods[client] >= t.p.config.MaxConns/2 {
+		return nil, false
+	}
+	t.pods[client]++
+	t.open.Add(1)
+	t.joining.Add(1)
+	return t.ctx, true
+}
 
-func (t *tcpProxy) stats() TCPStats { return TCPStats{} }
+func (t *tcpProxy) leave(client netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pods[client]--; t.pods[client] == 0 {
+		delete(t.pods, client)
+	}
+	t.open.Add(-1)
+	t.joining.Done()
+}
+
+// egress connects a pod with the outside.
+func (t *tcpProxy) egress(r *netstack.Request) {
+	ctx, ok := t.enter(r.Src.Addr())
+	if !ok {
+		r.Drop()
+		return
+	}
+	defer t.leave(r.Src.Addr())
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	host, err := t.dial(ctx, r.Dst)
+	cancel()
+	if err != nil {
+		t.refuse(r, err)
+		return
+	}
+	pod, err := r.Accept()
+	if err != nil {
+		reset(host)
+		return
+	}
+	t.join(&joined{client: r.Src.Addr(), pod: pod, host: host})
+}
+
+// refuse tells a pod why it gets no connection, as a router on the way or the destination would.
+func (t *tcpProxy) refuse(r *netstack.Request, err error) {
+	var errno unix.Errno
+	if errors.As(err, &errno); errno == unix.ECONNREFUSED || errno == unix.ECONNRESET {
+		r.Refuse()
+		return
+	}
+	if kind := refusedBy(errno); kind != 0 {
+		t.tell(r.Head, icmp.Error{Kind: kind})
+	}
+	r.Drop()
+}
+
+// tell sends the sender of a packet an ICMP error.
+func (t *tcpProxy) tell(b []byte, e icmp.Error) {
+	var h packet.Parsed
+	if packet.Parse(b, &h) != packet.Kept {
+		return
+	}
+	from := t.p.config.Netstack.Gateway(h.Version == 4)
+	t.mu.Lock()
+	ok := from.IsValid() && icmp.MayAnswer(b, &h, e.Kind) && t.errors.Allow(time.Since(t.started))
+	t.mu.Unlock()
+	if ok {
+		out := make([]byte, icmp.MaxLen)
+		t.p.inject(packet.Offload{}, out[:e.Build(out, from, &h, b, nil)])
+	}
+}
+
+// ingress connects a client of a listener with the address that it asked for.
+func (t *tcpProxy) ingress(host *net.TCPConn) {
+	from, to := addrPortOf(host.RemoteAddr()), addrPortOf(host.LocalAddr())
+	ctx, ok := t.enter(from.Addr())
+	if !ok {
+		reset(host)
+		return
+	}
+	defer t.leave(from.Addr())
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	pod, err := t.p.config.Netstack.DialFrom(ctx, from, to)
+	cancel()
+	if err != nil {
+		reset(host)
+		return
+	}
+	t.join(&joined{client: from.Addr(), pod: pod, host: host})
+}
+
+// forget resets the connections of a pod to the outside.
+func (t *tcpProxy) forget(pod netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for j := range t.conns {
+		if j.client == pod {
+			j.abort()
+		}
+	}
+}
+
+func (t *tcpProxy) stats() TCPStats { return TCPStats{Open: int(t.open.Load())} }
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// reset closes a connection by a reset.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
