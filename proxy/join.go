@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/middleway-net/middleway/stack/netstack"
 )
@@ -21,6 +23,49 @@ type joined struct {
 	client netip.Addr
 	pod    *netstack.Conn
 	host   *net.TCPConn
+
+	// Of watch alone.
+	sent, received uint64 // segments, when some were received last
+	unanswered     int    // looks since then at which some were sent
+}
+
+// Between two looks at the connections, and at how many of them one must not have answered to be taken for dead: up to 20 s. TCP's own
+// user timeout would also end those whose pod is alive and does not read (RFC 5482).
+const (
+	watchInterval = 4 * time.Second
+	deadAfter     = 4
+)
+
+// dead reports whether the other end in the cluster is gone: since it was heard last, segments were sent, time and again. One that waits
+// for room answers, and one that has nothing to say is asked (keepAliveIdle).
+func (j *joined) dead() bool {
+	sent, received := j.pod.Segments()
+	if received != j.received {
+		j.sent, j.received, j.unanswered = sent, received, 0
+	} else if sent != j.sent {
+		j.unanswered++
+	}
+	return j.unanswered >= deadAfter
+}
+
+// watch resets connections whose end in the cluster is gone, until ctx ends.
+func (t *tcpProxy) watch(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		t.mu.Lock()
+		for j := range t.conns {
+			if j.dead() {
+				j.abort()
+			}
+		}
+		t.mu.Unlock()
+	}
 }
 
 // join moves data between two connections until both directions have ended or one connection broke, and closes both.

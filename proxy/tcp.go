@@ -61,7 +61,7 @@ func (t *tcpProxy) run(ctx context.Context) error {
 	t.mu.Lock()
 	t.ctx, t.closed = ctx, false
 	t.mu.Unlock()
-	<-ctx.Done()
+	t.watch(ctx)
 	t.mu.Lock()
 	t.closed = true
 	for j := range t.conns {

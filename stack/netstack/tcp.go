@@ -134,6 +134,12 @@ func (c *Conn) KeepAlive(idle, interval time.Duration, count int) error {
 	return nil
 }
 
+// Segments returns how many segments the connection has sent and received, acknowledgements included.
+func (c *Conn) Segments() (sent, received uint64) {
+	stats := c.ep.Stats().(*tcp.Stats)
+	return stats.SegmentsSent.Value(), stats.SegmentsReceived.Value()
+}
+
 // LimitBuffers gives both directions buffers of so many bytes, which do not grow by themselves any more.
 func (c *Conn) LimitBuffers(size int) {
 	c.ep.SocketOptions().SetReceiveBufferSize(int64(size), true)
