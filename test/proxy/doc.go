@@ -6,5 +6,8 @@
 //	hostport_test.go  pods with host ports, by the CNI plugin
 //	guard_test.go     what pods must not reach
 //	clients_test.go   many clients of UDP
+//	stream_test.go    transfers, half-close, resets, urgent data, many connections
+//	dying_test.go     backends that go in the middle
+//	cut_test.go       connections whose daemon is killed, and ports in use
 //	restart_test.go   daemons that start without the objects of the cluster in reach
 package proxy

@@ -14,7 +14,7 @@ import (
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
-var networks = []string{"udp"}
+var networks = []string{"tcp", "udp"}
 
 // TestNodePort: from outside, from the node itself by its own address and by loopback, from pods, to a node with and one without a
 // backend. The client is seen where it has an address that leads back to the node that translates, else that node's gateway is.

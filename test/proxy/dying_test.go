@@ -1,0 +1,91 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/middleway-net/middleway/lab"
+)
+
+// hangTime is how long it may take until a client hears that its backend is gone without a word.
+const hangTime = 25 * time.Second
+
+// TestDyingBackend: the client of a backend that goes in the middle hears a reset, whether its node knows at once or not, and it makes no
+// difference whether it sends, receives, or waits.
+func TestDyingBackend(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		node int // of the backend
+		die  func(c *cluster, pod *lab.Pod)
+	}{
+		{"pod of this node", 1, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }},
+		{"pod of another node", 2, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }},
+		{"another node, whole", 2, func(c *cluster, _ *lab.Pod) { removeNode(c, 2) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // it waits most of the time
+			c := newCluster(t, lab.ClusterConfig{})
+			pod := c.pod(tt.node, 1)
+			c.put(service("web", 0), onPod(tt.node, pod))
+			var dying []*net.TCPConn
+			var what []string
+			for _, f := range families {
+				w := way{f.name, c.outside(f.outside(2)), netip.AddrPortFrom(f.node(1), nodePort(0)), pod.Namespace, netip.AddrPortFrom(f.pod(pod), targetPort)}
+				s := serve(t, w.server, w.at)
+				awaitAnswer(t, w.from, "tcp", w.to)
+				s.close()
+				for _, does := range []string{"sends", "receives", "waits"} {
+					client, server := w.connect(t)
+					mustPass(t, client, server, "question")
+					switch does {
+					case "sends":
+						keepSending(t, client)
+						go func() { _ = ends(server) }()
+					case "receives":
+						keepSending(t, server)
+					}
+					dying, what = append(dying, client), append(what, f.name+", a client that "+does)
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+			begin := time.Now()
+			tt.die(c, pod)
+			var wg sync.WaitGroup
+			for i, client := range dying {
+				wg.Go(func() {
+					_ = client.SetDeadline(begin.Add(hangTime))
+					if err := ends(client); !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("%s: got %v after %v, want %v", what[i], err, time.Since(begin).Round(time.Millisecond), syscall.ECONNRESET)
+					}
+					t.Logf("%s: after %v", what[i], time.Since(begin).Round(time.Millisecond))
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// removeDevice takes a pod's device away, as its end does.
+func removeDevice(c *cluster, pod *lab.Pod) {
+	c.t.Helper()
+	nl, err := pod.Netlink()
+	c.must(err)
+	link, err := nl.LinkByName("eth0")
+	c.must(err)
+	c.must(nl.LinkDel(link))
+}
+
+// removeNode takes a node off the underlay.
+func removeNode(c *cluster, number int) {
+	c.t.Helper()
+	nl, err := c.Nodes[number-1].Netlink()
+	c.must(err)
+	link, err := nl.LinkByName("eth0")
+	c.must(err)
+	c.must(nl.LinkSetDown(link))
+}
