@@ -32,8 +32,12 @@ func (n *Netstack) Deliver(b []byte, p *packet.Parsed, o packet.Offload) {
 
 // deliver takes ownership of b.
 func deliver(d stack.NetworkDispatcher, p *packet.Parsed, b buffer.Buffer) {
+	deliverTo(d, network(p), b)
+}
+
+func deliverTo(d stack.NetworkDispatcher, network tcpip.NetworkProtocolNumber, b buffer.Buffer) {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b})
-	d.DeliverNetworkPacket(network(p), pkt)
+	d.DeliverNetworkPacket(network, pkt)
 	pkt.DecRef()
 }
 

@@ -17,6 +17,7 @@ type linkEndpoint struct {
 	mtu        atomic.Uint32
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: what comes in is dropped
 	parts      sync.Pool                               // *[][]byte
+	own        map[tcpip.Address]bool                  // the node's addresses
 
 	mu     sync.RWMutex // held for reading while inject runs, so that disconnect waits for the last
 	inject Inject       // nil: what is sent is dropped
@@ -60,6 +61,10 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 
 // WritePacket sends a packet, which gVisor owns, in the parts in which it lies in memory.
 func (e *linkEndpoint) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
+	if e.own[pkt.EgressRoute.RemoteAddress] {
+		e.loop(pkt)
+		return nil
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.inject == nil {
@@ -85,6 +90,13 @@ func (e *linkEndpoint) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
 	*pooled = parts
 	e.parts.Put(pooled)
 	return nil
+}
+
+// loop gives the node a packet of its own to itself. TCP queues what it gets, so that this does not go round.
+func (e *linkEndpoint) loop(pkt *stack.PacketBuffer) {
+	if d := e.dispatcher.Load(); d != nil {
+		deliverTo(*d, pkt.NetworkProtocolNumber, pkt.ToBuffer())
+	}
 }
 
 // offloadOf says what gVisor left unfinished: of a TCP segment with data the checksum, and its segmentation if it is

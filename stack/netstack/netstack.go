@@ -82,12 +82,17 @@ func New(c Config) (*Netstack, error) {
 	}
 	n := &Netstack{log: c.Logger, addrs: slices.Clone(c.Addrs)}
 	n.link.mtu.Store(uint32(c.MTU))
+	n.link.own = map[tcpip.Address]bool{}
+	for _, a := range c.Addrs {
+		n.link.own[toAddress(a)] = true
+	}
 	n.stack = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocolWithOptions(loopbackIPv4), ipv6.NewProtocolWithOptions(quietIPv6)},
 		TransportProtocols: []stack.TransportProtocolFactory{
 			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
 		// Were it to handle local traffic, the interface would take every source for its own once it takes any destination (Forward).
+		// What the node sends to itself the link gives back.
 		HandleLocal: false,
 	})
 	if err := n.configure(); err != nil {
