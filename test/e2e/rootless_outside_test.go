@@ -97,7 +97,7 @@ func tryAsk(ctx context.Context, from *lab.Namespace, network string, to netip.A
 
 // TestRootlessOutside: from a namespace out of which nothing leads pods reach what the machine reaches, as the machine. NodePorts are at the
 // machine's addresses, its loopback among them, and at the node's own; they are there again after the daemon's end, and stay over the
-// parent's.
+// parent's. With egress.off the way in is open all the same.
 func TestRootlessOutside(t *testing.T) {
 	machine, host := newNamespace(t, "machine"), newNamespace(t, "host")
 	u, err := lab.NewUnderlay(lab.UnderlayConfig{}, machine, host)
@@ -157,9 +157,16 @@ func TestRootlessOutside(t *testing.T) {
 		}
 	}
 	r.must(r.daemon.Kill())
+	r.config.Egress.Off = true
 	r.startDaemon()
 	r.waitReady()
 	answers("of the next daemon")
+	for _, network := range networks {
+		server := startEcho(t, network, host, netip.AddrPortFrom(outside, 0))
+		if seen, ok := tryAsk(t.Context(), r.pod, network, netip.MustParseAddrPort(server.addr)); ok {
+			t.Errorf("%s: with egress.off a pod reaches the outside, as %v", network, seen)
+		}
+	}
 	r.must(r.parent.Kill())
 	answers("without the parent")
 }
