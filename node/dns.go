@@ -212,6 +212,9 @@ func (n *Node) openDNS() error {
 	var err error
 	n.dns.server, err = newServer(&n.config, upstreams, func(c *dns.Config) {
 		c.Logger, n.dns.zone = n.log, c.Zone
+		if n.config.OutsideSockets != "" {
+			c.Dialer = dialer{&n.ways}
+		}
 		if d.Autopath {
 			c.Autopath = n.namespaceOf
 		}

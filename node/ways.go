@@ -71,6 +71,11 @@ func (n *Node) openListeners() error {
 	return err
 }
 
+// Socket makes a socket on the side of OutsideSockets, once openWays was called.
+func (w *ways) Socket(domain, typ, proto int) (fd int, err error) {
+	return w.pool.Socket(domain, typ, proto)
+}
+
 func (w *ways) close() error {
 	if w.pool == nil {
 		return nil

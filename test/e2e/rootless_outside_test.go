@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,7 +112,8 @@ func TestRootlessOutside(t *testing.T) {
 	r.must(machine.AddRoute(netip.PrefixFrom(outside, 32), lab.NodeAddr4(2).Addr(), "eth0"))
 	pod := r.config.Pods[0].Addresses[0]
 	r.config.Kubernetes.Folder, r.config.Peers = served(t, 1, pod), nil
-	r.config.Services.CIDRs, r.config.DNS.Off = lab.ServiceCIDRs(), true
+	r.config.Services.CIDRs, r.config.DNS.Upstreams = lab.ServiceCIDRs(), []node.Upstream{{AddrPort: netip.MustParseAddrPort(upstream)}}
+	startUpstream(t, machine)
 	r.startParent()
 	r.startDaemon()
 	r.waitReady()
@@ -143,11 +145,14 @@ func TestRootlessOutside(t *testing.T) {
 			}
 		}
 	}
+	eventually(t, "a name that a server on the machine's loopback knows", func() bool {
+		return slices.Equal(answers(ask(t, r.pod, "udp", dns4, "www.example.com. A")), []string{"203.0.113.5"})
+	})
 	networks := []string{"udp"}
 	for _, network := range networks {
 		check(network)
 	}
-	answers := func(when string) {
+	serves := func(when string) {
 		t.Helper()
 		for _, network := range networks {
 			eventually(t, network+" to the NodePort "+when, func() bool {
@@ -160,7 +165,7 @@ func TestRootlessOutside(t *testing.T) {
 	r.config.Egress.Off = true
 	r.startDaemon()
 	r.waitReady()
-	answers("of the next daemon")
+	serves("of the next daemon")
 	for _, network := range networks {
 		server := startEcho(t, network, host, netip.AddrPortFrom(outside, 0))
 		if seen, ok := tryAsk(t.Context(), r.pod, network, netip.MustParseAddrPort(server.addr)); ok {
@@ -168,5 +173,5 @@ func TestRootlessOutside(t *testing.T) {
 		}
 	}
 	r.must(r.parent.Kill())
-	answers("without the parent")
+	serves("without the parent")
 }
