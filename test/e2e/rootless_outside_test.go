@@ -148,7 +148,7 @@ func TestRootlessOutside(t *testing.T) {
 	eventually(t, "a name that a server on the machine's loopback knows", func() bool {
 		return slices.Equal(answers(ask(t, r.pod, "udp", dns4, "www.example.com. A")), []string{"203.0.113.5"})
 	})
-	networks := []string{"udp"}
+	networks := []string{"udp", "tcp"}
 	for _, network := range networks {
 		check(network)
 	}

@@ -81,7 +81,7 @@ func TestNodePort(t *testing.T) {
 			if out, code := p.middleway("up", "-d", "--underlay", underlay, "-f", file); code != 0 {
 				t.Fatalf("up: %d %s", code, out)
 			}
-			for _, network := range []string{"udp"} {
+			for _, network := range []string{"udp", "tcp"} {
 				for _, addr := range []string{"127.0.0.1", "[::1]"} {
 					var err error
 					p.eventually("an answer over "+network+" at "+addr, func() bool {
