@@ -60,8 +60,16 @@ func newNamespace(t testing.TB, name string) *lab.Namespace {
 	return n
 }
 
+// newCluster makes a cluster whose pods reach nothing outside of it: packets that no route leads to are dropped.
 func newCluster(t testing.TB, c lab.ClusterConfig) *lab.Cluster {
 	t.Helper()
+	change := c.Change
+	c.Change = func(number int, n *node.Config) {
+		n.Egress.Off = true
+		if change != nil {
+			change(number, n)
+		}
+	}
 	cl, err := lab.NewCluster(c)
 	if err != nil {
 		t.Fatal(err)
