@@ -1,9 +1,12 @@
 package playground
 
 import (
-	"errors"
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/lab"
@@ -37,6 +41,20 @@ func (m machine) dial(typ int, to netip.AddrPort) (net.Conn, error) {
 		return nil, err
 	}
 	return net.FileConn(f)
+}
+
+// get asks an HTTP server.
+func (m machine) get(to netip.AddrPort) (string, error) {
+	c := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return m.dial(unix.SOCK_STREAM, to)
+	}}}
+	r, err := c.Get("http://" + to.String())
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	return string(b), err
 }
 
 // ask sends a datagram and returns the answer.
@@ -72,7 +90,7 @@ func testOutside(t *testing.T, underlay Underlay) {
 		fmt.Sprintf(pod, "door", "node-1", fmt.Sprintf("{containerPort: 80, hostPort: %d}, {containerPort: 80, hostPort: %[1]d, protocol: UDP}", port+1)),
 		fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  type: NodePort\n  ipFamilyPolicy: PreferDualStack\n  selector: {app: web}\n"+
 			"  ports: [{name: tcp, port: 80, nodePort: %d}, {name: udp, protocol: UDP, port: 80}]\n", port),
-		"apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {type: NodePort, selector: {app: none}, ports: [{protocol: UDP, port: 80, nodePort: 32767}]}\n",
+		"apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {type: NodePort, selector: {app: none}, ports: [{port: 80, nodePort: 32767}]}\n",
 	}, "---\n"))})
 	if err != nil {
 		t.Fatal(err)
@@ -106,30 +124,97 @@ func testOutside(t *testing.T, underlay Underlay) {
 			m.answers(t, "door", netip.AddrPortFrom(a, port+1))
 		}
 	}
-	if _, err := m.ask(netip.AddrPortFrom(at[0], 32767)); !errors.Is(err, syscall.ECONNREFUSED) {
+	m.echoes(t, c.Pod("default", "web"), netip.AddrPortFrom(at[0], port))
+	if _, err := m.get(netip.AddrPortFrom(at[0], 32767)); err == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
 		t.Errorf("without a pod: got %v", err)
 	}
 }
 
-// answers waits until a pod answers over UDP: listeners come a moment after what they are for.
+// answers waits until a pod answers over TCP and UDP: listeners come a moment after what they are for.
 func (m machine) answers(t *testing.T, pod string, at netip.AddrPort) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		got, err := m.ask(at)
-		if err == nil && got == pod {
-			return
-		}
-		if time.Now().After(end) {
-			t.Errorf("UDP to %v: got %q, %v; want %s", at, got, err, pod)
-			return
+	for name, try := range map[string]func(netip.AddrPort) (string, error){"TCP": m.get, "UDP": m.ask} {
+		for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			got, err := try(at)
+			if err == nil && got == pod {
+				break
+			}
+			if time.Now().After(end) {
+				t.Errorf("%s to %v: got %q, %v; want %s", name, at, got, err, pod)
+				break
+			}
 		}
 	}
 }
 
-// serveName answers in a pod's namespace with its name, over UDP at port 80.
+// echoes has connections send 64 MiB together, then their end, and receive the same: the end of one direction is not that of the other.
+func (m machine) echoes(t *testing.T, p *Pod, at netip.AddrPort) {
+	t.Helper()
+	serveEcho(t, p)
+	const conns, size = 64, 1 << 20
+	var g errgroup.Group
+	for i := range conns {
+		g.Go(func() error {
+			c, err := m.dial(unix.SOCK_STREAM, at)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			data := bytes.Repeat([]byte{byte(i), byte(i >> 8), 7}, size/3)
+			go func() {
+				_, _ = c.Write(data)
+				_ = c.(*net.TCPConn).CloseWrite()
+			}()
+			got, err := io.ReadAll(c)
+			if err == nil && !bytes.Equal(got, data) {
+				err = fmt.Errorf("%d of %d bytes came back, or other ones", len(got), len(data))
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// serveEcho has a pod's port 80 echo from now on.
+func serveEcho(t *testing.T, p *Pod) {
+	t.Helper()
+	servers[p.manifest.Name].Close()
+	l, err := p.Namespace().Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}()
+		}
+	}()
+}
+
+// servers are the pods' HTTP servers, by their names.
+var servers = map[string]*http.Server{}
+
+// serveName answers in a pod's namespace with its name, over HTTP and UDP at port 80.
 func serveName(t *testing.T, p *Pod) {
 	t.Helper()
 	name := p.manifest.Name
+	l, err := p.Namespace().Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })}
+	servers[name] = s
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
 	u, err := p.Namespace().ListenPacket("udp", ":80")
 	if err != nil {
 		t.Fatal(err)
