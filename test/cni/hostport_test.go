@@ -188,8 +188,16 @@ func TestHostPortServes(t *testing.T) {
 		network, host string
 		want          string
 	}{
+		{"the node's loopback", node, "tcp", "127.0.0.1", "loop"},
+		{"the node's loopback, from its address", lab.Sockets{Namespace: r.node.Namespace, Local: netip.MustParseAddrPort(node4 + ":0")}, "tcp", "127.0.0.1", "loop"},
+		{"the node's address, from the node", node, "tcp", node4, "node"},
+		{"the node's address, from a pod", pod, "tcp", node4, "node"},
+		{"the node's address, from the pod itself", lab.Sockets{Namespace: pods["node"].Namespace}, "tcp", node4, "node"},
 		{"UDP from the node", node, "udp", node4, "udp"},
 		{"UDP from a pod", pod, "udp", node4, "udp"},
+		{"IPv6", node, "tcp", node6, "all6"},
+		{"IPv6 from a pod", pod, "tcp", node6, "all6"},
+		{"IPv6 loopback", node, "tcp", "::1", "all6"},
 		{"UDP, loopback", node, "udp", "127.0.0.1", "udplo"},
 		{"UDP, loopback, from the node's address", lab.Sockets{Namespace: r.node.Namespace, Local: netip.MustParseAddrPort(node4 + ":0")}, "udp", "127.0.0.1", "udplo"},
 		{"UDP, IPv6", node, "udp", node6, "udp6"},
