@@ -300,7 +300,11 @@ func (f *forwarder) noteTCP(c *flow.Copy, flags uint8) {
 
 // decide asks the tables where a flow's packets go.
 func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
-	switch d := f.tables.fib.Lookup(fl.Dst()); d.Kind {
+	d := f.tables.fib.Lookup(fl.Dst())
+	if from == originPod && f.forges(fl, d) {
+		return flow.Verdict{Reason: packet.DropGuarded}
+	}
+	switch d.Kind {
 	case fib.Attachment:
 		return flow.Verdict{Action: flow.ToAttachment, Attachment: d.Attachment}
 	case fib.Peer:

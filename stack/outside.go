@@ -86,6 +86,14 @@ func (f *forwarder) egress(fl *packet.Flow) flow.Verdict {
 	return flow.Verdict{Action: flow.ToOutside}
 }
 
+// forges reports whether a pod sends to a node's end of the tunnel: a kernel's VXLAN device takes packets from whomever.
+func (f *forwarder) forges(fl *packet.Flow, d fib.Destination) bool {
+	if fl.Proto() != packet.UDP || fl.DstPort() != f.s.tunnelPort || f.s.tunnelPort == 0 {
+		return false
+	}
+	return d.Kind == fib.Peer && fl.Dst() == d.Peer || d.Kind == fib.Attachment && f.tables.attachments[d.Attachment].host
+}
+
 // fromOutside reports whether a flow is of a client outside that came to an External frontend: through a socket of the node, whose
 // packets the netstack or InjectOutside sends.
 func (s *served) fromOutside(from origin) bool {

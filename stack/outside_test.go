@@ -162,6 +162,7 @@ func TestGuardRails(t *testing.T) {
 		{"over IPv6, a range of the cluster", "a", tcp(podA6, ip("fd00:10:244:77::1"), 80), "no-route", -1},
 		{"a ping into the cluster", "a", packettest.Packet{Src: podA, Dst: ip("10.244.77.1"), Proto: packet.ICMP, SrcPort: 7}, "no-route", unreachable},
 		{"the tunnel's port of a peer", "a", udp(podA, ip("192.168.254.13"), tunnelPort), "guarded", prohibited},
+		{"the tunnel's port of its own host", "a", udp(podA, hostNode, tunnelPort), "guarded", prohibited},
 		{"the tunnel's port of anybody", "a", udp(podA, server, tunnelPort), "guarded", prohibited},
 		{"the tunnel's port over IPv6", "a", udp(podA6, server6, tunnelPort), "guarded", -1},
 		{"an address of the node that its host does not have", "a", tcp(podA, another, 22), "guarded", prohibited},

@@ -167,7 +167,8 @@ const unjudged = 0
 // its entry stands and is returned, whatever translation it has. ok is false, and nothing was entered, if replies to
 // p.Translated belong to another flow: the two would leave as one, so the caller has to translate to another port. A full
 // bucket gives up an entry: an expired one, else one of a TCP connection that is over, else one that is neither translated nor an
-// established TCP connection, or of TCP or UDP and was never answered, else the one idle longest.
+// established TCP connection, or of TCP or UDP and was never answered, or of UDP and idle for longer than one that was not may be, else
+// the one idle longest.
 func (t *Table) Enter(p *Pair) (c Copy, ok bool) {
 	p.Entered = false
 	reply, back := p.Translated.Reverse(), p.Flow.Reverse()
@@ -281,6 +282,7 @@ func (t *Table) claimBut(bucket, now uint32, keep Ref) Ref {
 			class = 3
 		case life == tcpReset || life == tcpClosing:
 			class = 2
+		case life == udpAnswered && idle > udpOneWay: // a fresh one has yet to see its answer
 		case life == tcpEstablished || e.translates() && (life != tcpOpening && life != udpOneWay || twin == nil):
 			class = 0
 		}

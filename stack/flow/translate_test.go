@@ -202,6 +202,30 @@ func TestWidowed(t *testing.T) {
 	}
 }
 
+// A fresh flow waits for its answer longer than a full bucket keeps datagrams that came long ago.
+func TestEvictionSparesFresh(t *testing.T) {
+	table, clock := withClock(New(512))
+	flows := sameBucket(table, packet.UDP, ways+1)
+	for i, f := range flows[:ways] {
+		p := Pair{Flow: f, Translated: translatedElsewhere(table, f, uint16(i)), Verdict: toPod, Reply: toNode}
+		if _, ok := table.Enter(&p); !ok {
+			t.Fatal("not entered")
+		}
+		if i != 5 {
+			table.Lookup(p.Translated.Reverse())
+		}
+		if i == 3 {
+			clock.advance(udpOneWay + time.Second)
+		}
+	}
+	create(table, flows[ways], toPod, toNode, 1)
+	for i, f := range flows {
+		if got := table.has(f); got != (i != 0) {
+			t.Errorf("flow %d: there %v", i, got)
+		}
+	}
+}
+
 // A flow that lost its other direction to one that leaves as it does cannot go on as it is: replies would reach the other one's client.
 func TestWidowedIsSucceeded(t *testing.T) {
 	table, clock := withClock(New(512))
