@@ -140,12 +140,6 @@ func (c *Conn) Segments() (sent, received uint64) {
 	return stats.SegmentsSent.Value(), stats.SegmentsReceived.Value()
 }
 
-// LimitBuffers gives both directions buffers of so many bytes, which do not grow by themselves any more.
-func (c *Conn) LimitBuffers(size int) {
-	c.ep.SocketOptions().SetReceiveBufferSize(int64(size), true)
-	c.ep.SocketOptions().SetSendBufferSize(int64(size), true)
-}
-
 // CloseWrite says that nothing more will be sent.
 func (c *Conn) CloseWrite() error { return toError(c.ep.Shutdown(tcpip.ShutdownWrite)) }
 
