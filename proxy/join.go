@@ -6,13 +6,17 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/netstack"
 )
 
-// joinBuffer is what each direction of a connection has under way in the proxy, in bytes.
+// joinBuffer is what each direction of a connection has under way in the proxy, in bytes; one that waits has none.
 const joinBuffer = 64 << 10
 
 var joinBuffers = sync.Pool{New: func() any { return new([joinBuffer]byte) }}
@@ -76,12 +80,14 @@ func (t *tcpProxy) join(j *joined) {
 		return
 	}
 	defer t.release(j)
-	up := make(chan error, 1)
-	go func() { up <- j.abortOn(j.toHost()) }()
-	err := errors.Join(j.abortOn(j.toPod()), <-up)
-	if err == nil {
-		_ = j.pod.Wait()
-	}
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		j.abortOn(j.toHost())
+		_ = j.host.SetReadDeadline(time.Unix(1, 0)) // toPod waits for no more
+	}()
+	j.abortOn(j.toPod())
+	<-up
 	_ = j.host.Close()
 }
 
@@ -111,26 +117,31 @@ func (j *joined) abort() {
 	reset(j.host)
 }
 
-func (j *joined) abortOn(err error) error {
+func (j *joined) abortOn(err error) {
 	if err != nil {
 		j.abort()
 	}
-	return err
 }
 
-// toPod moves what the host's socket receives, until that ends.
+// toPod moves what the host's socket receives, until that ends. It then stays until the connection is over, see toHost.
 func (j *joined) toPod() error {
-	buf := joinBuffers.Get().(*[joinBuffer]byte)
-	defer joinBuffers.Put(buf)
+	r, err := newReceiver(j.host)
+	if err != nil {
+		return err
+	}
 	for {
-		n, err := j.host.Read(buf[:])
-		for r := (bytesLeft{buf[:n]}); len(r.b) > 0; {
-			if _, err := j.pod.Send(&r, len(r.b)); err != nil {
+		b, err := r.receive()
+		for left := (bytesLeft{b}); len(left.b) > 0; {
+			if _, err := j.pod.Send(&left, len(left.b)); err != nil {
 				return err
 			}
 		}
+		r.release()
 		if err == io.EOF {
-			return j.pod.CloseWrite()
+			if err := j.pod.CloseWrite(); err != nil {
+				return err
+			}
+			return r.wait()
 		}
 		if err != nil {
 			return err
@@ -138,22 +149,95 @@ func (j *joined) toPod() error {
 	}
 }
 
-// toHost moves what the connection in the cluster receives, until that ends.
+// toHost moves what the connection in the cluster receives, until that ends. It then stays until the connection is over, which may
+// still be reset while the other direction has nothing to say.
 func (j *joined) toHost() error {
-	buf := joinBuffers.Get().(*[joinBuffer]byte)
-	defer joinBuffers.Put(buf)
 	for {
-		w := room{buf[:], 0}
-		n, err := j.pod.Receive(&w)
+		var w room
+		_, err := j.pod.Receive(&w)
 		if err == io.EOF {
-			return j.host.CloseWrite()
+			if err := j.host.CloseWrite(); err != nil {
+				return err
+			}
+			return j.pod.Wait()
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := j.host.Write(buf[:n]); err != nil {
+		_, err = j.host.Write(w.buf[:w.n])
+		joinBuffers.Put(w.buf)
+		if err != nil {
 			return err
 		}
+	}
+}
+
+// receiver reads from a socket, with a buffer only while there is something to read.
+type receiver struct {
+	raw syscall.RawConn
+	try func(fd uintptr) bool // of the type that raw wants, made once
+	buf *[joinBuffer]byte     // nil: none
+	n   int
+	err error
+}
+
+func newReceiver(c *net.TCPConn) (*receiver, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	r := &receiver{raw: raw}
+	r.try = r.tryOnce
+	return r, nil
+}
+
+// receive waits for data; what it returns is good until release. The error is io.EOF once there is no more.
+func (r *receiver) receive() ([]byte, error) {
+	if err := r.raw.Read(r.try); err != nil {
+		return nil, err
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.n == 0 {
+		return nil, io.EOF
+	}
+	return r.buf[:r.n], nil
+}
+
+func (r *receiver) tryOnce(fd uintptr) bool {
+	r.buf = joinBuffers.Get().(*[joinBuffer]byte)
+	for {
+		r.n, r.err = unix.Read(int(fd), r.buf[:])
+		if r.err != unix.EINTR {
+			break
+		}
+	}
+	if r.err == unix.EAGAIN {
+		r.release()
+		return false
+	}
+	return true
+}
+
+// wait blocks until the socket is reset, or until its read deadline, which is no error.
+func (r *receiver) wait() error {
+	var failed error
+	err := r.raw.Read(func(fd uintptr) bool {
+		failed = pendingError(fd)
+		return failed != nil
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return errors.Join(err, failed)
+}
+
+// release gives the buffer back.
+func (r *receiver) release() {
+	if r.buf != nil {
+		joinBuffers.Put(r.buf)
+		r.buf = nil
 	}
 }
 
@@ -166,14 +250,17 @@ func (l *bytesLeft) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// room takes what fits into a slice.
+// room takes what fits into a buffer, which it has once there is something.
 type room struct {
-	b []byte
-	n int
+	buf *[joinBuffer]byte
+	n   int
 }
 
 func (r *room) Write(b []byte) (int, error) {
-	n := copy(r.b[r.n:], b)
+	if r.buf == nil {
+		r.buf = joinBuffers.Get().(*[joinBuffer]byte)
+	}
+	n := copy(r.buf[r.n:], b)
 	if r.n += n; n < len(b) {
 		return n, io.ErrShortWrite
 	}

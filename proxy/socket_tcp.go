@@ -43,20 +43,25 @@ func connected(f *os.File) error {
 	}
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
-		errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && errno != 0 {
-			err = unix.Errno(errno)
-		}
-		if failed = err; err != nil {
+		if failed = pendingError(fd); failed != nil {
 			return true
 		}
-		_, err = unix.Getpeername(int(fd))
+		_, err := unix.Getpeername(int(fd))
 		return err == nil
 	})
 	if err != nil {
 		return err
 	}
 	return failed
+}
+
+// pendingError returns what happened to a socket.
+func pendingError(fd uintptr) error {
+	errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	return err
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -188,6 +188,51 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestResetAfterEnd: one end has said all and is reset then, while the other one, which could still answer, has nothing to say.
+func TestResetAfterEnd(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{})
+	for _, w := range c.ways(t, "tcp") {
+		for _, who := range []string{"client", "server"} {
+			t.Run(w.name+"/"+who, func(t *testing.T) {
+				a, b := w.connect(t)
+				if who == "server" {
+					a, b = b, a
+				}
+				mustPass(t, a, b, "question")
+				mustEnd(t, a, b)
+				time.Sleep(100 * time.Millisecond)
+				_ = a.SetLinger(0)
+				_ = a.Close()
+				deadline := time.Now().Add(5 * time.Second)
+				for !brokenSocket(t, b) && time.Now().Before(deadline) {
+					time.Sleep(10 * time.Millisecond)
+				}
+				if !time.Now().Before(deadline) {
+					t.Error("the other end was not told within 5 s")
+				}
+			})
+		}
+	}
+}
+
+// brokenSocket reports whether a socket has an error, which it does not take away from who reads and writes.
+func brokenSocket(t *testing.T, c *net.TCPConn) (broken bool) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd)}}
+		_, _ = unix.Poll(fds, 0)
+		broken = fds[0].Revents&unix.POLLERR != 0
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return broken
+}
+
 // keepSending sends until that fails.
 func keepSending(t *testing.T, c *net.TCPConn) {
 	var wg sync.WaitGroup
