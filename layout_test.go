@@ -46,7 +46,6 @@ var arrows = []arrow{
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock lab/tool", "lab surrounds whole nodes with namespaces, links and a control plane, and asks whether they answer"},
 	{"lab/demo", "lab lab/doctor lab/perf lab/playground lab/tool lab/trace capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
-	{"lab/demo", "lab lab/doctor lab/playground lab/tool lab/trace capture/pcapng node stack/packet tunnel/vxlan", "the demo drives a playground and draws a packet of it"},
 	{"lab/doctor", "lab node node/underlay cni/link stack stack/tun stack/packet tunnel/udp tunnel/vxlan", "what is tried is what those would do"},
 	{"lab/kubectl", "lab/control", "objects of the control plane as kubectl shows them, and what asks for them (ADR 0026)"},
 	{"lab/logs", "", "what containers print goes from pipes to files and back"},

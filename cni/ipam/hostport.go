@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// ErrHostPort: a port of the node that was asked for cannot be given.
+// ErrHostPort says that a port of the node that was asked for cannot be given.
 var ErrHostPort = errors.New("host port not available")
 
 // Protocol is a transport protocol by the name that the CNI conventions give it.

@@ -99,8 +99,10 @@ func portsOfService(s *corev1.Service, pod *corev1.Pod, wanted []wantedPort) (po
 			i < 0 && onlyUDP(s.Spec.Ports, func(p corev1.ServicePort) (int32, corev1.Protocol) { return p.Port, p.Protocol }, w.remote.IntVal):
 			return nil, noUDP(w.remote)
 		case i < 0 && w.remote.Type == intstr.String:
+			//lint:ignore ST1005 as kubectl says it
 			return nil, fmt.Errorf("Service '%s' does not have a named port '%s'", s.Name, w.remote.StrVal)
 		case i < 0:
+			//lint:ignore ST1005 as kubectl says it
 			return nil, fmt.Errorf("Service %s does not have a service port %d", s.Name, w.remote.IntVal)
 		}
 		at := &s.Spec.Ports[i]
@@ -130,6 +132,7 @@ func containerPort(pod *corev1.Pod, name string) (int32, error) {
 			return p.ContainerPort, nil
 		}
 	}
+	//lint:ignore ST1005 as kubectl says it
 	return 0, fmt.Errorf("Pod '%s' does not have a named port '%s'", pod.Name, name)
 }
 

@@ -31,7 +31,7 @@ type outcome struct {
 // TestTraceAgrees: random packets of a pod and of a host, to Services of every kind, to pods and to nobody, through real devices and the
 // tunnel: they go where traces said, node by node, as what they said, and are dropped where and for the reason that they said.
 func TestTraceAgrees(t *testing.T) {
-	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}})
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{2, 1}, Change: func(_ int, n *node.Config) { n.Egress.Off = true }})
 	c.fillForTraces()
 	w := newWatch(t, c)
 	random := rand.New(rand.NewPCG(7, 8))
