@@ -101,6 +101,11 @@ func (n *Node) runWays(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return n.watchFronts(ctx, underlay.Watch) })
 	if n.ways.parent != nil {
 		g.Go(func() error { return n.watchFronts(ctx, n.ways.parent.Watch) })
+		g.Go(func() error { // nobody waits for a parent that hangs
+			<-ctx.Done()
+			n.ways.parent.Close()
+			return nil
+		})
 	}
 	if n.cluster.api != nil {
 		g.Go(func() error { return n.cluster.api.RunEvents(ctx) })

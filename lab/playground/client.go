@@ -135,6 +135,8 @@ func Down(ctx context.Context, dir string) (Outcome, error) {
 	}
 	_, left, err := remains(dir)
 	switch {
+	case owned && errors.Is(err, fs.ErrNotExist): // it has gone while it was asked
+		return TakenDown, o.end()
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), err == nil && !left:
 		return NothingThere, nil
 	case err != nil:

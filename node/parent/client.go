@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +24,17 @@ var ErrGone = errors.New("the parent process that hands sockets in has ended")
 
 // Client asks a parent. It holds no connection: each request makes one, so that it goes on when a parent was started again. Its
 // methods may be called by several goroutines.
-type Client struct{ path string }
+type Client struct {
+	path string
+
+	mu     sync.Mutex // guards what follows
+	asking map[*net.UnixConn]struct{}
+	closed bool
+}
 
 // Dial returns a client of the parent that serves path, after a look whether one does.
 func Dial(path string) (*Client, error) {
-	c := &Client{path}
+	c := &Client{path: path, asking: map[*net.UnixConn]struct{}{}}
 	conn, err := c.connect()
 	if err != nil {
 		return nil, err
@@ -123,6 +131,35 @@ func send(conn *net.UnixConn, r request) error {
 	return nil
 }
 
+// errClosed is what Close has left for requests.
+var errClosed = fmt.Errorf("sockets: %w", os.ErrClosed)
+
+// Close ends the requests that are under way, and refuses others: they would wait for a parent that hangs. Sockets that were handed
+// over stay open, and Watch has a context of its own.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for conn := range c.asking {
+		_ = conn.Close()
+	}
+}
+
+func (c *Client) begin(conn *net.UnixConn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.asking[conn] = struct{}{}
+	}
+	return !c.closed
+}
+
+func (c *Client) finish(conn *net.UnixConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.asking, conn)
+}
+
 // ask sends a request and returns the response with its descriptors, none for requests of other kinds than socket.
 func (c *Client) ask(q request) (r response, fds []int, err error) {
 	conn, err := c.connect()
@@ -130,6 +167,10 @@ func (c *Client) ask(q request) (r response, fds []int, err error) {
 		return r, nil, err
 	}
 	defer conn.Close()
+	if !c.begin(conn) {
+		return r, nil, errClosed
+	}
+	defer c.finish(conn)
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := send(conn, q); err != nil {
 		return r, nil, err

@@ -396,3 +396,39 @@ func FuzzDecodeResponse(f *testing.F) {
 		}
 	})
 }
+
+// TestClientClose: a parent that hangs holds nobody up who has closed the client.
+func TestClientClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sockets")
+	l, err := Listen(path) // nobody serves it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan error, 1)
+	go func() {
+		_, err := c.Interfaces()
+		asked <- err
+	}()
+	for begun := 0; begun == 0; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		begun = len(c.asking)
+		c.mu.Unlock()
+	}
+	c.Close()
+	select {
+	case err := <-asked:
+		if err == nil {
+			t.Error("a request that nobody answered succeeded")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a request still waits")
+	}
+	if _, err := c.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: got %v, want %v", err, os.ErrClosed)
+	}
+}

@@ -1,8 +1,6 @@
 package parent
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"sync"
 
@@ -80,11 +78,9 @@ func (p *Pool) take(k kind) (fd int, waiting *fill) {
 	return -1, s.filling
 }
 
-var errPoolClosed = fmt.Errorf("sockets: %w", os.ErrClosed)
-
 // closedFill is what a closed pool has to give.
 var closedFill = func() *fill {
-	f := &fill{done: make(chan struct{}), err: errPoolClosed}
+	f := &fill{done: make(chan struct{}), err: errClosed}
 	close(f.done)
 	return f
 }()
@@ -96,7 +92,7 @@ func (p *Pool) fill(s *shelf) {
 	defer p.mu.Unlock()
 	if p.closed {
 		unixsock.Close(fds...)
-		fds, err = nil, errPoolClosed
+		fds, err = nil, errClosed
 	}
 	s.ready = slices.Concat(fds, s.ready) // the older ones go first
 	s.filling.err = err
