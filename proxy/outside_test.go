@@ -48,7 +48,7 @@ func newOutside(t *testing.T) *outside {
 	t.Helper()
 	all := JoinNamespaces(t, "node", "router", "server")
 	for _, n := range all {
-		must(t, n.Sysctl("net.ipv4.ping_group_range", "0 2147483647"))
+		must(t, n.Sysctl("net.ipv4.ping_group_range", "0 0"))
 	}
 	o := &outside{all[0], all[1], all[2]}
 	for _, s := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0"} {
