@@ -18,12 +18,12 @@ func TestKilledDuringTransfer(t *testing.T) {
 	near, beside, far := c.pod(1, 1), c.pod(1, 2), c.pod(2, 1)
 	c.put(service("beside", 1), onPod(1, beside))
 	c.put(service("far", 2), onPod(2, far))
+	time.Sleep(1500 * time.Millisecond) // what is known is written down at least once a second
 	for _, f := range families {
 		if f == v6 {
 			for _, n := range c.Nodes {
 				c.awaitSynced(n)
 			}
-			time.Sleep(1500 * time.Millisecond) // what is known is written down at least once a second
 			c.must(os.RemoveAll(c.dir))
 		}
 		for _, tt := range []struct {
