@@ -98,7 +98,7 @@ func parseFlags(args []string) (options, error) {
 	flags.BoolVar(&o.ipv6, "ipv6", true, "load the kernel's IPv6; without it the kernel has none")
 	flags.BoolVar(&o.demo, "demo", true, "run the demo, as root and as an ordinary user")
 	flags.IntVar(&o.machines, "machines", min(2, runtime.NumCPU()), "boot that many machines of one CPU each, which share the tests")
-	flags.DurationVar(&o.limit, "limit", 10*time.Minute, "end everything after this time")
+	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "end everything after this time")
 	flags.StringVar(&o.dir, "dir", "/var/tmp", "make the working directory, which is removed at the end, in this one")
 	flags.StringVar(&o.testFlags, "test", "", "further flags for go test, separated by spaces")
 	flags.BoolVar(&o.all, "all", false, "move as much data and start as many processes as on a fast machine; give that a -limit of an hour")
