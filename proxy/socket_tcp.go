@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,7 +14,21 @@ import (
 
 // dial connects a socket of the node.
 func (t *tcpProxy) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	fd, err := t.p.config.Sockets.Socket(domain(to.Addr().Is4()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	c, err := Dial(ctx, t.p.config.Sockets, unix.SOCK_STREAM, to)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// Dial connects one of sockets, of TCP if typ is unix.SOCK_STREAM, of UDP if it is unix.SOCK_DGRAM, until ctx ends. An error that the
+// kernel has told is a unix.Errno, by errors.As.
+func Dial(ctx context.Context, sockets Sockets, typ int, to netip.AddrPort) (net.Conn, error) {
+	proto := unix.IPPROTO_TCP
+	if typ == unix.SOCK_DGRAM {
+		proto = unix.IPPROTO_UDP
+	}
+	fd, err := sockets.Socket(domain(to.Addr().Is4()), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
@@ -22,17 +37,13 @@ func (t *tcpProxy) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, e
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), to.String())
-	defer f.Close()
+	defer f.Close() // FileConn has one of its own
 	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := connected(f); err != nil {
-		return nil, err
+		return nil, errors.Join(err, ctx.Err())
 	}
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
+	return net.FileConn(f)
 }
 
 // connected waits until a socket is connected, or returns why it is not.
