@@ -58,7 +58,7 @@ func TestLogsOfAMillionLines(t *testing.T) {
 
 func TestLogs(t *testing.T) {
 	p := newPlayground(t)
-	text := pods("{restartPolicy: Never} done: echo out; echo err >&2; printf '\\000\\377part'", "loop: echo a run; sleep 1; exit 4", "gone: echo here; sleep 1000") +
+	text := pods("{restartPolicy: Never} done: echo out; echo err >&2; sleep 0.3; printf '\\000\\377part'", "loop: echo a run; sleep 1; exit 4", "gone: echo here; sleep 1000") +
 		"---\napiVersion: v1\nkind: Pod\nmetadata: {name: two, namespace: prod}\nspec: {containers: [" +
 		"{name: a, command: [sh, -c, echo from a; sleep 1000]}, {name: b, command: [sh, -c, echo from b; sleep 1000]}]}\n"
 	p.up(text, "--nodes", "1")
