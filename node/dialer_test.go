@@ -17,16 +17,20 @@ type socketFunc func(domain, typ, proto int) (int, error)
 func (f socketFunc) Socket(domain, typ, proto int) (int, error) { return f(domain, typ, proto) }
 
 func TestDialer(t *testing.T) {
-	made := 0
+	made, want := 0, 0
 	d := dialer{socketFunc(func(domain, typ, proto int) (int, error) {
 		made++
 		return unix.Socket(domain, typ, proto)
 	})}
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", at)
+		if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		want += 3
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -69,8 +73,8 @@ func TestDialer(t *testing.T) {
 			t.Errorf("udp to %s: got %q from %v, %v", at, b, from, err)
 		}
 	}
-	if made != 6 {
-		t.Errorf("%d sockets were asked for, want 6", made)
+	if made != want {
+		t.Errorf("%d sockets were asked for, want %d", made, want)
 	}
 }
 

@@ -93,6 +93,7 @@ func TestNobodyServes(t *testing.T) {
 	for _, f := range families {
 		for _, network := range networks {
 			awaitAnswer(t, c.outside(f.outside(2)), network, netip.AddrPortFrom(f.node(2), nodePort(1)))
+			awaitAnswer(t, c.Nodes[0], network, netip.AddrPortFrom(f.loopback(), nodePort(1)))
 			for _, tt := range []struct {
 				name string
 				from client
