@@ -64,6 +64,7 @@ func (n *Node) setNodes(all []*object.Node) {
 		n.cluster.inForce.Store(&now)
 	}
 	n.ownNode(all)
+	defer n.routesKnown()
 	if len(n.config.Peers) > 0 {
 		return // they were given
 	}
@@ -79,6 +80,13 @@ func (n *Node) setNodes(all []*object.Node) {
 	n.tellPeers(peers)
 	if err := n.setPeers(peers); err != nil {
 		n.log.Error("the peers stay as they were", "err", err)
+	}
+}
+
+// routesKnown lets pods reach the outside: what is another node's pod's has a route from now on.
+func (n *Node) routesKnown() {
+	if err := n.stack.RoutesKnown(); err != nil {
+		n.log.Error("nothing leaves the cluster", "err", err)
 	}
 }
 

@@ -316,8 +316,11 @@ func (f *forwarder) decide(fl *packet.Flow, from origin) flow.Verdict {
 		return flow.Verdict{Action: flow.ToNode}
 	case fib.Vacant:
 		return flow.Verdict{Reason: packet.DropNoPod}
-	case fib.None:
-		if f.outside != nil && (from == originPod || from == originClient) {
+	case fib.None, fib.Inside:
+		if f.tables.awaited {
+			return flow.Verdict{Reason: packet.DropNotReady}
+		}
+		if d.Kind == fib.None && f.outside != nil && (from == originPod || from == originClient) {
 			return f.egress(fl)
 		}
 	}

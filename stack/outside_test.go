@@ -26,13 +26,13 @@ var (
 const tunnelPort = 8472
 
 // newOutsideBed returns a bed with a host, the plan's Services, those of outsiders and a way out.
-func newOutsideBed(t testing.TB, workers int) *hostBed {
+func newOutsideBed(t testing.TB, workers int, change ...func(*Config)) *hostBed {
 	t.Helper()
 	var d *hostBed
 	out := &fakeNode{}
-	d = newHostBed(t, workers, func(c *Config) {
+	d = newHostBed(t, workers, append(change, func(c *Config) {
 		c.Outside, c.TunnelPort, c.ClusterCIDRs = out, tunnelPort, clusterRanges
-	})
+	})...)
 	d.out = out
 	d.SetFrontAddrs([]netip.Addr{hostNode, hostNode6, another, loopback, loopback6})
 	d.SetServices(service.New(serviceRanges).With(outsiders()))
@@ -289,6 +289,35 @@ func TestRangeOfGonePeer(t *testing.T) {
 			if got := d.outcome(t); got.where != want {
 				t.Errorf("%d: to %v: got %s, want %s", i, dst, got.where, want)
 			}
+		}
+	}
+}
+
+// What may be a peer's pod's waits for the routes: a daemon that was started again would else reset the connections with it.
+func TestAwaitRoutes(t *testing.T) {
+	d := newOutsideBed(t, 1, func(c *Config) { c.AwaitRoutes = true })
+	d.run(t)
+	segment := packettest.Packet{Src: podA, Dst: server, Proto: packet.TCP, SrcPort: 4000, DstPort: 443, Flags: packet.ACK}.Frame()
+	for i, want := range []string{"not-ready", "outside", "peer 192.168.254.13"} {
+		switch i {
+		case 1:
+			if err := d.RoutesKnown(); err != nil {
+				t.Fatal(err)
+			}
+		case 2:
+			if err := d.SetRoutes([]fib.Route{{Prefix: netip.PrefixFrom(server, 32), Destination: fib.Destination{Kind: fib.Peer, Peer: peer3}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // the second time by the flow table
+			d.a.Inject(0, segment)
+			if got := d.outcome(t); got.where != want {
+				t.Errorf("%d: got %s, want %s", i, got.where, want)
+			}
+		}
+		d.host.Inject(0, packettest.Packet{Src: hostZero, Dst: client, SrcPort: 4000, DstPort: 80}.Frame())
+		if got, hostWant := d.outcome(t).where, []string{"not-ready", "no-route", "no-route"}[i]; got != hostWant {
+			t.Errorf("%d: from the host: got %s, want %s", i, got, hostWant)
 		}
 	}
 }

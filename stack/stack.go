@@ -102,6 +102,9 @@ type Config struct {
 	DNSAddrs []netip.Addr
 	// Answer answers what comes to DNSAddrs over UDP. Default: Node does.
 	Answer Answerer
+	// AwaitRoutes: until RoutesKnown is called, packets to where no route leads are dropped without a word, so that senders try again: a
+	// peer may have a route there, and what is a pod's must not leave the cluster.
+	AwaitRoutes bool
 	// ServiceCIDRs are where the cluster's Services have their addresses. Until SetServices is called packets there are dropped
 	// without a word, so that clients try again.
 	ServiceCIDRs []netip.Prefix
@@ -159,6 +162,7 @@ type Stack struct {
 	inside    []netip.Prefix // Config.ClusterCIDRs, and ranges that were peers'
 	routes    []fib.Route
 	hostAddrs []netip.Addr
+	awaited   bool // RoutesKnown was not called
 	recalled  bool // services is what a former daemon wrote down
 	served    bool // SetServices was called
 }
@@ -185,7 +189,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		clock: func() time.Duration { return time.Since(started) },
 		log:   c.Logger, flows: c.Flows, node: c.Node, outside: c.Outside, fragments: fragment.New(),
-		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), tunnelPort: c.TunnelPort,
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), awaited: c.AwaitRoutes, tunnelPort: c.TunnelPort,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
@@ -330,6 +334,17 @@ func (s *Stack) SetRoutes(routes []fib.Route) error {
 		return err
 	}
 	return nil
+}
+
+// RoutesKnown says that SetRoutes was given what there is, see Config.AwaitRoutes.
+func (s *Stack) RoutesKnown() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.awaited {
+		return nil
+	}
+	s.awaited = false
+	return s.publish(s.tables.Load().attachments)
 }
 
 // keepInside notes ranges of peers that may have none any more: what pods still send there must not leave the cluster.

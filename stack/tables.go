@@ -17,6 +17,7 @@ type tables struct {
 	attachments []*attachment // by number; nil where there is none
 	host        *attachment   // the one among them that is the host's, or nil
 	nodeAddrs   []netip.Addr
+	awaited     bool // further routes, see Config.AwaitRoutes
 }
 
 // attachment is a pod's interface as the workers see it. It does not change after it was published.
@@ -97,6 +98,7 @@ func (s *Stack) publish(attachments []*attachment) error {
 	}
 	s.tables.Store(&tables{
 		generation: s.flows.NextGeneration(), fib: table, attachments: attachments, host: host, nodeAddrs: nodeAddrs,
+		awaited: s.awaited,
 	})
 	return nil
 }

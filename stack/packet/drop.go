@@ -51,6 +51,8 @@ const (
 	DropNoRoute
 	// DropNoPod: the destination lies in this node's range, and no pod has it.
 	DropNoPod
+	// DropNotReady: no route has the destination, and one may yet: the other nodes are not known yet.
+	DropNotReady
 	// DropNoService: the destination lies in a range of Services, and no Service has it; or a peer sent to a Service's address,
 	// which its own node should have translated.
 	DropNoService
@@ -102,6 +104,7 @@ var dropNames = [numDropReasons]string{
 	DropTTL:             "ttl",
 	DropNoRoute:         "no-route",
 	DropNoPod:           "no-pod",
+	DropNotReady:        "not-ready",
 	DropNoService:       "no-service",
 	DropServicePort:     "service-port",
 	DropNoBackend:       "no-backend",
@@ -145,6 +148,7 @@ var dropSentences = [numDropReasons]string{
 	DropTTL:             "the time to live is used up",
 	DropNoRoute:         "no pod, peer, node or Service has the destination",
 	DropNoPod:           "the destination lies in this node's range, and no pod has it",
+	DropNotReady:        "no route has the destination, and the other nodes are not known yet",
 	DropNoService:       "the destination lies in a range of Services, and no Service has it for this sender",
 	DropServicePort:     "the Service at the destination has no such port",
 	DropNoBackend:       "no endpoint of the Service is usable",
