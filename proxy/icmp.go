@@ -54,8 +54,8 @@ func echoProtocol(is4 bool) int {
 
 func (e *echoProxy) run(ctx context.Context) error { return runBeside(ctx, &e.loop, &e.egress) }
 
-// deliver takes a pod's echo request, which is borrowed, or an ICMP error of a pod about what came from outside: no socket sends those,
-// but that a port is closed can be told.
+// deliver takes a pod's echo request, which is borrowed, or an ICMP error about what came from outside. Those about TCP are for the
+// netstack, where the connection ends. No socket sends the others, but that a port is closed can be told.
 func (e *echoProxy) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 	if h.Fragment {
 		whole, parsed := e.pieces.add(b, h)
@@ -69,7 +69,11 @@ func (e *echoProxy) deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 		return
 	}
 	var q packet.Quote
-	if packet.ParseQuote(b, h, &q) && isPortUnreachable(b, h) && q.Flow.Proto() == packet.UDP {
+	switch {
+	case !packet.ParseQuote(b, h, &q):
+	case q.Flow.Proto() == packet.TCP:
+		e.p.config.Netstack.Deliver(b, h, o)
+	case q.Flow.Proto() == packet.UDP && isPortUnreachable(b, h):
 		if back := q.Flow.Reverse(); back.SrcKey() == h.Flow.SrcKey() {
 			e.p.udp.portClosed(&back)
 		}

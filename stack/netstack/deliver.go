@@ -25,6 +25,7 @@ func (n *Netstack) Deliver(b []byte, p *packet.Parsed, o packet.Offload) {
 		deliverDatagrams(*d, b, p, o)
 	case p.Fragment:
 		n.deliverFragment(b, p)
+	case n.unreachable(b, p):
 	default:
 		deliver(*d, p, buffer.MakeWithData(b))
 	}

@@ -120,7 +120,11 @@ func (r *Request) Accept() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accept tcp %v -> %v: %w", r.Src, r.Dst, toError(err))
 	}
-	return newConn(ep, &wq), nil
+	c := newConn(r.w.n, ep, &wq)
+	c.id = netID(r.Dst, r.Src)
+	c.open.Store(true)
+	r.w.n.conns.add(c)
+	return c, nil
 }
 
 // Refuse answers with a reset.
@@ -162,9 +166,10 @@ func (n *Netstack) dialFrom(ctx context.Context, from, to netip.AddrPort) (*Conn
 	if e != nil {
 		return nil, toError(e)
 	}
-	c := newConn(ep, &wq)
+	c := newConn(n, ep, &wq)
 	ep.SocketOptions().SetReuseAddress(true) // a client may have one port for many servers
 	if err := connect(ctx, c, from, to); err != nil {
+		n.conns.remove(c)
 		c.Abort()
 		return nil, err
 	}
@@ -175,12 +180,24 @@ func connect(ctx context.Context, c *Conn, from, to netip.AddrPort) error {
 	if err := c.ep.Bind(toFullAddress(from)); err != nil {
 		return toError(err)
 	}
+	at, err := c.ep.GetLocalAddress()
+	if err != nil {
+		return toError(err)
+	}
+	c.id = netID(netip.AddrPortFrom(from.Addr(), at.Port), to)
+	c.n.conns.tryAdd(c)
 	for {
 		err := c.ep.Connect(toFullAddress(to))
+		if errno := unix.Errno(c.failure.Load()); errno != 0 {
+			return errno
+		}
 		switch err.(type) {
 		case nil:
+			c.open.Store(true)
 			return nil
-		case *tcpip.ErrConnectStarted, *tcpip.ErrAlreadyConnecting:
+		case *tcpip.ErrConnectStarted:
+			c.n.conns.add(c) // no other one has its name now
+		case *tcpip.ErrAlreadyConnecting:
 		default:
 			return toError(err)
 		}

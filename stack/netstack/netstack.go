@@ -65,6 +65,7 @@ type Netstack struct {
 	addrs []netip.Addr
 	stack *stack.Stack
 	link  linkEndpoint
+	conns conns
 	close sync.Once
 }
 
@@ -83,6 +84,7 @@ func New(c Config) (*Netstack, error) {
 	n := &Netstack{log: c.Logger, addrs: slices.Clone(c.Addrs)}
 	n.link.mtu.Store(uint32(c.MTU))
 	n.link.own = map[tcpip.Address]bool{}
+	n.conns.by = map[stack.TransportEndpointID]*Conn{}
 	for _, a := range c.Addrs {
 		n.link.own[toAddress(a)] = true
 	}

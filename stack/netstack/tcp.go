@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -16,24 +19,40 @@ import (
 // Conn is a TCP connection that lends its buffers, so that what passes through is copied once. One goroutine may receive and
 // another one send; the other methods may be called by any.
 type Conn struct {
+	n  *Netstack
 	ep tcpip.Endpoint
 	wq *waiter.Queue
+	id stack.TransportEndpointID
 
 	readable, writable           chan struct{} // have room for one
 	readableEntry, writableEntry waiter.Entry
 	payload                      payload // of Send
+
+	open    atomic.Bool   // the handshake is done
+	failure atomic.Uint32 // the unix.Errno for which it was ended here; 0: it was not
+	doubt   doubt
 }
 
 // hangUp are the events of a connection that came to its end in both directions.
 const hangUp = waiter.EventHUp | waiter.EventErr
 
-func newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
-	c := &Conn{ep: ep, wq: wq}
+func newConn(n *Netstack, ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
+	c := &Conn{n: n, ep: ep, wq: wq}
 	c.readableEntry, c.readable = waiter.NewChannelEntry(waiter.ReadableEvents | hangUp)
 	c.writableEntry, c.writable = waiter.NewChannelEntry(waiter.WritableEvents | hangUp)
 	wq.EventRegister(&c.readableEntry)
 	wq.EventRegister(&c.writableEntry)
 	return c
+}
+
+// Local returns the end of the connection that the netstack has.
+func (c *Conn) Local() netip.AddrPort {
+	return netip.AddrPortFrom(toAddr(c.id.LocalAddress), c.id.LocalPort)
+}
+
+// Remote returns the end that the peer has.
+func (c *Conn) Remote() netip.AddrPort {
+	return netip.AddrPortFrom(toAddr(c.id.RemoteAddress), c.id.RemotePort)
 }
 
 // Receive waits for data, and writes what there is to w, which gets the connection's own memory: w must not keep it, must not block,
@@ -131,6 +150,9 @@ func (c *Conn) KeepAlive(idle, interval time.Duration, count int) error {
 		return fmt.Errorf("set keepalive: %w", toError(err))
 	}
 	c.ep.SocketOptions().SetKeepAlive(true)
+	c.doubt.mu.Lock()
+	c.doubt.idle = idle
+	c.doubt.mu.Unlock()
 	return nil
 }
 
@@ -146,6 +168,7 @@ func (c *Conn) CloseWrite() error { return toError(c.ep.Shutdown(tcpip.ShutdownW
 // Close ends the connection; what was sent still arrives.
 func (c *Conn) Close() {
 	c.ep.Close()
+	c.n.conns.remove(c)
 	c.forget()
 }
 
