@@ -231,6 +231,7 @@ func (n *Node) answerer() stack.Answerer {
 }
 
 // runDNS serves the DNS Service's addresses through the netstack, for what the workers do not answer at once and for TCP, until ctx ends.
+// Once it has returned nobody is refused there.
 func (n *Node) runDNS(ctx context.Context, g *errgroup.Group) {
 	s := n.dns.server
 	if s == nil {
@@ -240,16 +241,16 @@ func (n *Node) runDNS(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return n.followResolvConf(ctx) })
 	for _, a := range n.dns.addrs {
 		at := netip.AddrPortFrom(a, dnsPort)
+		c, packetErr := n.netstack.ListenPacket(at)
+		l, err := n.netstack.Listen(at)
 		g.Go(func() error {
-			c, err := n.netstack.ListenPacket(at)
-			if err != nil {
-				return whileRunning(ctx, fmt.Errorf("serve dns: %w", err))
+			if packetErr != nil {
+				return whileRunning(ctx, fmt.Errorf("serve dns: %w", packetErr))
 			}
 			defer c.Close()
 			return whileRunning(ctx, s.ServeUDP(ctx, c))
 		})
 		g.Go(func() error {
-			l, err := n.netstack.Listen(at)
 			if err != nil {
 				return whileRunning(ctx, fmt.Errorf("serve dns: %w", err))
 			}

@@ -104,6 +104,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.peers()),
 		"restoredFlows", n.flows.Restored())
 	g, ctx := errgroup.WithContext(ctx)
+	n.runDNS(ctx, g)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.tunnel.Run(ctx) })
@@ -117,7 +118,6 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.cni.Run(ctx) })
 	n.runWays(ctx, g)
 	n.runCluster(ctx, g)
-	n.runDNS(ctx, g)
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}

@@ -123,7 +123,12 @@ func TestRootlessOutside(t *testing.T) {
 	check := func(network string) {
 		t.Helper()
 		server := startEcho(t, network, host, netip.AddrPortFrom(outside, 0))
-		if seen := server.ask(t, r.dial(r.pod, network, server.addr)); seen.Addr() != own {
+		var seen netip.AddrPort
+		eventually(t, network+" from the pod to the outside", func() (ok bool) {
+			seen, ok = tryAsk(t.Context(), r.pod, network, netip.MustParseAddrPort(server.addr))
+			return ok
+		})
+		if seen.Addr() != own {
 			t.Errorf("%s: outside, a pod is seen as %v, want %v of the machine", network, seen, own)
 		}
 		startEcho(t, network, r.pod, netip.AddrPortFrom(pod, targetPort))
