@@ -173,9 +173,6 @@ func (l leased) Lost() bool { return l.n.stack.Lost(l.id) }
 // Remove ends the attachment and the device, which somebody may have removed already.
 func (l leased) Remove() error {
 	l.n.detached(l.lease)
-	for _, a := range l.lease.Addrs {
-		l.n.ways.proxy.Forget(a)
-	}
 	err := l.dev.SetPersist(false)
 	if errors.Is(err, unix.EBADFD) {
 		err = nil

@@ -181,13 +181,13 @@ func (n *Node) buildStack() error {
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
 		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
 		AwaitRoutes: n.cluster.source != nil && len(n.config.Peers) == 0, ServiceCIDRs: n.config.Services.CIDRs, MTU: n.mtu, Logger: n.log,
-		Outside: n.ways.proxy, TunnelPort: cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort), ClusterCIDRs: n.config.insideOnly(),
+		Outside: n.ways.proxy, Vacated: n.ways.forget, TunnelPort: cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort), ClusterCIDRs: n.config.insideOnly(),
 	})
 	if err != nil {
 		return err
 	}
 	n.stack = s
 	n.netstack.Connect(s.Inject)
-	n.ways.proxy.Connect(s.Inject, s.InjectOutside)
+	n.ways.proxy.Connect(s.Inject, s.InjectOutside, s.Backend)
 	return s.SetRoutes(routesTo(n.peers()))
 }

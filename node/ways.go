@@ -112,6 +112,13 @@ func (n *Node) runWays(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
+// forget ends what pods had to do with the outside whose addresses are nobody's any more.
+func (w *ways) forget(pods []netip.Addr) {
+	for _, a := range pods {
+		w.proxy.Forget(a)
+	}
+}
+
 // setServices and recallServices bring the Services into force, and their listeners.
 func (n *Node) setServices(t *service.Table) {
 	n.stack.SetServices(t)

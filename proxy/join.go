@@ -24,9 +24,10 @@ var joinBuffers = sync.Pool{New: func() any { return new([joinBuffer]byte) }}
 // joined is a connection in the cluster and one of the node's sockets: what comes on one goes out on the other, and so do its end and its
 // reset.
 type joined struct {
-	client netip.Addr
-	pod    *netstack.Conn
-	host   *net.TCPConn
+	client  netip.Addr
+	dialled bool // the client came to a listener
+	pod     *netstack.Conn
+	host    *net.TCPConn
 
 	// Of watch alone.
 	sent, received uint64 // segments, when some were received last

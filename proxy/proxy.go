@@ -43,6 +43,10 @@ type Config struct {
 // Inject sends a packet, given in parts, whose unfinished checksum and segmentation o describes. The parts are borrowed.
 type Inject func(o packet.Offload, parts ...[]byte)
 
+// Backend returns the address of the pod with which a client of a TCP listener is connected that asked for an address and port; it is not
+// valid if nobody knows. serves tells whether new clients of that port might get there, or might have until that pod began to end.
+type Backend func(client, to netip.AddrPort) (at netip.Addr, serves bool)
+
 // Proxy joins sockets of the node with pods. Its methods may be called by any goroutine.
 //
 // It and the Stack need each other, so it is joined in three steps: New; Connect, once there is a Stack to inject into; Run.
@@ -51,6 +55,7 @@ type Proxy struct {
 	log           *slog.Logger
 	inject        Inject // of the node's own: ICMP errors of its gateway
 	injectOutside Inject // of the outside: datagrams of clients, answers to pods
+	backend       Backend
 
 	tcp       tcpProxy
 	udp       udpProxy
@@ -99,16 +104,16 @@ func New(c Config) (*Proxy, error) {
 	return p, nil
 }
 
-// Connect says where packets go: inject takes those of the node itself, injectOutside those that come from outside. It is called
-// once, before Run and before Deliver.
-func (p *Proxy) Connect(inject, injectOutside func(packet.Offload, ...[]byte)) {
-	p.inject, p.injectOutside = inject, injectOutside
+// Connect says where packets go: inject takes those of the node itself, injectOutside those that come from outside; and whom backend
+// knows. It is called once, before Run and before Deliver.
+func (p *Proxy) Connect(inject, injectOutside Inject, backend Backend) {
+	p.inject, p.injectOutside, p.backend = inject, injectOutside, backend
 }
 
 // Run moves data until ctx ends. It then resets the connections that are left, and returns after all its goroutines have ended. The
 // netstack has to run as long.
 func (p *Proxy) Run(ctx context.Context) error {
-	if p.inject == nil || p.injectOutside == nil {
+	if p.inject == nil || p.injectOutside == nil || p.backend == nil {
 		return errors.New("run proxy: Connect was not called")
 	}
 	g, running := errgroup.WithContext(ctx)
@@ -140,7 +145,7 @@ func (p *Proxy) Deliver(b []byte, h *packet.Parsed, o packet.Offload) {
 // Proxy's afterwards.
 func (p *Proxy) SetListeners(wanted map[Listener]string) { p.listeners.set(wanted) }
 
-// Forget ends what a pod's address has to do with the outside, since the pod is gone: its connections, and those to it, are
+// Forget ends what a pod's address has to do with the outside, since the pod is gone: its connections, and those of clients to it, are
 // reset.
 func (p *Proxy) Forget(pod netip.Addr) {
 	p.tcp.forget(pod)

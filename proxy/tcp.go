@@ -164,18 +164,27 @@ func (t *tcpProxy) ingress(host *net.TCPConn) {
 		reset(host)
 		return
 	}
-	t.join(&joined{client: from.Addr(), pod: pod, host: host})
+	t.join(&joined{client: from.Addr(), dialled: true, pod: pod, host: host})
 }
 
-// forget resets the connections of a pod to the outside.
+// forget resets the connections of a pod to the outside, and of clients to it.
 func (t *tcpProxy) forget(pod netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for j := range t.conns {
-		if j.client == pod {
+		if t.isOf(j, pod) {
 			j.abort()
 		}
 	}
+}
+
+// isOf reports whether a pod is one end of a connection.
+func (t *tcpProxy) isOf(j *joined, pod netip.Addr) bool {
+	if j.client == pod || !j.dialled {
+		return j.client == pod
+	}
+	at, _ := t.p.backend(j.pod.Local(), j.pod.Remote())
+	return at == pod
 }
 
 func (t *tcpProxy) stats() TCPStats { return TCPStats{Open: int(t.open.Load())} }

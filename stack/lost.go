@@ -49,13 +49,21 @@ func (s *Stack) release(ctx context.Context) error {
 // lose leaves of an attachment its number, which is the owner's until Detach, and the device, which Detach closes: nothing has
 // its addresses any more. Each worker that read the device tells of it.
 func (s *Stack) lose(att *attachment) {
+	if s.loses(att) {
+		s.tellVacated(att)
+	}
+}
+
+// loses does what lose does to the tables, if nobody has done so.
+func (s *Stack) loses(att *attachment) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tables.Load().attachments[att.id] != att {
-		return
+		return false
 	}
 	s.removeLocked(att, &attachment{id: att.id, name: att.name, device: att.device, host: att.host, lost: true})
 	s.log.Warn("device is gone; its addresses are nobody's until it is attached anew", att.kind(), att.name, "addrs", att.addrs)
+	return true
 }
 
 // Lost reports whether the device of an attachment is gone. Packets to its addresses are answered as those to nobody; only Detach

@@ -100,3 +100,24 @@ func TestLostAndDetached(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Who wants to know is told the addresses of pods that are gone, once, and none of the host's.
+func TestVacated(t *testing.T) {
+	vacated := make(chan []netip.Addr, 8)
+	d := newHostBed(t, 2, func(c *Config) { c.Vacated = func(addrs []netip.Addr) { vacated <- addrs } })
+	d.run(t)
+	d.host.Remove()
+	eventually(t, "the host is lost", func() bool { return d.Lost(d.idHost) })
+	d.a.Remove()
+	if got := <-vacated; !slices.Contains(got, podA) {
+		t.Errorf("the lost pod: told %v, want %v among them", got, podA)
+	}
+	for id := range uint32(3) { // a, b and the host
+		if err := d.Detach(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-vacated; !slices.Contains(got, podB) || len(vacated) > 0 {
+		t.Errorf("the detached pod: told %v and %d others, want %v among them", got, len(vacated), podB)
+	}
+}

@@ -38,6 +38,35 @@ func TestFlowsOutside(t *testing.T) {
 	}
 }
 
+// Backend tells where a client's connection goes, and that it goes on there when its backend serves no longer.
+func TestBackend(t *testing.T) {
+	d := newOutsideBed(t, 1)
+	d.run(t)
+	from, to := netip.AddrPortFrom(client, 4000), netip.AddrPortFrom(hostNode, 30080)
+	expect := func(want netip.Addr, wantServes bool) {
+		t.Helper()
+		if at, serves := d.Backend(from, to); at != want || serves != wantServes {
+			t.Errorf("got %v, serves %v; want %v, %v", at, serves, want, wantServes)
+		}
+	}
+	for _, pod := range []netip.Addr{podB, podA} {
+		svc := reached(serving(web, "tcp:80", netip.AddrPortFrom(pod, 8080).String()), "tcp 0.0.0.0:30080")
+		d.SetServices(service.New(serviceRanges).With(map[string]*service.Service{"default/web": svc}))
+		if pod == podA {
+			break
+		}
+		expect(netip.Addr{}, false)
+		d.gives("node", packettest.Packet{Src: client, Dst: hostNode, SrcPort: 4000, DstPort: 30080, Proto: packet.TCP, Flags: packet.SYN}.Frame())
+		if got := d.outcome(t).where; got != "b" {
+			t.Fatalf("got %s, want b", got)
+		}
+		expect(podB, true)
+	}
+	expect(podB, false)
+	d.SetServices(service.New(serviceRanges))
+	expect(podB, false)
+}
+
 // Clients outside stick to their backend, and least connections counts those that they opened.
 func TestExternalAffinityAndCounts(t *testing.T) {
 	for _, scheduler := range []service.Scheduler{service.Random, service.LeastConnections} {

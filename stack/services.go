@@ -43,6 +43,19 @@ func (s *Stack) RecallServices(t *service.Table) {
 	s.recalled = true
 }
 
+// Backend returns the address to which the TCP connection of a client from outside goes, not valid if the node does not know it, and
+// whether that one serves, at the address and port that the client asked for.
+func (s *Stack) Backend(client, to netip.AddrPort) (at netip.Addr, serves bool) {
+	fl := packet.NewFlow(packet.TCP, client, to)
+	c, ok := s.flows.Peek(fl)
+	if !ok {
+		return at, false
+	}
+	as := c.LeavesAs()
+	port, _ := s.services.Load().Lookup(&fl)
+	return as.Dst(), port != nil && port.Serves(as.DstKey(), as.DstPort())
+}
+
 func (s *Stack) swapServicesLocked(t *frontends) {
 	if former := s.services.Swap(t); former.Table != t.Table || !slices.Equal(former.fronts, t.fronts) {
 		s.settleLocked()

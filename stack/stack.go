@@ -112,6 +112,9 @@ type Config struct {
 	PodCIDRs []netip.Prefix
 	// MTU is the largest packet that the pods' devices take, in bytes. Default packet.MaxSize.
 	MTU int
+	// Vacated is told the addresses of a pod whose attachment is gone, once no worker sends there any more. It may call the Stack, but
+	// not to attach or detach, and is to return soon. Default: nobody is told.
+	Vacated func(addrs []netip.Addr)
 	// Logger takes state changes. Default: none.
 	Logger *slog.Logger
 }
@@ -145,6 +148,7 @@ type Stack struct {
 	services atomic.Pointer[frontends]
 	dns      []packet.AddrKey // Config.DNSAddrs
 	answer   Answerer
+	vacated  func([]netip.Addr) // Config.Vacated
 
 	fragments  *fragment.Table
 	mtu        int
@@ -185,6 +189,9 @@ func New(c Config) (*Stack, error) {
 	if c.MTU == 0 {
 		c.MTU = packet.MaxSize
 	}
+	if c.Vacated == nil {
+		c.Vacated = func([]netip.Addr) {}
+	}
 	started := time.Now()
 	s := &Stack{
 		clock: func() time.Duration { return time.Since(started) },
@@ -192,7 +199,7 @@ func New(c Config) (*Stack, error) {
 		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), awaited: c.AwaitRoutes, tunnelPort: c.TunnelPort,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
-	s.dns, s.answer = keysOf(c.DNSAddrs), c.Answer
+	s.dns, s.answer, s.vacated = keysOf(c.DNSAddrs), c.Answer, c.Vacated
 	s.services.Store(&frontends{Table: service.New(c.ServiceCIDRs)})
 	nodeAddrs := slices.Concat(c.NodeAddrs, c.DNSAddrs)
 	s.tables.Store(&tables{generation: c.Flows.NextGeneration(), fib: &fib.Table{}, nodeAddrs: nodeAddrs})
@@ -310,16 +317,32 @@ func (s *Stack) Attach(a Attachment) (uint32, error) {
 
 // Detach removes an attachment, be it lost or not, and closes its device, after the last worker has let go of it.
 func (s *Stack) Detach(id uint32) error {
+	att, err := s.detach(id)
+	if err != nil {
+		return err
+	}
+	s.tellVacated(att)
+	return att.device.Close()
+}
+
+func (s *Stack) detach(id uint32) (*attachment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	attachments := s.tables.Load().attachments
 	if int(id) >= len(attachments) || attachments[id] == nil {
-		return fmt.Errorf("detach: no attachment %d", id)
+		return nil, fmt.Errorf("detach: no attachment %d", id)
 	}
 	att := attachments[id]
 	s.removeLocked(att, nil)
 	s.log.Info("detached", att.kind(), att.name)
-	return att.device.Close()
+	return att, nil
+}
+
+// tellVacated says that the addresses of an attachment that was removed are nobody's. The host's are its own with another device too.
+func (s *Stack) tellVacated(att *attachment) {
+	if !att.host && len(att.addrs) > 0 {
+		s.vacated(att.addrs)
+	}
 }
 
 // SetRoutes swaps in the routes to peers. Routes to attachments and to the node's own addresses stand beside them.

@@ -12,11 +12,12 @@ import (
 	"github.com/middleway-net/middleway/lab"
 )
 
-// How long it may take until a client hears that its backend is gone: where somebody says so, and where nobody does. A connection that
-// waits says nothing for 10 s.
+// How long it may take until a client hears that its backend is gone: where its node knows, where somebody says so to who asks, and where
+// nobody does. A connection that waits asks nothing for 10 s.
 const (
-	toldTime = 15 * time.Second
-	hangTime = 25 * time.Second
+	knownTime = 8 * time.Second
+	toldTime  = 15 * time.Second
+	hangTime  = 25 * time.Second
 )
 
 // TestDyingBackend: the client of a backend that goes in the middle hears a reset, whether its node knows at once or not, and it makes no
@@ -28,7 +29,7 @@ func TestDyingBackend(t *testing.T) {
 		die  func(c *cluster, pod *lab.Pod)
 		most time.Duration
 	}{
-		{"pod of this node", 1, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }, toldTime},
+		{"pod of this node", 1, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }, knownTime},
 		{"pod of another node", 2, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }, toldTime},
 		{"another node, whole", 2, func(c *cluster, _ *lab.Pod) { removeNode(c, 2) }, hangTime},
 	} {
@@ -72,6 +73,29 @@ func TestDyingBackend(t *testing.T) {
 			}
 			wg.Wait()
 		})
+	}
+}
+
+// TestDyingClient: who is connected with a pod that goes in the middle hears a reset.
+func TestDyingClient(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{1}})
+	pod := c.pod(1, 1)
+	servers := map[string]*net.TCPConn{}
+	for _, f := range families {
+		at := netip.AddrPortFrom(f.outside(1), outsidePort)
+		w := way{f.name, pod, at, c.External.Namespace, at}
+		client, server := w.connect(t)
+		mustPass(t, client, server, "question")
+		servers[f.name] = server
+	}
+	begin := time.Now()
+	removeDevice(c, pod)
+	for name, server := range servers {
+		_ = server.SetDeadline(begin.Add(knownTime))
+		if err := ends(server); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: got %v after %v, want %v", name, err, time.Since(begin).Round(time.Millisecond), syscall.ECONNRESET)
+		}
+		t.Logf("%s: after %v", name, time.Since(begin).Round(time.Millisecond))
 	}
 }
 
