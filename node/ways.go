@@ -133,6 +133,7 @@ func (n *Node) recallServices(t *service.Table) {
 func (w *ways) setTable(t *service.Table) {
 	w.table.Store(t)
 	w.renew()
+	w.proxy.Recheck()
 }
 
 // renew has addresses and listeners looked at.

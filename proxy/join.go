@@ -32,6 +32,7 @@ type joined struct {
 	// Of watch alone.
 	sent, received uint64 // segments, when some were received last
 	unanswered     int    // looks since then at which some were sent
+	forsaken       bool   // its backend serves no longer
 }
 
 // Between two looks at the connections, and at how many of them one must not have answered to be taken for dead: up to 20 s. TCP's own
@@ -58,19 +59,41 @@ func (t *tcpProxy) watch(ctx context.Context) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
+		look := t.lookAfter
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-t.recheck:
+			look = t.lookForsaken
 		}
 		t.mu.Lock()
 		for j := range t.conns {
-			if j.dead() {
-				j.abort()
-			}
+			look(j)
 		}
 		t.mu.Unlock()
 	}
+}
+
+func (t *tcpProxy) lookAfter(j *joined) {
+	switch {
+	case j.dead():
+		j.abort()
+	case j.forsaken:
+		j.pod.Ask()
+	}
+}
+
+// lookForsaken has a backend asked that serves no longer: it may be gone, or drain, or have other labels now.
+func (t *tcpProxy) lookForsaken(j *joined) {
+	if !j.dialled {
+		return
+	}
+	_, serves := t.p.backend(j.pod.Local(), j.pod.Remote())
+	if !serves && !j.forsaken {
+		j.pod.Ask()
+	}
+	j.forsaken = !serves
 }
 
 // join moves data between two connections until both directions have ended or one connection broke, and closes both.

@@ -153,6 +153,15 @@ func (p *Proxy) Forget(pod netip.Addr) {
 	p.echo.forget(pod)
 }
 
+// Recheck says that backends may serve no longer: those of clients of TCP listeners are asked whether they are still there. It does not
+// block.
+func (p *Proxy) Recheck() {
+	select {
+	case p.tcp.recheck <- struct{}{}:
+	default: // it is about to be done
+	}
+}
+
 // Stats are a Proxy's counters since its start, but those that say "open".
 type Stats struct {
 	TCP  TCPStats  `json:"tcp"`

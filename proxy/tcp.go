@@ -41,6 +41,7 @@ type tcpProxy struct {
 	started time.Time
 	ctx     context.Context // of run; requests come only while it runs
 	joining sync.WaitGroup
+	recheck chan struct{} // has room for one
 
 	mu     sync.Mutex
 	closed bool
@@ -51,7 +52,7 @@ type tcpProxy struct {
 }
 
 func (t *tcpProxy) init(p *Proxy) error {
-	t.p, t.started = p, time.Now()
+	t.p, t.started, t.recheck = p, time.Now(), make(chan struct{}, 1)
 	t.pods, t.conns = map[netip.Addr]int{}, map[*joined]struct{}{}
 	t.closed = true
 	return p.config.Netstack.Forward(t.egress)

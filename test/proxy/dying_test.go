@@ -31,6 +31,10 @@ func TestDyingBackend(t *testing.T) {
 	}{
 		{"pod of this node", 1, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }, knownTime},
 		{"pod of another node", 2, func(c *cluster, pod *lab.Pod) { removeDevice(c, pod) }, toldTime},
+		{"pod of another node, an endpoint no more", 2, func(c *cluster, pod *lab.Pod) {
+			removeDevice(c, pod)
+			c.put(service("web", 0))
+		}, knownTime},
 		{"another node, whole", 2, func(c *cluster, _ *lab.Pod) { removeNode(c, 2) }, hangTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -73,6 +77,28 @@ func TestDyingBackend(t *testing.T) {
 			}
 			wg.Wait()
 		})
+	}
+}
+
+// TestForsakenBackend: a connection goes on whose backend is an endpoint no more but lives, also one that says nothing.
+func TestForsakenBackend(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{})
+	pod := c.pod(2, 1)
+	c.put(service("web", 0), onPod(2, pod))
+	ends := map[*net.TCPConn]*net.TCPConn{}
+	for _, f := range families {
+		w := way{f.name, c.outside(f.outside(2)), netip.AddrPortFrom(f.node(1), nodePort(0)), pod.Namespace, netip.AddrPortFrom(f.pod(pod), targetPort)}
+		s := serve(t, w.server, w.at)
+		awaitAnswer(t, w.from, "tcp", w.to)
+		s.close()
+		client, server := w.connect(t)
+		ends[client] = server
+	}
+	c.put(service("web", 0))
+	time.Sleep(5 * time.Second) // the backend is asked at once, and again after 4 s
+	for client, server := range ends {
+		mustPass(t, client, server, "question")
+		mustPass(t, server, client, "answer")
 	}
 }
 
