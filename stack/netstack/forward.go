@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxRequests bounds the Requests that are neither accepted nor refused. A client whose request finds no room sends it again.
+// MaxRequests bounds the Requests that are neither accepted nor refused. One client has at most as many as are free: half of them if it is
+// the only one that floods, a third each if there are two, so that there is always room for another one. A client whose request finds no
+// room sends it again.
 const MaxRequests = 8 << 10
 
 // maxHead is the most that the headers of a connection request take: IPv4's and TCP's with all their options, and more than an
@@ -32,19 +34,24 @@ type forwarder struct {
 
 	mu       sync.Mutex
 	requests map[stack.TransportEndpointID][]byte // the headers of their SYNs
+	clients  map[tcpip.Address]int                // how many each has
 }
 
 // Forward has f called for each TCP connection that is opened to an address that is not the node's, in a goroutine of its own.
 // From then on packets to any address are taken that Deliver brings; segments that belong to no connection are answered by a
 // reset. It is called once, before Run.
 func (n *Netstack) Forward(f func(*Request)) error {
-	w := &forwarder{n: n, take: f, requests: map[stack.TransportEndpointID][]byte{}}
+	w := newForwarder(n, f)
 	w.tcp = tcp.NewForwarder(n.stack, defaultBuffer, 2*MaxRequests, w.request) // the bound is ours, see handle
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, w.handle)
 	if err := n.spoof(); err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
 	return nil
+}
+
+func newForwarder(n *Netstack, take func(*Request)) *forwarder {
+	return &forwarder{n: n, take: take, requests: map[stack.TransportEndpointID][]byte{}, clients: map[tcpip.Address]int{}}
 }
 
 // spoof lets the interface receive for any address, and send from any.
@@ -75,19 +82,21 @@ func (w *forwarder) handle(id stack.TransportEndpointID, pkt *stack.PacketBuffer
 func (w *forwarder) enter(id stack.TransportEndpointID, head []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, asked := w.requests[id]; asked || len(w.requests) >= MaxRequests {
+	if _, asked := w.requests[id]; asked || len(w.requests)+w.clients[id.RemoteAddress] >= MaxRequests {
 		return false
 	}
 	w.requests[id] = head
+	w.clients[id.RemoteAddress]++
 	return true
 }
 
-func (w *forwarder) leave(id stack.TransportEndpointID) []byte {
+func (w *forwarder) leave(id stack.TransportEndpointID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	head := w.requests[id]
 	delete(w.requests, id)
-	return head
+	if w.clients[id.RemoteAddress]--; w.clients[id.RemoteAddress] == 0 {
+		delete(w.clients, id.RemoteAddress)
+	}
 }
 
 func (w *forwarder) request(r *tcp.ForwarderRequest) {

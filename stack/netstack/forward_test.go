@@ -141,6 +141,54 @@ func TestForwardAsksOnce(t *testing.T) {
 	}
 }
 
+// A client that asks without end leaves room for another one.
+func TestForwardShares(t *testing.T) {
+	n, _ := newCaptured(t)
+	requests := make(chan *Request, MaxRequests)
+	if err := n.Forward(func(r *Request) { requests <- r }); err != nil {
+		t.Fatal(err)
+	}
+	to, other := netip.AddrPortFrom(outside4, 80), netip.MustParseAddrPort("10.244.1.3:4000")
+	for i := range MaxRequests {
+		deliverBytes(t, n, syn(netip.AddrPortFrom(pod4, uint16(1024+i)), to), packet.Offload{})
+	}
+	deliverBytes(t, n, syn(other, to), packet.Offload{})
+	for end := time.After(20 * time.Second); ; {
+		select {
+		case r := <-requests:
+			r.Drop()
+			if r.Src == other {
+				return
+			}
+		case <-end:
+			t.Fatal("the other client's request was not handed over")
+		}
+	}
+}
+
+func TestForwardShare(t *testing.T) {
+	w := newForwarder(nil, nil)
+	enter := func(client byte) (entered int) {
+		for port := range uint16(MaxRequests) {
+			if w.enter(netID(netip.AddrPortFrom(outside4, 80), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, 1, client}), port)), nil) {
+				entered++
+			}
+		}
+		return entered
+	}
+	for client, want := range []int{MaxRequests / 2, MaxRequests / 4, MaxRequests / 8} {
+		if got := enter(byte(client)); got != want {
+			t.Errorf("client %d: %d requests, want %d", client, got, want)
+		}
+	}
+	for id := range w.requests {
+		w.leave(id)
+	}
+	if got := enter(0); got != MaxRequests/2 || len(w.clients) != 1 {
+		t.Errorf("after all were answered: %d requests of %d clients, want %d of 1", got, len(w.clients), MaxRequests/2)
+	}
+}
+
 // A segment of a connection that is not known is answered by a reset from where it was sent to.
 func TestForwardUnknownSegment(t *testing.T) {
 	n, c := newCaptured(t)
