@@ -134,7 +134,7 @@ func TestProblemEvent(t *testing.T) {
 	l := proxy.Listener{Addr: netip.MustParseAddrPort("192.168.254.11:30080"), Proto: packet.TCP}
 	for who, want := range map[string]*informers.Event{
 		"default/web:http":             {Kind: object.Services, Object: object.Key{Namespace: "default", Name: "web"}},
-		"default/web:":                 {Kind: object.Services, Object: object.Key{Namespace: "default", Name: "web"}}, // a port without a name
+		"default/web":                  {Kind: object.Services, Object: object.Key{Namespace: "default", Name: "web"}}, // a port without a name
 		"hostport/default/web-0:30080": {Kind: object.Pods, Object: object.Key{Namespace: "default", Name: "web-0"}},
 		"hostport/4711:30080":          nil, // the runtime told no pod's name
 		"":                             nil,

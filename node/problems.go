@@ -81,7 +81,7 @@ func problemEvent(node string, l proxy.Listener, who string, err error) (e infor
 	if pod, ok := podOf(who); ok {
 		kind, name = object.Pods, pod
 	}
-	name = name[:max(0, strings.LastIndexByte(name, ':'))] // without the port
+	name, _, _ = strings.Cut(name, ":") // without the port, which has no name where it is the only one
 	namespace, name, ok := strings.Cut(name, "/")
 	return informers.Event{
 		Kind: kind, Object: object.Key{Namespace: namespace, Name: name}, Warning: true, Reason: "PortNotAvailable",
