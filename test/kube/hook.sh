@@ -6,12 +6,20 @@
 #                    kube-proxy coredns
 #   FLANNEL          nodes that have flannel (vxlan) and kube-proxy instead, for example "kn2"
 #   MIDDLEWAY_ARGS   more flags of the daemon
+#   KUBELET_RULES    no: kubelets with makeIPTablesUtilChains: false
 # usage: hook.sh cluster | node NAME | ready
 set -euo pipefail
 . "$KUBE_HARNESS/env.sh"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 K=$BIN/kubectl
 with() { [[ " ${WITH:-} " == *" $1 "* ]]; }
+# kubelet_without_rules starts the node's kubelet again without its rule against what comes to 127.0.0.0/8 from other addresses.
+kubelet_without_rules() {
+  local p; p=$(cat /run/kubelet.pid)
+  echo 'makeIPTablesUtilChains: false' >>/etc/kubernetes/kubelet.yaml
+  kill "$p"; while [ -e "/proc/$p" ]; do sleep 0.1; done # the harness starts it again
+  if iptables -nL KUBE-FIREWALL >/dev/null 2>&1; then iptables -F KUBE-FIREWALL; fi
+}
 bg() { local n=$1; shift; setsid "$@" >>"$LOG/$NODE_NAME-$n.log" 2>&1 </dev/null & echo $! >"/run/$n.pid"; }
 
 case $1 in
@@ -39,6 +47,7 @@ cluster)
   echo '{"Network": "10.244.0.0/16", "EnableIPv4": true, "Backend": {"Type": "vxlan"}}' >"$STATE/net-conf.json"
   ;;
 node)
+  if [ "${KUBELET_RULES:-}" = no ]; then kubelet_without_rules; fi
   if [[ " ${FLANNEL:-} " == *" $NODE_NAME "* ]]; then CNI=flannel exec "$HARNESS/hooks/reference.sh" "$@"; fi
   if with daemonset; then
     "$BIN/ctr" -n k8s.io images import --local "$STATE/middleway.tar" >>"$LOG/$NODE_NAME-images.log" 2>&1
@@ -71,13 +80,7 @@ nftables: {minSyncPeriod: 100ms}
 T
     bg kube-proxy "$BIN/kube-proxy" --config /etc/kubernetes/kube-proxy.yaml --v=1
   fi
-  conf=$here/../../deploy/10-middleway.conflist
-  if with kube-proxy; then # whose rules hostPorts stand beside
-    install -m755 "$BIN/cni/portmap" /opt/cni/bin/
-    sed '/cni.sock"/{n;s/}/}, {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}/}' "$conf" >/run/middleway.conflist
-    conf=/run/middleway.conflist
-  fi
-  install -m644 "$conf" /etc/cni/net.d/10-middleway.conflist
+  install -m644 "$here/../../deploy/10-middleway.conflist" /etc/cni/net.d/10-middleway.conflist
   ;;
 ready)
   if with daemonset; then "$K" -n middleway rollout status daemonset/middleway --timeout=120s; fi
