@@ -83,7 +83,7 @@ type egress struct {
 	waiting atomic.Int64
 	now     atomic.Uint32 // seconds
 	count   flowCounters
-	warned  uint32 // when a person was last told of sockets that cannot be had, in seconds of now; 0: never. Of open
+	warned  warned // of sockets that cannot be had
 }
 
 // refusal is an error that a pod is to be told about a packet of its.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ type joined struct {
 	dialled bool // the client came to a listener
 	pod     *netstack.Conn
 	host    *net.TCPConn
+	aborted atomic.Bool
 
 	// Of watch alone.
 	sent, received uint64 // segments, when some were received last
@@ -104,6 +106,7 @@ func (t *tcpProxy) join(j *joined) {
 		return
 	}
 	defer t.release(j)
+	t.count.joined.Add(1)
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -113,6 +116,9 @@ func (t *tcpProxy) join(j *joined) {
 	j.abortOn(j.toPod())
 	<-up
 	_ = j.host.Close()
+	if j.aborted.Load() {
+		t.count.reset.Add(1)
+	}
 }
 
 // keep notes a connection, so that it can be aborted.
@@ -137,6 +143,7 @@ func (t *tcpProxy) release(j *joined) {
 
 // abort resets both connections.
 func (j *joined) abort() {
+	j.aborted.Store(true)
 	j.pod.Abort()
 	reset(j.host)
 }

@@ -66,10 +66,18 @@ func (s *tcpListener) serve() {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			s.p.tcp.noteUnaccepted(s.l.Addr(), err)
 			time.Sleep(acceptPause) // no descriptor is free, which passes
 			continue
 		}
 		go s.p.tcp.ingress(c)
+	}
+}
+
+func (t *tcpProxy) noteUnaccepted(listener net.Addr, err error) {
+	t.count.acceptErrors.Add(1)
+	if t.unaccepted.due() {
+		t.p.log.Warn("clients of a listener wait", "listener", listener, "err", err)
 	}
 }
 

@@ -45,6 +45,7 @@ func start(t testing.TB, c Config) *node {
 		t.Fatal(err)
 	}
 	n := &node{Proxy: p, t: t, own: make(chan []byte, 4096), out: make(chan []byte, 4096)}
+	ns.Connect(netstack.Inject(into(t, n.own)))
 	p.Connect(into(t, n.own), into(t, n.out), func(_, _ netip.AddrPort) (at netip.Addr, serves bool) { return at, true })
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)

@@ -162,13 +162,9 @@ func (e *egress) fail(f *egressFlow, err error) {
 	}
 }
 
-// warnEvery is how often, in seconds, a person is told that sockets cannot be had.
-const warnEvery = 60
-
 // warn says that a flow has no socket, if that was not said a moment ago.
 func (e *egress) warn(f *egressFlow, err error) {
-	if now := e.now.Load(); e.warned == 0 || now-e.warned >= warnEvery {
-		e.warned = now
+	if e.warned.due() {
 		e.p.log.Warn("no socket for a pod's packets to the outside", "proto", e.name, "dst", f.flow.Dst(), "err", err)
 	}
 }

@@ -30,7 +30,7 @@ func Dial(ctx context.Context, sockets Sockets, typ int, to netip.AddrPort) (net
 	}
 	fd, err := sockets.Socket(domain(to.Addr().Is4()), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
-		return nil, fmt.Errorf("open socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNoSocket, err)
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)

@@ -29,11 +29,24 @@ const (
 	keepAliveCount    = 3
 )
 
-// TCPStats are counters of TCP.
+// TCPStats are counters of TCP, of egress and listeners together.
 type TCPStats struct {
-	// Open are the connections that are open, egress and from listeners together.
+	// Open are the connections that are open, or wait for their destination.
 	Open int `json:"open"`
+	// Joined are those since the start that came about, of which Reset did not end by both sides' closing.
+	Joined uint64 `json:"joined"`
+	Reset  uint64 `json:"reset"`
+	// Refused are those that their destination refused. Failed found nobody, or had no socket. Limited had no room beside the others
+	// (Config.MaxConns).
+	Refused uint64 `json:"refused"`
+	Failed  uint64 `json:"failed"`
+	Limited uint64 `json:"limited"`
+	// AcceptErrors are the times that a listener could not take who waits there: no descriptor is free, for example.
+	AcceptErrors uint64 `json:"acceptErrors"`
 }
+
+// tcpCounters are what TCPStats is read from.
+type tcpCounters struct{ joined, reset, refused, failed, limited, acceptErrors atomic.Uint64 }
 
 // tcpProxy joins TCP connections.
 type tcpProxy struct {
@@ -49,6 +62,9 @@ type tcpProxy struct {
 	conns  map[*joined]struct{} // all that are open
 	errors icmp.Limit
 	open   atomic.Int64
+	count  tcpCounters
+	// What a person was told of: no room, no descriptor to accept with, no socket to dial with.
+	full, unaccepted, noSocket warned
 }
 
 func (t *tcpProxy) init(p *Proxy) error {
@@ -78,7 +94,14 @@ func (t *tcpProxy) run(ctx context.Context) error {
 func (t *tcpProxy) enter(client netip.Addr) (ctx context.Context, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || int(t.open.Load()) >= t.p.config.MaxConns || t.pods[client] >= t.p.config.MaxConns/2 {
+	if t.closed {
+		return nil, false
+	}
+	if most := t.p.config.MaxConns; int(t.open.Load()) >= most || t.pods[client] >= most/2 {
+		t.count.limited.Add(1)
+		if t.full.due() {
+			t.p.log.Warn("too many TCP connections with the outside: one was dropped", "client", client, "connections", t.pods[client], "all", t.open.Load(), "most", most)
+		}
 		return nil, false
 	}
 	t.pods[client]++
@@ -122,15 +145,33 @@ func (t *tcpProxy) egress(r *netstack.Request) {
 
 // refuse tells a pod why it gets no connection, as a router on the way or the destination would.
 func (t *tcpProxy) refuse(r *netstack.Request, err error) {
-	var errno unix.Errno
-	if errors.As(err, &errno); errno == unix.ECONNREFUSED || errno == unix.ECONNRESET {
+	errno := t.countFailure(err)
+	if isRefusal(errno) {
 		r.Refuse()
 		return
+	}
+	if errors.Is(err, errNoSocket) && t.noSocket.due() {
+		t.p.log.Warn("no socket for a pod's connection to the outside", "dst", r.Dst, "err", err)
 	}
 	if kind := refusedBy(errno); kind != 0 {
 		t.tell(r.Head, icmp.Error{Kind: kind})
 	}
 	r.Drop()
+}
+
+// countFailure counts a connection that did not come about, and returns what the kernel or the netstack has said, 0 if nothing.
+func (t *tcpProxy) countFailure(err error) unix.Errno {
+	var errno unix.Errno
+	if errors.As(err, &errno); isRefusal(errno) {
+		t.count.refused.Add(1)
+	} else {
+		t.count.failed.Add(1)
+	}
+	return errno
+}
+
+func isRefusal(errno unix.Errno) bool {
+	return errno == unix.ECONNREFUSED || errno == unix.ECONNRESET
 }
 
 // tell sends the sender of a packet an ICMP error.
@@ -162,6 +203,7 @@ func (t *tcpProxy) ingress(host *net.TCPConn) {
 	pod, err := t.p.config.Netstack.DialFrom(ctx, from, to)
 	cancel()
 	if err != nil {
+		t.countFailure(err)
 		reset(host)
 		return
 	}
@@ -188,7 +230,12 @@ func (t *tcpProxy) isOf(j *joined, pod netip.Addr) bool {
 	return at == pod
 }
 
-func (t *tcpProxy) stats() TCPStats { return TCPStats{Open: int(t.open.Load())} }
+func (t *tcpProxy) stats() TCPStats {
+	return TCPStats{
+		Open: int(t.open.Load()), Joined: t.count.joined.Load(), Reset: t.count.reset.Load(), Refused: t.count.refused.Load(),
+		Failed: t.count.failed.Load(), Limited: t.count.limited.Load(), AcceptErrors: t.count.acceptErrors.Load(),
+	}
+}
 
 func addrPortOf(a net.Addr) netip.AddrPort {
 	ap := a.(*net.TCPAddr).AddrPort()

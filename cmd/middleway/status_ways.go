@@ -18,6 +18,12 @@ func printWays(w io.Writer, st node.WaysStatus) {
 		egress = fmt.Sprintf("%d connections, %d UDP flows, %d pings%s", st.TCP.Open, st.UDP.Open, st.Echo.Open, sockets)
 	}
 	fmt.Fprintf(w, "outside   %s\n", egress)
+	if n := st.TCP.Limited; n > 0 {
+		fmt.Fprintf(w, "problem   %d connections were dropped: too many with the outside at once, or of one client\n", n)
+	}
+	if n := st.TCP.AcceptErrors; n > 0 {
+		fmt.Fprintf(w, "problem   listeners could not take a client %d times, see the log: more open files may have to be allowed\n", n)
+	}
 	what := "node ports and host ports"
 	if !st.NodePorts {
 		what = "host ports"
