@@ -123,7 +123,7 @@ func (t *tcpProxy) join(j *joined) {
 
 // keep notes a connection, so that it can be aborted.
 func (t *tcpProxy) keep(j *joined) error {
-	if err := j.pod.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveCount); err != nil {
+	if err := errors.Join(j.pod.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveCount), j.host.SetKeepAliveConfig(hostKeepAlive)); err != nil {
 		return err
 	}
 	t.mu.Lock()

@@ -29,6 +29,11 @@ const (
 	keepAliveCount    = 3
 )
 
+// A peer outside that is gone without a word is given up after 16 minutes of silence, as long as Linux sends data again (tcp_retries2,
+// tcp(7)): an idle connection survives what one in use does. Go's default would end it after 150 s. The user timeout (RFC 5482) stays off,
+// which Linux applies to a client that is there and does not read.
+var hostKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: 75 * time.Second, Count: 9}
+
 // TCPStats are counters of TCP, of egress and listeners together.
 type TCPStats struct {
 	// Open are the connections that are open, or wait for their destination.

@@ -167,6 +167,45 @@ func TestRefusedAndReset(t *testing.T) {
 	}
 }
 
+// TestKeepAlive: sockets toward the outside ask a silent peer after 5 minutes, and nothing ends one that does not read.
+func TestKeepAlive(t *testing.T) {
+	n := start(t, Config{})
+	pod := n.withPod(t)
+	must(t, pod.Forward(func(r *netstack.Request) { // it stands for all backends
+		if c, err := r.Accept(); err == nil {
+			defer c.Close()
+			_ = c.Wait()
+		}
+	}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	client, err := pod.DialTCP(t.Context(), l.Addr().(*net.TCPAddr).AddrPort())
+	must(t, err)
+	defer client.Close()
+	dialTCP(t, 1, listenTCP(t, n))
+	eventually(t, "both are joined", func() bool { return n.Stats().TCP.Joined == 2 })
+	n.tcp.mu.Lock()
+	defer n.tcp.mu.Unlock()
+	if got := len(n.tcp.conns); got != 2 {
+		t.Errorf("got %d connections, want 2", got)
+	}
+	for j := range n.tcp.conns {
+		raw, err := j.host.SyscallConn()
+		must(t, err)
+		for _, o := range []option{
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 300}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 75},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
+		} {
+			must(t, raw.Control(func(fd uintptr) {
+				if got, err := unix.GetsockoptInt(int(fd), o.level, o.name); err != nil || got != o.value {
+					t.Errorf("listener %v: option %d of level %d is %d (%v), want %d", j.dialled, o.name, o.level, got, err, o.value)
+				}
+			}))
+		}
+	}
+}
+
 // withPod returns the network stack of a pod, which takes all that the node itself sends.
 func (n *node) withPod(t *testing.T) *netstack.Netstack {
 	t.Helper()
