@@ -291,6 +291,16 @@ func (p *Peer) ranges() []netip.Prefix {
 	return ranges
 }
 
+// hostAddrs returns the peer's own addresses, as far as they are known: those that pods know, and of the ranges of its pods what its
+// device of the tunnel and its pods' gateway have.
+func (p *Peer) hostAddrs() []netip.Addr {
+	addrs := slices.Clone(p.NodeAddresses)
+	for _, r := range p.PodCIDRs {
+		addrs = append(addrs, HostAddr(r), Gateway(r))
+	}
+	return addrs
+}
+
 // RandomVNI returns a network identifier at random, for a cluster that shares a network with others.
 func RandomVNI() vxlan.VNI { return 1 + rand.N[vxlan.VNI](vxlan.MaxVNI) }
 

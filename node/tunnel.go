@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/middleway-net/middleway/stack"
 	"github.com/middleway-net/middleway/stack/fib"
@@ -103,8 +104,13 @@ func (n *Node) tunnelPeers(all []Peer) ([]tunnel.Peer, error) {
 // routesTo are the routes to what is behind the peers.
 func routesTo(peers []Peer) (routes []fib.Route) {
 	for _, p := range peers {
-		for _, r := range p.ranges() {
-			routes = append(routes, fib.Route{Prefix: r, Destination: fib.Destination{Kind: fib.Peer, Peer: p.Address}})
+		to := fib.Destination{Kind: fib.Peer, Peer: p.Address}
+		for _, r := range p.PodCIDRs {
+			routes = append(routes, fib.Route{Prefix: r, Destination: to})
+		}
+		to.Host = true
+		for _, a := range p.hostAddrs() {
+			routes = append(routes, fib.Route{Prefix: netip.PrefixFrom(a, a.BitLen()), Destination: to})
 		}
 	}
 	return routes

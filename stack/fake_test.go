@@ -23,6 +23,7 @@ var (
 	farPod6 = netip.MustParseAddr("fd00:10:244:2::2")
 	peer2   = netip.MustParseAddr("192.168.254.12")
 	peer3   = netip.MustParseAddr("192.168.254.13")
+	peer2b  = netip.MustParseAddr("198.51.100.12") // of peer2, not on the underlay
 
 	gateway  = netip.MustParseAddr("10.244.1.1")
 	gateway6 = netip.MustParseAddr("fd00:10:244:1::1")

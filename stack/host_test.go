@@ -43,9 +43,10 @@ func newHostBed(t testing.TB, workers int, change ...func(*Config)) *hostBed {
 	if err := d.SetHostAddrs([]netip.Addr{hostNode, hostNode6, hostOther}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.SetRoutes(append(peerRoutes, fib.Route{
-		Prefix: netip.PrefixFrom(peer2, 32), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2},
-	})); err != nil {
+	to := fib.Destination{Kind: fib.Peer, Peer: peer2, Host: true}
+	if err := d.SetRoutes(append(peerRoutes,
+		fib.Route{Prefix: netip.PrefixFrom(peer2, 32), Destination: to}, fib.Route{Prefix: netip.PrefixFrom(peer2b, 32), Destination: to},
+	)); err != nil {
 		t.Fatal(err)
 	}
 	return d

@@ -91,7 +91,7 @@ func (f *forwarder) forges(fl *packet.Flow, d fib.Destination) bool {
 	if fl.Proto() != packet.UDP || fl.DstPort() != f.s.tunnelPort || f.s.tunnelPort == 0 {
 		return false
 	}
-	return d.Kind == fib.Peer && fl.Dst() == d.Peer || d.Kind == fib.Attachment && f.tables.attachments[d.Attachment].host
+	return d.Kind == fib.Peer && d.Host || d.Kind == fib.Attachment && f.tables.attachments[d.Attachment].host
 }
 
 // fromOutside reports whether a flow is of a client outside that came to an External frontend: through a socket of the node, whose

@@ -28,6 +28,8 @@ type Destination struct {
 	Kind       Kind
 	Attachment uint32     // valid iff Kind is Attachment
 	Peer       netip.Addr // the peer's underlay address; valid iff Kind is Peer
+	// Host: the addresses are the peer's own, and none of its pods'. Valid iff Kind is Peer.
+	Host bool
 }
 
 // String returns the destination as a trace prints it.
