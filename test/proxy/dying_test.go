@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -102,6 +103,40 @@ func TestForsakenBackend(t *testing.T) {
 	}
 }
 
+// TestGoneEndpoint: a client is reset at once whose backend is an endpoint, but no pod any more.
+func TestGoneEndpoint(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{})
+	for node := 1; node <= 2; node++ {
+		gone := endpoint{node: fmt.Sprintf("node-%d", node)}
+		for i, f := range families {
+			gone.addrs[i] = host(f.podCIDR(node), 99)
+		}
+		c.put(service(fmt.Sprint("web-", node), node), gone)
+		for _, f := range families {
+			to := netip.AddrPortFrom(f.node(1), nodePort(node))
+			var took time.Duration
+			eventually(t, "there is a listener", func() bool {
+				begin := time.Now()
+				err := hears(c.outside(f.outside(2)), to)
+				took = time.Since(begin)
+				return errors.Is(err, syscall.ECONNRESET)
+			})
+			t.Logf("%s, of node %d: after %v", f.name, node, took.Round(time.Millisecond))
+		}
+	}
+}
+
+// hears connects, and returns the error that ends the connection.
+func hears(from client, to netip.AddrPort) error {
+	conn, err := dial(from, "tcp", to, knownTime)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(knownTime))
+	return ends(conn.(*net.TCPConn))
+}
+
 // TestDyingClient: who is connected with a pod that goes in the middle hears a reset.
 func TestDyingClient(t *testing.T) {
 	c := newCluster(t, lab.ClusterConfig{Pods: []int{1}})
@@ -119,6 +154,32 @@ func TestDyingClient(t *testing.T) {
 	for name, server := range servers {
 		_ = server.SetDeadline(begin.Add(knownTime))
 		if err := ends(server); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: got %v after %v, want %v", name, err, time.Since(begin).Round(time.Millisecond), syscall.ECONNRESET)
+		}
+		t.Logf("%s: after %v", name, time.Since(begin).Round(time.Millisecond))
+	}
+}
+
+// TestDeletedPod: who is connected with a pod when its runtime deletes it hears a reset, whoever opened the connection.
+func TestDeletedPod(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{Pods: []int{1}})
+	r := newRuntime(t, c.Nodes[0])
+	pod := r.add("deleted", both(9000, "")...)
+	others := map[string]*net.TCPConn{}
+	for _, f := range families {
+		in := way{f.name, c.outside(f.outside(2)), netip.AddrPortFrom(f.node(1), 9000), pod.Namespace, netip.AddrPortFrom(f.pod(&pod.Pod), targetPort)}
+		s := serve(t, in.server, in.at)
+		awaitAnswer(t, in.from, "tcp", in.to)
+		s.close()
+		others[f.name+", a client of its host port"], _ = in.connect(t)
+		at := netip.AddrPortFrom(f.outside(1), outsidePort)
+		_, others[f.name+", a server outside"] = way{f.name, pod, at, c.External.Namespace, at}.connect(t)
+	}
+	begin := time.Now()
+	r.del(pod)
+	for name, other := range others {
+		_ = other.SetDeadline(begin.Add(knownTime))
+		if err := ends(other); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%s: got %v after %v, want %v", name, err, time.Since(begin).Round(time.Millisecond), syscall.ECONNRESET)
 		}
 		t.Logf("%s: after %v", name, time.Since(begin).Round(time.Millisecond))
