@@ -44,6 +44,10 @@ const (
 	deadAfter     = 4
 )
 
+// recheckPause is the least time between two looks for backends that serve no longer: Services may change many times a second, and each look
+// takes some milliseconds where connections are many.
+const recheckPause = 250 * time.Millisecond
+
 // dead reports whether the other end in the cluster is gone: since it was heard last, segments were sent, time and again. One that waits
 // for room answers, and one that has nothing to say is asked (keepAliveIdle).
 func (j *joined) dead() bool {
@@ -60,14 +64,20 @@ func (j *joined) dead() bool {
 func (t *tcpProxy) watch(ctx context.Context) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
+	recheck := t.recheck
+	var again <-chan time.Time
 	for {
 		look := t.lookAfter
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		case <-t.recheck:
+		case <-recheck:
 			look = t.lookForsaken
+			recheck, again = nil, time.After(recheckPause)
+		case <-again:
+			recheck = t.recheck
+			continue
 		}
 		t.mu.Lock()
 		for j := range t.conns {

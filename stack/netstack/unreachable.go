@@ -16,7 +16,7 @@ import (
 const (
 	certainty = 500 * time.Millisecond
 	askAfter  = 100 * time.Millisecond
-	askedFor  = 3 * askAfter // one that answers is asked again until then
+	askedFor  = time.Second // one that answers is asked again until then
 )
 
 // conns are the connections that ICMP errors may be about.
