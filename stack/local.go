@@ -69,18 +69,26 @@ func (s *Stack) injectFrom(from origin, o packet.Offload, parts [][]byte) {
 }
 
 func (l *localWorker) inject(o packet.Offload, parts [][]byte, from origin) {
-	b := l.pool.Get()
+	if b := l.gather(o, parts); b != nil {
+		l.fromNode(b, o, from)
+	}
+}
+
+// gather copies the parts of a packet of the node's own into a buffer, which is the caller's. It is nil if they are too long: the packet
+// is dropped.
+func (f *forwarder) gather(o packet.Offload, parts [][]byte) *packet.Buffer {
+	b := f.pool.Get()
 	space := b.Space()
 	n := packet.VnetLen
 	for _, part := range parts {
 		if n+len(part) > packet.VnetLen+packet.MaxSize {
-			l.noteTooLong(parts)
-			l.refuse(b, packet.DropTooBig)
-			return
+			f.noteTooLong(parts)
+			f.refuse(b, packet.DropTooBig)
+			return nil
 		}
 		n += copy(space[n:], part)
 	}
 	o.Encode(space)
 	b.SetFrame(n)
-	l.fromNode(b, o, from)
+	return b
 }

@@ -21,6 +21,28 @@ type Outside interface {
 	Deliver(b []byte, p *packet.Parsed, o packet.Offload)
 }
 
+// Exits is an Outside that has a part of its own in each worker.
+type Exits interface {
+	// Exit makes a worker's. inject sends a packet of the node's own, given in parts, which are copied, with the worker's queues: only
+	// the Exit's Flush, Ready and Stop may call it.
+	Exit(inject func(o packet.Offload, parts ...[]byte)) (Exit, error)
+}
+
+// Exit is an Outside that belongs to one worker, which alone calls its methods.
+type Exit interface {
+	Outside
+	// FD is a descriptor that is readable while Ready has something to do.
+	FD() int
+	// Ready does what there is to do.
+	Ready()
+	// Flush ends a batch in which Deliver or Ready were called.
+	Flush()
+	// Stop ends what is open: the worker stops. Ready and Flush are not called any more.
+	Stop()
+	// Close closes the descriptor.
+	Close()
+}
+
 // InjectOutside takes a packet from outside, given in parts, whose unfinished checksum and segmentation o describes: one of a flow that
 // the node knows, an ICMP error about one, or one to an External frontend of a Service, else it is dropped. The parts are copied before
 // it returns. It must not be called by Outside.Deliver.

@@ -277,7 +277,7 @@ func (s *Stack) Close() error {
 
 func (s *Stack) closeWorkers() {
 	for _, w := range s.workers {
-		w.poll.close()
+		w.close()
 	}
 }
 

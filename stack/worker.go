@@ -22,6 +22,7 @@ const drainBudget = 16
 const (
 	tokenPort int32 = -1 - iota
 	tokenWake
+	tokenExit
 )
 
 // worker owns a queue of every device and a port of the tunnel, and runs each packet to its end.
@@ -29,6 +30,7 @@ type worker struct {
 	forwarder
 	id    int
 	poll  poller
+	exit  Exit        // nil: the way out has no part in the worker
 	queue [][]watched // by number of the attachment: what this worker reads
 
 	mu      sync.Mutex // guards calls, running and stopped
@@ -50,14 +52,47 @@ func newWorker(s *Stack, id int, c Config) (*worker, error) {
 	}
 	w := &worker{id: id, poll: poll}
 	w.forwarder.init(s, id, c.Ports)
+	if err := w.openExit(c.Outside); err != nil {
+		w.close()
+		return nil, fmt.Errorf("make worker %d: %w", id, err)
+	}
 	if w.port == nil || w.port.FD() < 0 {
 		return w, nil
 	}
 	if err := w.poll.add(w.port.FD(), tokenPort); err != nil {
-		poll.close()
+		w.close()
 		return nil, fmt.Errorf("watch the tunnel in worker %d: %w", id, err)
 	}
 	return w, nil
+}
+
+// openExit makes the worker's part of the way out, if that has one.
+func (w *worker) openExit(o Outside) error {
+	exits, ok := o.(Exits)
+	if !ok {
+		return nil
+	}
+	exit, err := exits.Exit(w.injectOwn)
+	if err != nil {
+		return err
+	}
+	w.exit, w.outside = exit, exit
+	return w.poll.add(exit.FD(), tokenExit)
+}
+
+// close closes the worker's descriptors.
+func (w *worker) close() {
+	w.poll.close()
+	if w.exit != nil {
+		w.exit.Close()
+	}
+}
+
+// injectOwn sends a packet of the node's own from within the worker, between two packets of the batch.
+func (w *worker) injectOwn(o packet.Offload, parts ...[]byte) {
+	if b := w.gather(o, parts); b != nil {
+		w.fromNode(b, o, originNode)
+	}
 }
 
 // run waits for packets and forwards them until stop is called.
@@ -81,9 +116,14 @@ func (w *worker) run() error {
 				w.begin() // a call may have swapped the tables
 			case tokenPort:
 				w.receive()
+			case tokenExit:
+				w.exit.Ready()
 			default:
 				w.drain(token)
 			}
+		}
+		if w.exit != nil {
+			w.exit.Flush()
 		}
 		w.flush()
 	}
@@ -213,6 +253,10 @@ func (w *worker) answerCalls() (stopped bool) {
 
 // end leaves the worker in a state in which calls are answered by their callers.
 func (w *worker) end() {
+	if w.exit != nil {
+		w.begin()
+		w.exit.Stop()
+	}
 	w.flush()
 	w.mu.Lock()
 	w.running, w.stopped = false, false
