@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -65,15 +64,6 @@ func served(t *testing.T, number int, pod netip.Addr) (dir string) {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// dial connects from a namespace until the end of the test.
-func (r *rootless) dial(from *lab.Namespace, network, addr string) net.Conn {
-	r.t.Helper()
-	c, err := from.Dial(r.t.Context(), network, addr)
-	r.must(err)
-	r.t.Cleanup(func() { c.Close() })
-	return c
 }
 
 // tryAsk asks an echoServer once.
