@@ -17,13 +17,25 @@ import (
 	"github.com/middleway-net/middleway/node/underlay"
 	"github.com/middleway-net/middleway/proxy"
 	"github.com/middleway-net/middleway/stack"
+	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/service"
 )
 
 var (
-	_ stack.Outside = (*proxy.Proxy)(nil)
+	_ stack.Exits   = waysOut{}
 	_ proxy.Sockets = (*parent.Pool)(nil)
 )
+
+// waysOut gives the stack's workers their parts of the proxy.
+type waysOut struct{ *proxy.Proxy }
+
+func (w waysOut) Exit(inject func(packet.Offload, ...[]byte)) (stack.Exit, error) {
+	e, err := w.Proxy.Exit(inject)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
 
 // ways are the ways into the cluster and out of it.
 type ways struct {

@@ -26,7 +26,6 @@ var joinBuffers = sync.Pool{New: func() any { return new([joinBuffer]byte) }}
 // reset.
 type joined struct {
 	client  netip.Addr
-	dialled bool // the client came to a listener
 	pod     *netstack.Conn
 	host    *net.TCPConn
 	aborted atomic.Bool
@@ -98,9 +97,6 @@ func (t *tcpProxy) lookAfter(j *joined) {
 
 // lookForsaken has a backend asked that serves no longer: it may be gone, or drain, or have other labels now.
 func (t *tcpProxy) lookForsaken(j *joined) {
-	if !j.dialled {
-		return
-	}
 	_, serves := t.p.backend(j.pod.Local(), j.pod.Remote())
 	if !serves && !j.forsaken {
 		j.pod.Ask()

@@ -12,15 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dial connects a socket of the node.
-func (t *tcpProxy) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	c, err := Dial(ctx, t.p.config.Sockets, unix.SOCK_STREAM, to)
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
-}
-
 // Dial connects one of sockets, of TCP if typ is unix.SOCK_STREAM, of UDP if it is unix.SOCK_DGRAM, until ctx ends. An error that the
 // kernel has told is a unix.Errno, by errors.As.
 func Dial(ctx context.Context, sockets Sockets, typ int, to netip.AddrPort) (net.Conn, error) {

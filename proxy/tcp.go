@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/stack/icmp"
-	"github.com/middleway-net/middleway/stack/netstack"
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
@@ -57,8 +56,9 @@ type tcpCounters struct{ joined, reset, refused, failed, limited, acceptErrors a
 type tcpProxy struct {
 	p       *Proxy
 	started time.Time
-	ctx     context.Context // of run; requests come only while it runs
+	ctx     context.Context // of run; clients come only while it runs
 	joining sync.WaitGroup
+	relays  relays
 	recheck chan struct{} // has room for one
 
 	mu     sync.Mutex
@@ -76,13 +76,17 @@ func (t *tcpProxy) init(p *Proxy) error {
 	t.p, t.started, t.recheck = p, time.Now(), make(chan struct{}, 1)
 	t.pods, t.conns = map[netip.Addr]int{}, map[*joined]struct{}{}
 	t.closed = true
-	return p.config.Netstack.Forward(t.egress)
+	t.relays.init()
+	return p.config.Netstack.Spoof()
 }
 
 func (t *tcpProxy) run(ctx context.Context) error {
 	t.mu.Lock()
 	t.ctx, t.closed = ctx, false
 	t.mu.Unlock()
+	if _, own := t.p.config.Sockets.(ownSockets); !own {
+		t.joining.Go(func() { t.relays.open(ctx, t.p.config.Sockets) })
+	}
 	t.watch(ctx)
 	t.mu.Lock()
 	t.closed = true
@@ -123,45 +127,6 @@ func (t *tcpProxy) leave(client netip.Addr) {
 	}
 	t.open.Add(-1)
 	t.joining.Done()
-}
-
-// egress connects a pod with the outside.
-func (t *tcpProxy) egress(r *netstack.Request) {
-	ctx, ok := t.enter(r.Src.Addr())
-	if !ok {
-		r.Drop()
-		return
-	}
-	defer t.leave(r.Src.Addr())
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	host, err := t.dial(ctx, r.Dst)
-	cancel()
-	if err != nil {
-		t.refuse(r, err)
-		return
-	}
-	pod, err := r.Accept()
-	if err != nil {
-		reset(host)
-		return
-	}
-	t.join(&joined{client: r.Src.Addr(), pod: pod, host: host})
-}
-
-// refuse tells a pod why it gets no connection, as a router on the way or the destination would.
-func (t *tcpProxy) refuse(r *netstack.Request, err error) {
-	errno := t.countFailure(err)
-	if isRefusal(errno) {
-		r.Refuse()
-		return
-	}
-	if errors.Is(err, errNoSocket) && t.noSocket.due() {
-		t.p.log.Warn("no socket for a pod's connection to the outside", "dst", r.Dst, "err", err)
-	}
-	if kind := refusedBy(errno); kind != 0 {
-		t.tell(r.Head, icmp.Error{Kind: kind})
-	}
-	r.Drop()
 }
 
 // countFailure counts a connection that did not come about, and returns what the kernel or the netstack has said, 0 if nothing.
@@ -212,11 +177,12 @@ func (t *tcpProxy) ingress(host *net.TCPConn) {
 		reset(host)
 		return
 	}
-	t.join(&joined{client: from.Addr(), dialled: true, pod: pod, host: host})
+	t.join(&joined{client: from.Addr(), pod: pod, host: host})
 }
 
 // forget resets the connections of a pod to the outside, and of clients to it.
 func (t *tcpProxy) forget(pod netip.Addr) {
+	t.relays.forget(pod)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for j := range t.conns {
@@ -228,8 +194,8 @@ func (t *tcpProxy) forget(pod netip.Addr) {
 
 // isOf reports whether a pod is one end of a connection.
 func (t *tcpProxy) isOf(j *joined, pod netip.Addr) bool {
-	if j.client == pod || !j.dialled {
-		return j.client == pod
+	if j.client == pod {
+		return true
 	}
 	at, _ := t.p.backend(j.pod.Local(), j.pod.Remote())
 	return at == pod

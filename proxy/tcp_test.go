@@ -83,7 +83,7 @@ func expectReset(t *testing.T, c net.Conn) {
 // TestMaxConns: no more connections than there may be, of one client no more than half, and another one as soon as there is room. It is
 // counted, and said once.
 func TestMaxConns(t *testing.T) {
-	var log said
+	var log logText
 	n := start(t, Config{MaxConns: 4, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	at := listenTCP(t, n)
 	waiting := func(want TCPStats) {
@@ -100,7 +100,8 @@ func TestMaxConns(t *testing.T) {
 	dialTCP(t, 2, at)
 	waiting(TCPStats{Open: 4, Limited: 1})
 	expectNoRoom(t, 3, at)
-	n.deliver(packettest.Packet{Src: podA, SrcPort: 4000, Dst: local, DstPort: at.Port(), Proto: packet.TCP, Flags: packet.SYN}.Frame())
+	e := n.exit(nil)
+	deliver(t, packettest.Packet{Src: podA, SrcPort: 4000, Dst: local, DstPort: at.Port(), Proto: packet.TCP, Flags: packet.SYN}.Frame()[packet.VnetLen:], packet.Offload{}, e.Deliver)
 	waiting(TCPStats{Open: 4, Limited: 3})
 
 	out := make([]byte, icmp.MaxLen) // the first one's backend is not there
@@ -115,19 +116,19 @@ func TestMaxConns(t *testing.T) {
 	}
 }
 
-// said is a log.
-type said struct {
+// logText is a log.
+type logText struct {
 	mu sync.Mutex
 	b  strings.Builder
 }
 
-func (s *said) Write(b []byte) (int, error) {
+func (s *logText) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.Write(b)
 }
 
-func (s *said) String() string {
+func (s *logText) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
@@ -136,7 +137,7 @@ func (s *said) String() string {
 // TestRefusedAndReset: what becomes of a pod's connections is counted.
 func TestRefusedAndReset(t *testing.T) {
 	n := start(t, Config{})
-	pod := n.withPod(t)
+	pod := newLossy(t, n, 0, 0).pod
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
@@ -169,53 +170,48 @@ func TestRefusedAndReset(t *testing.T) {
 
 // TestKeepAlive: sockets toward the outside ask a silent peer after 5 minutes, and nothing ends one that does not read.
 func TestKeepAlive(t *testing.T) {
-	n := start(t, Config{})
-	pod := n.withPod(t)
-	must(t, pod.Forward(func(r *netstack.Request) { // it stands for all backends
-		if c, err := r.Accept(); err == nil {
-			defer c.Close()
-			_ = c.Wait()
-		}
-	}))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	client, err := pod.DialTCP(t.Context(), l.Addr().(*net.TCPAddr).AddrPort())
-	must(t, err)
-	defer client.Close()
-	dialTCP(t, 1, listenTCP(t, n))
-	eventually(t, "both are joined", func() bool { return n.Stats().TCP.Joined == 2 })
-	n.tcp.mu.Lock()
-	defer n.tcp.mu.Unlock()
-	if got := len(n.tcp.conns); got != 2 {
-		t.Errorf("got %d connections, want 2", got)
-	}
-	for j := range n.tcp.conns {
-		raw, err := j.host.SyscallConn()
-		must(t, err)
+	expect := func(fd uintptr, whose string) {
+		t.Helper()
 		for _, o := range []option{
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 300}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 75},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0},
 		} {
-			must(t, raw.Control(func(fd uintptr) {
-				if got, err := unix.GetsockoptInt(int(fd), o.level, o.name); err != nil || got != o.value {
-					t.Errorf("listener %v: option %d of level %d is %d (%v), want %d", j.dialled, o.name, o.level, got, err, o.value)
-				}
-			}))
+			if got, err := unix.GetsockoptInt(int(fd), o.level, o.name); err != nil || got != o.value {
+				t.Errorf("%s: option %d of level %d is %d (%v), want %d", whose, o.name, o.level, got, err, o.value)
+			}
 		}
+	}
+	b := newRelayBed(t, local, Config{})
+	b.open(synOptions)
+	expect(uintptr(b.conn().fd), "egress")
+
+	n := start(t, Config{})
+	at := listenTCP(t, n)
+	n.withPod(t, at)
+	dialTCP(t, 2, at) // not from the pod's own address
+	eventually(t, "it is joined", func() bool { return n.Stats().TCP.Joined == 1 })
+	n.tcp.mu.Lock()
+	defer n.tcp.mu.Unlock()
+	for j := range n.tcp.conns {
+		raw, err := j.host.SyscallConn()
+		must(t, err)
+		must(t, raw.Control(func(fd uintptr) { expect(fd, "a listener's client") }))
 	}
 }
 
-// withPod returns the network stack of a pod, which takes all that the node itself sends.
-func (n *node) withPod(t *testing.T) *netstack.Netstack {
+// withPod gives a node a pod that listens at an address, and takes all that the node itself sends.
+func (n *node) withPod(t *testing.T, at netip.AddrPort) {
 	t.Helper()
-	pod, err := netstack.New(netstack.Config{Addrs: []netip.Addr{podA}})
+	pod, err := netstack.New(netstack.Config{Addrs: []netip.Addr{at.Addr()}})
 	must(t, err)
+	must(t, pod.Spoof()) // it has a loopback address
 	pod.Connect(func(o packet.Offload, parts ...[]byte) {
 		frame := make([]byte, packet.VnetLen)
 		o.Encode(frame)
 		n.deliver(append(frame, slices.Concat(parts...)...))
 	})
+	l, err := pod.Listen(at)
+	must(t, err)
 	var wg sync.WaitGroup
 	done := make(chan struct{})
 	wg.Go(func() {
@@ -230,13 +226,12 @@ func (n *node) withPod(t *testing.T) *netstack.Netstack {
 			}
 		}
 	})
-	t.Cleanup(func() { pod.Close(); close(done); wg.Wait() })
-	return pod
+	t.Cleanup(func() { l.Close(); pod.Close(); close(done); wg.Wait() })
 }
 
 // TestAcceptErrors: a listener without descriptors counts that, says it once, and takes its clients when there are some.
 func TestAcceptErrors(t *testing.T) {
-	var log said
+	var log logText
 	n := start(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	at := listenTCP(t, n)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

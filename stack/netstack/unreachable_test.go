@@ -41,7 +41,7 @@ func TestDialUnreachable(t *testing.T) {
 	for _, to := range []netip.Addr{pod4, pod6} {
 		for _, kind := range []icmp.Kind{icmp.NetUnreachable, icmp.HostUnreachable, icmp.Prohibited} {
 			pr := newPair(t, false)
-			pr.forwards(t, func(r *Request) { r.Refuse() })
+			pr.spoofs(t)
 			pr.toPod.nobody(t, pr.node, kind).Store(true)
 			begin := time.Now()
 			_, err := pr.node.DialFrom(t.Context(), netip.AddrPortFrom(outsideOf(to), 4000), netip.AddrPortFrom(to, 80))
@@ -75,7 +75,7 @@ func (pr *pair) connected(t *testing.T, to netip.Addr) *Conn {
 func TestConnUnreachable(t *testing.T) {
 	for _, to := range []netip.Addr{pod4, pod6} {
 		pr := newPair(t, false)
-		pr.forwards(t, func(r *Request) { r.Refuse() })
+		pr.spoofs(t)
 		gone := pr.toPod.nobody(t, pr.node, icmp.HostUnreachable)
 		c := pr.connected(t, to)
 		if c.Local() != netip.AddrPortFrom(outsideOf(to), 4000) || c.Remote() != netip.AddrPortFrom(to, 80) {
@@ -102,7 +102,7 @@ func TestConnUnreachable(t *testing.T) {
 func TestConnForgedErrors(t *testing.T) {
 	for _, to := range []netip.Addr{pod4, pod6} {
 		pr := newPair(t, false)
-		pr.forwards(t, func(r *Request) { r.Refuse() })
+		pr.spoofs(t)
 		c := pr.connected(t, to)
 		for range 3 {
 			_, before := c.Segments()

@@ -28,35 +28,41 @@ func outsideOf(a netip.Addr) netip.Addr {
 	return outside6
 }
 
-// forwards has the pair's node hand over requests to f.
-func (pr *pair) forwards(t *testing.T, f func(*Request)) {
+// spoofs has the pair's node dial from any address.
+func (pr *pair) spoofs(t *testing.T) {
 	t.Helper()
-	if err := pr.node.Forward(f); err != nil {
+	if err := pr.node.Spoof(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// What a pod sends to an address that is nobody's comes back by the connection that Forward handed over, and so does its end.
-func TestForward(t *testing.T) {
+// accepted returns the two ends of a connection from an address outside to the pod's one.
+func (pr *pair) accepted(t *testing.T, to netip.Addr) (node *Conn, pod net.Conn) {
+	t.Helper()
+	l, err := pr.pod.Listen(netip.AddrPortFrom(to, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if node, err = pr.node.DialFrom(t.Context(), netip.AddrPortFrom(outsideOf(to), 4000), netip.AddrPortFrom(to, 80)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Close)
+	if pod, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pod.Close() })
+	_ = pod.SetDeadline(time.Now().Add(30 * time.Second))
+	return node, pod
+}
+
+// What a pod sends on a connection from an address that is nobody's comes back by it, and so does its end.
+func TestConn(t *testing.T) {
 	both(t, func(t *testing.T, pr *pair, gateway netip.Addr) {
-		to := netip.AddrPortFrom(outsideOf(gateway), 80)
+		pr.spoofs(t)
+		node, c := pr.accepted(t, pr.pod.Gateway(gateway.Is4()))
 		served := make(chan error, 1)
-		pr.forwards(t, func(r *Request) {
-			if r.Dst != to || r.Src.Addr() != pr.pod.Gateway(gateway.Is4()) {
-				t.Errorf("got a request from %v to %v, want one to %v", r.Src, r.Dst, to)
-			}
-			c, err := r.Accept()
-			if err == nil {
-				err = echoConn(c)
-			}
-			served <- err
-		})
-		c, err := pr.pod.DialTCP(t.Context(), to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		go func() { served <- echoConn(node) }()
 		want := randomBytes(4 << 20)
 		go func() {
 			_, _ = c.Write(want)
@@ -95,104 +101,10 @@ func echoConn(c *Conn) error {
 	return c.Wait()
 }
 
-func TestForwardRefuses(t *testing.T) {
-	both(t, func(t *testing.T, pr *pair, gateway netip.Addr) {
-		asked := make(chan []byte, 1)
-		pr.forwards(t, func(r *Request) { asked <- r.Head; r.Refuse() })
-		_, err := pr.pod.DialTCP(t.Context(), netip.AddrPortFrom(outsideOf(gateway), 80))
-		if err == nil {
-			t.Fatal("got a connection, want it refused")
-		}
-		var h packet.Parsed
-		if head := <-asked; packet.Parse(head, &h) != packet.Kept || h.Flow.Dst() != outsideOf(gateway) || h.Flow.DstPort() != 80 {
-			t.Errorf("got head % x", head)
-		}
-		// The node's own addresses stay its own.
-		if _, err := pr.pod.DialTCP(t.Context(), netip.AddrPortFrom(gateway, 80)); err == nil {
-			t.Error("the node's closed port: got a connection")
-		}
-		if len(asked) != 0 {
-			t.Error("the node's own address was handed over")
-		}
-	})
-}
-
-// A request that nobody has answered yet is not handed over again, and one that was dropped is.
-func TestForwardAsksOnce(t *testing.T) {
-	n, c := newCaptured(t)
-	requests := make(chan *Request, 4)
-	if err := n.Forward(func(r *Request) { requests <- r }); err != nil {
-		t.Fatal(err)
-	}
-	b := syn(netip.AddrPortFrom(pod4, 4000), netip.AddrPortFrom(outside4, 80))
-	for range 3 {
-		deliverBytes(t, n, b, packet.Offload{})
-	}
-	(<-requests).Drop()
-	deliverBytes(t, n, b, packet.Offload{})
-	(<-requests).Drop()
-	select {
-	case <-requests:
-		t.Error("handed over more than once")
-	case <-time.After(50 * time.Millisecond):
-	}
-	if sent := c.take(); len(sent) != 0 {
-		t.Errorf("sent % x", sent[0].b)
-	}
-}
-
-// A client that asks without end leaves room for another one.
-func TestForwardShares(t *testing.T) {
-	n, _ := newCaptured(t)
-	requests := make(chan *Request, MaxRequests)
-	if err := n.Forward(func(r *Request) { requests <- r }); err != nil {
-		t.Fatal(err)
-	}
-	to, other := netip.AddrPortFrom(outside4, 80), netip.MustParseAddrPort("10.244.1.3:4000")
-	for i := range MaxRequests {
-		deliverBytes(t, n, syn(netip.AddrPortFrom(pod4, uint16(1024+i)), to), packet.Offload{})
-	}
-	deliverBytes(t, n, syn(other, to), packet.Offload{})
-	for end := time.After(20 * time.Second); ; {
-		select {
-		case r := <-requests:
-			r.Drop()
-			if r.Src == other {
-				return
-			}
-		case <-end:
-			t.Fatal("the other client's request was not handed over")
-		}
-	}
-}
-
-func TestForwardShare(t *testing.T) {
-	w := newForwarder(nil, nil)
-	enter := func(client byte) (entered int) {
-		for port := range uint16(MaxRequests) {
-			if w.enter(netID(netip.AddrPortFrom(outside4, 80), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, 1, client}), port)), nil) {
-				entered++
-			}
-		}
-		return entered
-	}
-	for client, want := range []int{MaxRequests / 2, MaxRequests / 4, MaxRequests / 8} {
-		if got := enter(byte(client)); got != want {
-			t.Errorf("client %d: %d requests, want %d", client, got, want)
-		}
-	}
-	for id := range w.requests {
-		w.leave(id)
-	}
-	if got := enter(0); got != MaxRequests/2 || len(w.clients) != 1 {
-		t.Errorf("after all were answered: %d requests of %d clients, want %d of 1", got, len(w.clients), MaxRequests/2)
-	}
-}
-
 // A segment of a connection that is not known is answered by a reset from where it was sent to.
-func TestForwardUnknownSegment(t *testing.T) {
+func TestUnknownSegment(t *testing.T) {
 	n, c := newCaptured(t)
-	if err := n.Forward(func(r *Request) { t.Error("handed over"); r.Drop() }); err != nil {
+	if err := n.Spoof(); err != nil {
 		t.Fatal(err)
 	}
 	b := syn(netip.AddrPortFrom(pod4, 4000), netip.AddrPortFrom(outside4, 80))
@@ -214,7 +126,7 @@ func TestForwardUnknownSegment(t *testing.T) {
 // DialFrom connects from addresses that are not the node's, loopback too, and from one port to many.
 func TestDialFrom(t *testing.T) {
 	pr := newPair(t, false)
-	pr.forwards(t, func(r *Request) { r.Refuse() })
+	pr.spoofs(t)
 	for _, c := range []struct{ name, from, to string }{
 		{"v4", "203.0.113.9:4000", pod4.String() + ":80"},
 		{"the same port to another one", "203.0.113.9:4000", pod4.String() + ":81"},
@@ -262,7 +174,7 @@ func acceptAll(t *testing.T, l net.Listener, from netip.Addr) (stop func()) {
 
 func TestDialFromErrors(t *testing.T) {
 	pr := newPair(t, false)
-	pr.forwards(t, func(r *Request) { r.Refuse() })
+	pr.spoofs(t)
 	from := netip.AddrPortFrom(outside4, 4000)
 	if _, err := pr.node.DialFrom(t.Context(), from, netip.AddrPortFrom(pod4, 9)); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("closed port: got %v, want %v", err, unix.ECONNREFUSED)
@@ -277,20 +189,8 @@ func TestDialFromErrors(t *testing.T) {
 // Abort ends what waits on a connection, and the other side hears a reset.
 func TestConnAbort(t *testing.T) {
 	pr := newPair(t, false)
-	conns := make(chan *Conn, 1)
-	pr.forwards(t, func(r *Request) {
-		c, err := r.Accept()
-		if err != nil {
-			t.Error(err)
-		}
-		conns <- c
-	})
-	peer, err := pr.pod.DialTCP(t.Context(), netip.AddrPortFrom(outside4, 80))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	c := <-conns
+	pr.spoofs(t)
+	c, peer := pr.accepted(t, pod4)
 	failed := make(chan error, 1)
 	go func() { _, err := c.Receive(io.Discard); failed <- err }()
 	time.Sleep(10 * time.Millisecond)
@@ -298,7 +198,6 @@ func TestConnAbort(t *testing.T) {
 	if err := <-failed; !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("Receive: got %v, want %v", err, unix.ECONNRESET)
 	}
-	_ = peer.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := peer.Read(make([]byte, 1)); err == nil || err == io.EOF || errors.Is(err, unix.ETIMEDOUT) {
 		t.Errorf("the other side: got %v, want a reset", err)
 	}

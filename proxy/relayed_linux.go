@@ -1,0 +1,611 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// Windows announced to pods, in bytes: what a socket may leave untaken waits here.
+const (
+	leastWindow = 64 << 10
+	firstWindow = 256 << 10
+	mostWindow  = 1 << 20
+)
+
+// windowScale is what makes mostWindow fit into a header.
+const windowScale = 5
+
+// Times of a connection whose pod does not answer.
+const (
+	firstTimeout = 200 * time.Millisecond // between sending and sending again, doubled each time
+	lastTimeout  = 5 * time.Second
+	answerWithin = 20 * time.Second // else the pod is gone
+	probeEvery   = 500 * time.Millisecond
+	lingerFor    = time.Second // after the end, for a pod whose last segment was lost
+)
+
+// enoughRepeats is how many acknowledgments of the same tell that a segment was lost (RFC 5681, section 3.2).
+const enoughRepeats = 3
+
+// speakBudget is how many times a connection's socket is read before the next one's turn.
+const speakBudget = 16
+
+// smallData is the most bytes of which a copy of its own is held; more stay in the buffer into which they were read.
+const smallData = 4 << 10
+
+// phase is how far a relayed connection is.
+type phase uint8
+
+const (
+	connecting phase = iota // the socket is
+	answering               // the pod was answered, and has to acknowledge that
+	relaying
+	lingering // both ends have ended, the socket is closed
+	gone
+)
+
+// relayed is a pod's TCP connection to the outside: segments on the pod's side, a socket of the node on the other, whose kernel
+// keeps what the pod has sent until the outside has it. What the outside has sent is held here until the pod has it. Between the
+// worker and the pod there is one device, so that no congestion is to be controlled: what is lost there is sent again, from the first byte
+// on that is missing.
+//
+// All belongs to its exit's worker.
+type relayed struct {
+	e    *Exit
+	flow packet.Flow // as the pod sends
+	back packet.Flow
+	syn  []byte // its TCP header and options; until the socket is connected
+	head []byte // the whole SYN, for errors; as long
+	fd   int    // -1: none
+	slot int32
+
+	phase       phase
+	dirty       bool // in exit.dirty
+	timed       bool // in exit.timed
+	acknowledge bool // the pod has to hear how far it was heard
+	overtaken   int  // segments that came while an earlier one is missing, of which the pod was not told
+
+	// What the pod sends:
+	expected seq // the next byte
+	edge     seq // up to where it may send
+	window   int // how far edge is ahead of expected, as long as nothing waits
+	credit   int // bytes taken without waiting since window grew
+	scale    uint8
+	waiting  chunks // for room in the socket
+	podEnded bool   // it has sent its FIN
+	podFirst bool   // before it was sent one
+	shut     bool   // the socket was told
+
+	// What it is sent:
+	first, next seq // unacknowledged from first on; next is sent next
+	room        int // what it takes from first on, in bytes
+	podScale    uint8
+	mss         int // of segments, in bytes
+	held        chunks
+	readable    bool // the socket may have something
+	hung        bool // the socket's other end has ended
+	hostEnded   bool // all that it said was read
+	finSent     bool
+	repeats     int // acknowledgments of first that say nothing new
+
+	deadline time.Duration // on exit.now; 0: none
+	timeout  time.Duration
+	heardAt  time.Duration // when the pod last acknowledged something, or had nothing to
+}
+
+// begin opens a connection for a SYN, unless there is no room.
+func (e *Exit) begin(b []byte, h *packet.Parsed) {
+	c := &relayed{e: e, flow: h.Flow, back: h.Flow.Reverse(), fd: -1, slot: -1}
+	c.head = append([]byte(nil), b[:h.Payload]...)
+	c.syn = c.head[h.L4:]
+	if !e.p.tcp.admit(c) {
+		return
+	}
+	e.conns[c.flow] = c
+	o := readOffer(c.syn[tcpHeader:])
+	c.expected = seq(binary.BigEndian.Uint32(c.syn[4:])) + 1
+	c.window, c.edge = leastWindow-1, c.expected+leastWindow-1
+	if o.scales {
+		c.scale, c.podScale = windowScale, o.scale
+	}
+	headers, least := ipHeader(c.flow.Is4())+tcpHeader, defaultMSS6
+	if c.flow.Is4() {
+		least = defaultMSS4
+	}
+	if o.mss == 0 {
+		o.mss = least
+	}
+	c.mss = max(min(o.mss, e.p.config.MTU-headers), 64)
+	if own, ok := e.p.config.Sockets.(ownSockets); ok {
+		c.connect(c.socket(own))
+		return
+	}
+	e.p.tcp.openLater(c)
+}
+
+// socket makes the connection's socket.
+func (c *relayed) socket(sockets Sockets) (fd int, err error) {
+	fd, err = sockets.Socket(domain(c.flow.Is4()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w", errNoSocket, err)
+	}
+	return fd, nil
+}
+
+// connect has a socket, or the error in place of one, connected.
+func (c *relayed) connect(fd int, err error) {
+	if err != nil || c.phase == gone {
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		c.fail(err)
+		return
+	}
+	c.fd = fd
+	if err := setOptions(fd, streamOptions); err != nil {
+		c.fail(err)
+		return
+	}
+	to := sockaddr(netip.AddrPortFrom(c.flow.Dst(), c.flow.DstPort()))
+	err = unix.Connect(fd, to)
+	if err == unix.EINPROGRESS {
+		err = unix.Connect(fd, to) // one nearby has answered meanwhile
+	}
+	if err != nil && err != unix.EALREADY && err != unix.EINPROGRESS {
+		c.fail(err)
+		return
+	}
+	if watchErr := c.e.watch(c); watchErr != nil {
+		c.fail(watchErr)
+		return
+	}
+	if err == nil {
+		c.answer()
+	}
+}
+
+// streamOptions are what a connection's socket is asked for. The pod has waited where it wanted to (RFC 896).
+var streamOptions = []option{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(hostKeepAlive.Idle / time.Second)},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(hostKeepAlive.Interval / time.Second)},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, hostKeepAlive.Count},
+}
+
+// fail ends a connection whose socket could not be connected.
+func (c *relayed) fail(err error) {
+	if c.phase != gone {
+		c.e.p.tcp.decline(c, err)
+		c.end()
+	}
+}
+
+// answer finishes the pod's handshake.
+func (c *relayed) answer() {
+	c.phase = answering
+	c.e.p.tcp.count.joined.Add(1)
+	c.first = seq(rand.Uint32())
+	c.next = c.first + 1
+	c.readable = true // whatever came before it was looked at
+	c.sayAnswer()
+	c.wait()
+}
+
+// sayAnswer sends the SYN that acknowledges the pod's.
+func (c *relayed) sayAnswer() {
+	mss := c.e.p.config.MTU - ipHeader(c.flow.Is4()) - tcpHeader
+	options := [8]byte{optionMSS, 4, byte(mss >> 8), byte(mss), optionNop, optionWindow, 3, windowScale}
+	n := 4
+	if c.scale > 0 {
+		n = 8
+	}
+	c.e.say(&c.back, &said{seq: c.first, ack: c.expected, flags: packet.SYN | packet.ACK, window: min(c.window, 65535), options: options[:n]})
+	c.syn = nil
+}
+
+// hear takes a segment of the pod, which is borrowed (RFC 9293, section 3.10.7.4).
+func (c *relayed) hear(s heard) {
+	switch {
+	case c.phase == connecting:
+		if s.flags&packet.RST != 0 {
+			c.drop()
+		}
+		return
+	case s.flags&packet.RST != 0:
+		if s.seq == c.expected {
+			c.drop()
+		} else if !s.seq.before(c.expected) && s.seq.before(c.edge) {
+			c.acknowledgeNow() // RFC 5961, section 3.2
+		}
+		return
+	case s.flags&packet.SYN != 0:
+		c.hearSYN(&s)
+		return
+	case s.flags&packet.ACK == 0:
+		return
+	}
+	if c.next.before(s.ack) {
+		c.acknowledgeNow()
+		return
+	}
+	c.hearAck(&s)
+	if c.phase == relaying || c.phase == lingering {
+		c.take(&s)
+	}
+}
+
+// hearSYN takes a SYN within a connection: the pod has not heard the answer, or it begins anew after the end.
+func (c *relayed) hearSYN(s *heard) {
+	switch {
+	case c.phase == answering && s.seq+1 == c.expected:
+		c.sayAnswer()
+	default:
+		c.acknowledgeNow() // RFC 5961, section 4.2
+	}
+}
+
+// hearAck takes what a segment acknowledges, and how much more the pod takes.
+func (c *relayed) hearAck(s *heard) {
+	c.heardAt = c.e.now
+	if s.ack.before(c.first) {
+		return
+	}
+	room := s.window << c.podScale
+	switch advance := s.ack.minus(c.first); {
+	case advance > 0:
+		if c.phase == answering {
+			c.phase = relaying
+			c.window = leastWindow - 1
+			if c.scale > 0 {
+				c.window = firstWindow
+			}
+		}
+		c.held.release(advance)
+		c.first, c.repeats, c.timeout = s.ack, 0, firstTimeout
+		c.room = room
+		c.wait()
+		c.e.touch(c)
+	case len(s.data) == 0 && s.flags&packet.FIN == 0 && room == c.room && c.first != c.next:
+		if c.repeats++; c.repeats == enoughRepeats {
+			c.sendAgain()
+		}
+	case room != c.room:
+		c.room = room
+		c.e.touch(c)
+	}
+}
+
+// take takes a segment's data and its end, as far as they are expected. What overtook something that was lost comes again.
+func (c *relayed) take(s *heard) {
+	if len(s.data) == 0 && s.flags&packet.FIN == 0 {
+		if s.seq != c.expected { // a question whether somebody is there, or a stray
+			c.acknowledgeNow()
+		}
+		return
+	}
+	c.acknowledgeNow()
+	skip := c.expected.minus(s.seq)
+	if skip < 0 && len(s.data) > 0 {
+		c.overtaken++
+	}
+	if skip < 0 || skip > len(s.data) {
+		return
+	}
+	data := s.data[skip:]
+	if most := c.edge.minus(c.expected); len(data) > most {
+		data = data[:most]
+	}
+	if c.podEnded || c.phase == lingering {
+		return
+	}
+	if len(data) > 0 {
+		if !c.give(data) {
+			return
+		}
+		c.expected += seq(len(data))
+	}
+	if s.flags&packet.FIN != 0 && skip+len(data) == len(s.data) {
+		c.expected++
+		c.podEnded, c.podFirst = true, !c.finSent
+		c.shutIfAllGiven()
+	}
+}
+
+// give gives data of the pod to the socket, or has it wait. It is false if the connection is over.
+func (c *relayed) give(data []byte) bool {
+	left := data
+	if c.waiting.empty() {
+		n, errno := sendNow(c.fd, data)
+		if errno != 0 && errno != unix.EAGAIN {
+			c.abort()
+			return false
+		}
+		left = data[n:]
+	}
+	if len(left) > 0 {
+		c.waiting.add(left)
+		c.window, c.credit = max(c.window/2, leastWindow-1), 0
+		return true
+	}
+	if c.credit += len(data); c.credit >= c.window && c.scale > 0 {
+		c.window, c.credit = min(2*c.window, mostWindow), 0
+	}
+	return true
+}
+
+// giveWaiting gives the socket what waits, as far as it takes it.
+func (c *relayed) giveWaiting() {
+	if c.waiting.empty() {
+		return
+	}
+	for !c.waiting.empty() {
+		n, errno := sendNow(c.fd, c.waiting.front())
+		if errno == unix.EAGAIN {
+			break
+		}
+		if errno != 0 {
+			c.abort()
+			return
+		}
+		c.waiting.release(n)
+	}
+	c.shutIfAllGiven()
+	if c.announce().minus(c.edge) >= min(2*c.mss, c.window/2) {
+		c.acknowledgeNow()
+	}
+}
+
+// shutIfAllGiven tells the socket that the pod has ended, once it has all that the pod said.
+func (c *relayed) shutIfAllGiven() {
+	if c.podEnded && !c.shut && c.waiting.empty() {
+		c.shut = true
+		_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+		c.e.touch(c)
+	}
+}
+
+// announce returns up to where the pod may send, which is never taken back.
+func (c *relayed) announce() seq {
+	edge := c.expected + seq(max(c.window-c.waiting.len(), 0))
+	if edge.before(c.edge) {
+		return c.edge
+	}
+	return edge
+}
+
+func (c *relayed) acknowledgeNow() {
+	c.acknowledge = true
+	c.e.touch(c)
+}
+
+// ready takes what the kernel says of the socket.
+func (c *relayed) ready(events uint32) {
+	if c.phase == connecting {
+		if err := pendingError(uintptr(c.fd)); err != nil {
+			c.fail(err)
+		} else if events&unix.EPOLLOUT != 0 {
+			c.answer()
+		}
+		return
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.readable = true
+		c.hung = c.hung || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	}
+	if events&unix.EPOLLERR != 0 && c.hostEnded {
+		c.abort()
+		return
+	}
+	if events&unix.EPOLLOUT != 0 {
+		c.giveWaiting()
+	}
+	c.e.touch(c)
+}
+
+// speak sends the pod what the socket has and the pod takes, and what else it has to hear.
+func (c *relayed) speak() {
+	if c.phase == relaying {
+		c.speakData()
+	}
+	if c.phase == gone {
+		return
+	}
+	if c.acknowledge && c.phase > connecting {
+		for range max(1, min(c.overtaken, enoughRepeats)) {
+			c.say(packet.ACK, c.next, nil)
+		}
+		c.overtaken = 0
+	}
+	if c.phase == relaying && c.shut && c.finSent && c.first == c.next {
+		c.finish()
+	}
+}
+
+func (c *relayed) speakData() {
+	for budget := speakBudget; c.readable && !c.hostEnded; budget-- {
+		flight := c.next.minus(c.first)
+		room := c.room - flight
+		if room <= 0 || room < c.mss && flight > 0 { // no small segments for a small window (RFC 9293, section 3.8.6.2.1)
+			c.wait()
+			return
+		}
+		if budget == 0 {
+			c.e.touch(c)
+			c.e.wake()
+			return
+		}
+		if !c.sayNext(room) {
+			return
+		}
+	}
+	if c.hostEnded && !c.finSent {
+		c.finSent = true
+		c.say(packet.FIN|packet.ACK, c.next, nil)
+		c.next++
+		c.wait()
+	}
+}
+
+// sayNext sends the pod up to room bytes of what the socket has. It is false if the connection is over.
+func (c *relayed) sayNext(room int) bool {
+	most := packet.MaxSize - ipHeader(c.flow.Is4()) - tcpHeader
+	if c.mss < most {
+		most -= most % c.mss
+	}
+	most = min(most, room)
+	buf := joinBuffers.Get().(*[joinBuffer]byte)
+	n, errno := receiveNow(c.fd, buf[:most])
+	switch {
+	case errno == unix.EAGAIN:
+		c.readable = false
+	case errno != 0:
+		c.abort()
+	case n == 0:
+		c.hostEnded = true
+	}
+	if n <= 0 || errno != 0 {
+		joinBuffers.Put(buf)
+		return c.phase != gone
+	}
+	if n < most && !c.hung {
+		c.readable = false
+	}
+	flags := uint8(packet.ACK)
+	if n < most {
+		flags |= packet.PSH
+	}
+	data := c.held.hold(buf, n)
+	c.say(flags, c.next, data)
+	c.next += seq(n)
+	c.wait()
+	return true
+}
+
+// say sends a segment, which acknowledges what was heard.
+func (c *relayed) say(flags uint8, at seq, data []byte) {
+	c.edge = c.announce()
+	c.acknowledge = false
+	s := said{seq: at, ack: c.expected, flags: flags, window: min(c.edge.minus(c.expected)>>c.scale, 65535), data: data, size: c.mss}
+	c.e.say(&c.back, &s)
+}
+
+// sendAgain sends what comes first of what the pod has not acknowledged.
+func (c *relayed) sendAgain() {
+	switch data := c.held.front(); {
+	case c.phase == answering:
+		c.sayAnswer()
+	case len(data) > 0:
+		c.say(packet.ACK|packet.PSH, c.first, data)
+	case c.finSent && c.first != c.next:
+		c.say(packet.FIN|packet.ACK, c.first, nil)
+	default:
+		c.say(packet.ACK, c.first-1, nil) // asks how much the pod takes (RFC 9293, section 3.8.6.1)
+	}
+}
+
+// wait sets the deadline by which the pod has to acknowledge something, or to take more.
+func (c *relayed) wait() {
+	switch {
+	case c.phase == lingering:
+		return
+	case c.first != c.next:
+		if c.timeout == 0 {
+			c.timeout, c.heardAt = firstTimeout, c.e.now
+		}
+		c.deadline = c.e.now + c.timeout
+	case c.phase == relaying && c.readable && c.room == 0:
+		c.timeout = max(c.timeout, probeEvery)
+		c.deadline = c.e.now + c.timeout
+	default:
+		c.deadline, c.timeout = 0, 0
+		return
+	}
+	c.e.time(c)
+}
+
+// expire is called when the deadline is over.
+func (c *relayed) expire() {
+	c.deadline = 0
+	switch {
+	case c.phase == lingering:
+		c.end()
+	case c.first != c.next && c.e.now-c.heardAt > answerWithin:
+		c.abort()
+	default:
+		c.timeout = min(2*c.timeout, lastTimeout)
+		c.sendAgain()
+		c.wait()
+	}
+}
+
+// finish ends a connection of which both ends have ended. If the outside has ended first, the pod's last segment may have to be
+// acknowledged again.
+func (c *relayed) finish() {
+	if c.podFirst {
+		c.end()
+		return
+	}
+	c.closeSocket(false)
+	c.e.p.tcp.dismiss(c)
+	c.phase = lingering
+	c.deadline = c.e.now + lingerFor
+	c.e.time(c)
+}
+
+// drop ends a connection that the pod has reset, or that nobody has any more: the outside gets a reset.
+func (c *relayed) drop() {
+	if c.phase == answering || c.phase == relaying {
+		c.e.p.tcp.count.reset.Add(1)
+	}
+	c.closeSocket(true)
+	c.end()
+}
+
+// abort resets a connection on both sides.
+func (c *relayed) abort() {
+	if c.phase == gone {
+		return
+	}
+	if c.phase > connecting && c.phase < lingering {
+		c.say(packet.RST|packet.ACK, c.next, nil)
+	}
+	c.drop()
+}
+
+// closeSocket closes the socket, by a reset if it is asked to.
+func (c *relayed) closeSocket(reset bool) {
+	if c.fd < 0 {
+		return
+	}
+	if reset {
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	if c.slot >= 0 {
+		c.e.unwatch(c)
+	}
+	_ = unix.Close(c.fd)
+	c.fd = -1
+	c.waiting.clear()
+}
+
+// end forgets a connection.
+func (c *relayed) end() {
+	if c.phase == gone {
+		return
+	}
+	c.closeSocket(false)
+	if c.phase != lingering {
+		c.e.p.tcp.dismiss(c)
+	}
+	c.phase, c.deadline = gone, 0
+	c.held.clear()
+	delete(c.e.conns, c.flow)
+}
