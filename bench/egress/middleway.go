@@ -39,7 +39,10 @@ func (nodePort) Join(mtu int) (*bench.Pair, error) {
 		if err := writeState(state); err != nil {
 			return err
 		}
-		return w.cluster(mtu, func(c *node.Config) { c.Kubernetes.Folder, c.Services.CIDRs = state, lab.ServiceCIDRs()[:1] })
+		return w.cluster(mtu, func(c *node.Config) {
+			c.Kubernetes.Folder, c.Services.CIDRs = state, lab.ServiceCIDRs()[:1]
+			c.NodePorts.Addresses = []node.FrontRange{{Prefix: nodeAddr.Masked()}}
+		})
 	})
 }
 
