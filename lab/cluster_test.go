@@ -44,7 +44,11 @@ func testCluster(t *testing.T, c ClusterConfig) {
 	} {
 		t.Logf("%s: %v", name, mustPing(t, a.Namespace, to, 56))
 	}
-	transfer(t, a.Namespace, b.Namespace, b.Addr4, 64<<20)
-	transfer(t, a.Namespace, far.Namespace, far.Addr4, 64<<20)
-	transfer(t, far.Namespace, a.Namespace, a.Addr6, 64<<20)
+	size := int64(64 << 20)
+	if testing.Short() {
+		size = 8 << 20
+	}
+	transfer(t, a.Namespace, b.Namespace, b.Addr4, size)
+	transfer(t, a.Namespace, far.Namespace, far.Addr4, size)
+	transfer(t, far.Namespace, a.Namespace, a.Addr6, size)
 }

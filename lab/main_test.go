@@ -148,7 +148,7 @@ func transfer(t testing.TB, from, to *Namespace, addr netip.Addr, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.CopyN(c, zeros{}, size); err != nil {
 		t.Error(err)
 	}
