@@ -23,6 +23,7 @@ const (
 	workVar   = "TUNONLY_WORK"
 	sourceVar = "TUNONLY_SOURCE"
 	userVar   = "TUNONLY_USER" // "true" or "false"
+	allVar    = "TUNONLY_ALL"  // likewise
 )
 
 // handOver lets a machine run a test binary in the directory that corresponds to this one, prints what it printed, and returns its
@@ -52,7 +53,15 @@ func handOver(args []string) (code int, err error) {
 	if j.Dir, err = translate(here, source, guestSource); err != nil {
 		return 1, err
 	}
-	j.Argv = append([]string{program}, args[1:]...)
+	all, err := strconv.ParseBool(os.Getenv(allVar))
+	if err != nil {
+		return 1, fmt.Errorf("%s: %w", allVar, err)
+	}
+	j.Argv = []string{program}
+	if skip := leftOutPattern(strings.TrimPrefix(j.Dir, guestSource+"/")); skip != "" && !all {
+		j.Argv = append(j.Argv, "-test.skip="+skip)
+	}
+	j.Argv = append(j.Argv, args[1:]...)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { // go test does not always end this when it ends itself
 		defer cancel()

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -101,7 +102,7 @@ func parseFlags(args []string) (options, error) {
 	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "end everything after this time")
 	flags.StringVar(&o.dir, "dir", "/var/tmp", "make the working directory, which is removed at the end, in this one")
 	flags.StringVar(&o.testFlags, "test", "", "further flags for go test, separated by spaces")
-	flags.BoolVar(&o.all, "all", false, "move as much data and start as many processes as on a fast machine; give that a -limit of an hour")
+	flags.BoolVar(&o.all, "all", false, "leave out nothing, and move as much data as on a fast machine; give that a -limit of an hour")
 	flags.StringVar(&o.command, "command", "", "run this shell command, and neither demo nor tests")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -112,7 +113,9 @@ func parseFlags(args []string) (options, error) {
 	switch o.packages = flags.Args(); {
 	case len(o.packages) > 0:
 	case o.ipv6:
-		o.packages, o.asUser = packages, asUser
+		if o.packages, o.asUser = packages, asUser; o.all {
+			o.packages = slices.Concat(packages, alikeEverywhere)
+		}
 	default:
 		o.packages = withoutIPv6
 	}

@@ -139,8 +139,9 @@ func show(ctx context.Context, o options, machines []*machine, work, source stri
 		}
 	}
 	if !o.all {
+		fmt.Printf("left out without -all: the rest of %s\n", strings.Join(alikeEverywhere, " "))
 		for _, l := range leftOut {
-			fmt.Printf("left out without -all: %s: %s\n", l.tests, l.why)
+			fmt.Printf("left out without -all: %s: %s: %s\n", l.pkg, l.tests, l.why)
 		}
 	}
 	return err
@@ -182,15 +183,15 @@ type suite struct {
 
 // run calls go test, which hands each package's tests to the machines.
 func (s suite) run(ctx context.Context, o options, work, source string) error {
-	args := []string{"test", "-json", "-trimpath", "-buildvcs=false", "-vet=off", "-count=1", "-p", strconv.Itoa(o.machines),
+	args := []string{"test", "-json", "-trimpath", "-buildvcs=false", "-vet=off", "-ldflags=-s", "-count=1", "-p", strconv.Itoa(o.machines),
 		"-timeout", o.limit.String(), "-exec", "'" + filepath.Join(work, tunonlyName) + "' " + execMode}
 	if !o.all {
-		args = append(args, "-short", "-skip", leftOutPattern())
+		args = append(args, "-short")
 	}
 	args = append(args, strings.Fields(o.testFlags)...)
 	cmd := exec.CommandContext(ctx, "go", append(args, s.packages...)...)
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+filepath.Join(work, goDir),
-		workVar+"="+work, sourceVar+"="+source, userVar+"="+strconv.FormatBool(s.user))
+		workVar+"="+work, sourceVar+"="+source, userVar+"="+strconv.FormatBool(s.user), allVar+"="+strconv.FormatBool(o.all))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	events, err := cmd.StdoutPipe()
