@@ -14,7 +14,8 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 FLAGS    := -trimpath -buildvcs=false
 STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
-GOTEST   := $(GO) test $(FLAGS) -count=1
+# -ldflags=-s: linking takes half the time without what debuggers read; stack traces and profiles have no use for it.
+GOTEST   := $(GO) test $(FLAGS) -ldflags=-s -count=1
 # What tests run in pods, where the machine's programs stand for an image; neither make test nor what it tests needs them.
 PODPROGRAMS := cat chmod cp cut date dd echo env false grep head id ln ls mkdir mktemp mount mv printf pwd readlink rm sed seq setsid \
 	sleep sort stat stty tail tee test timeout touch tr true tty umount uname uniq wc whoami yes
@@ -38,22 +39,26 @@ demo: build ## a small cluster on this machine, and what it can do
 
 # FLOODING packages flood the machine's queues with datagrams. They run after the others, one by one: a flood is loss for everybody.
 FLOODING := */bench|*/cmd/middleway|*/lab/perf
+# CLUSTERS packages have the longest tests. They start first, so that no processor is idle at the end.
+CLUSTERS := */test/*|*/lab/playground|*/lab/demo
+# Tests that wait most of their time say t.Parallel.
+TESTRUN  := $(GOTEST) -parallel 8 -timeout 9m
 
 test: ## all tests, at most 10 minutes (PACKAGES=./stack/... TESTFLAGS='-run Name -v' for some)
-	@others= flooding=; packages=$$($(GO) list $(PACKAGES)) && test -n "$$packages" || exit 1; \
+	@others= clusters= flooding=; packages=$$($(GO) list $(PACKAGES)) && test -n "$$packages" || exit 1; \
 	for package in $$packages; do \
-		case $$package in $(FLOODING)) flooding="$$flooding $$package" ;; *) others="$$others $$package" ;; esac; \
+		case $$package in $(FLOODING)) flooding="$$flooding $$package" ;; $(CLUSTERS)) clusters="$$package $$clusters" ;; *) others="$$others $$package" ;; esac; \
 	done; \
 	failed=0; \
-	if test -n "$$others"; then $(GOTEST) -timeout 9m $(TESTFLAGS) $$others || failed=1; fi; \
-	if test -n "$$flooding"; then $(GOTEST) -p 1 -timeout 9m $(TESTFLAGS) $$flooding || failed=1; fi; \
+	if test -n "$$clusters$$others"; then $(TESTRUN) $(TESTFLAGS) $$clusters $$others || failed=1; fi; \
+	if test -n "$$flooding"; then $(TESTRUN) $(TESTFLAGS) -p 1 $$flooding || failed=1; fi; \
 	exit $$failed
 
 demo-asuser: asuser ## make demo as an ordinary user whose root has only Go, make, sh and libc (needs root to become one)
 	bin/asuser --minimal -- make demo
 
 test-asuser: asuser ## make test in the same way
-	bin/asuser --minimal --with '$(PODPROGRAMS)' -- make test
+	bin/asuser --minimal --with '$(PODPROGRAMS)' -- make test TESTFLAGS='$(TESTFLAGS)'
 
 test-tun-only: tunonly ## demo and tests in a kernel that has nothing but tun (TUNONLY=all in full; needs user-mode-linux, gcc)
 	bin/tunonly $(if $(filter all,$(TUNONLY)),-all -limit 90m)
