@@ -228,13 +228,26 @@ func TestFlows(t *testing.T) {
 	s.must2(err)
 	s.must2(follow.Start())
 	defer func() { _ = follow.Process.Kill(); _ = follow.Wait() }()
-	s.answers("http://front/hostname", `^front-`)
-	d := json.NewDecoder(r)
-	for came := false; !came; {
-		var e struct{ Node, Change, Service, State string }
-		s.must2(d.Decode(&e))
-		came = e.Node == "node-1" && e.Change == "came" && e.Service == "shop/front:http"
-	}
+	came := make(chan error, 1)
+	go func() {
+		for d := json.NewDecoder(r); ; {
+			var e struct{ Node, Change, Service, State string }
+			if err := d.Decode(&e); err != nil || e.Node == "node-1" && e.Change == "came" && e.Service == "shop/front:http" {
+				came <- err
+				return
+			}
+		}
+	}()
+	s.eventually("a flow comes", func() bool { // the first ones before anybody follows
+		s.answers("http://front/hostname", `^front-`)
+		select {
+		case err := <-came:
+			s.must2(err)
+			return true
+		default:
+			return false
+		}
+	})
 	s.must2(follow.Process.Signal(os.Interrupt))
 	_ = follow.Wait()
 	if code := follow.ProcessState.ExitCode(); code != 130 {
