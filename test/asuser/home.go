@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -151,8 +152,20 @@ func copyBuildCache(dst, src string) error {
 		if err != nil {
 			return err
 		}
-		return ignoreMissing(copyFile(filepath.Join(dst, name), path))
+		return ignoreMissing(shareFile(filepath.Join(dst, name), path, info.Mode()))
 	})
+}
+
+// shareFile links a file of a build cache that holds a result, which is named by its content and never changes, and copies any other,
+// and one that the user may not read or that lies on another disk.
+func shareFile(dst, src string, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+		return err
+	}
+	if strings.HasSuffix(src, "-d") && mode.Perm()&0o004 != 0 && os.Link(src, dst) == nil {
+		return nil
+	}
+	return copyFile(dst, src)
 }
 
 // ignoreMissing is for directories in use: what vanishes while it is copied was not wanted.
@@ -163,10 +176,18 @@ func ignoreMissing(err error) error {
 	return err
 }
 
+// giveTo makes all below dir the user's but what shareFile has linked.
 func giveTo(uid int, dir string) error {
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if d.Type().IsRegular() && info.Sys().(*syscall.Stat_t).Nlink > 1 {
+			return nil
 		}
 		return os.Lchown(path, uid, uid)
 	})
