@@ -31,7 +31,8 @@ type Config struct {
 	Sockets Sockets
 	// MTU is the largest IP packet that a pod takes, in bytes. Default DefaultMTU.
 	MTU int
-	// MaxConns bounds the TCP connections, of both directions together. Default DefaultMaxConns. One pod has at most half of them.
+	// MaxConns bounds the TCP connections, of both directions together. Default DefaultMaxConns. One client has at
+	// most as many as are free: half if it is alone, a third if two want all, so that there is always room for another one.
 	MaxConns int
 	// Problem is told of listeners that cannot be opened, each time with another reason, and with a nil error when that is over.
 	// It must not block and not call the Proxy. Default: nobody is told.

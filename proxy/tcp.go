@@ -106,7 +106,7 @@ func (t *tcpProxy) enter(client netip.Addr) (ctx context.Context, ok bool) {
 	if t.closed {
 		return nil, false
 	}
-	if most := t.p.config.MaxConns; int(t.open.Load()) >= most || t.pods[client] >= most/2 {
+	if most := t.p.config.MaxConns; int(t.open.Load())+t.pods[client] >= most {
 		t.count.limited.Add(1)
 		if t.full.due() {
 			t.p.log.Warn("too many TCP connections with the outside: one was dropped", "client", client, "connections", t.pods[client], "all", t.open.Load(), "most", most)

@@ -80,11 +80,11 @@ func expectReset(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestMaxConns: no more connections than there may be, of one client no more than half, and another one as soon as there is room. It is
-// counted, and said once.
+// TestMaxConns: no more connections than there may be, of one client no more than are free, and another one as soon as there is room. It
+// is counted, and said once.
 func TestMaxConns(t *testing.T) {
 	var log logText
-	n := start(t, Config{MaxConns: 4, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	n := start(t, Config{MaxConns: 8, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	at := listenTCP(t, n)
 	waiting := func(want TCPStats) {
 		t.Helper()
@@ -92,25 +92,32 @@ func TestMaxConns(t *testing.T) {
 	}
 	first := dialTCP(t, 1, at)
 	b, h := nextSYN(t, n.own)
-	dialTCP(t, 1, at)
-	waiting(TCPStats{Open: 2})
-	expectNoRoom(t, 1, at)
-	waiting(TCPStats{Open: 2, Limited: 1})
-	dialTCP(t, 2, at)
-	dialTCP(t, 2, at)
-	waiting(TCPStats{Open: 4, Limited: 1})
-	expectNoRoom(t, 3, at)
+	for range 3 {
+		dialTCP(t, 1, at)
+	}
+	waiting(TCPStats{Open: 4})
+	for i, room := range []int{0, 2, 1, 1} { // of clients 1 to 4, and none further
+		before := n.Stats().TCP
+		for range room {
+			dialTCP(t, byte(1+i), at)
+		}
+		before.Open += room
+		waiting(before)
+		expectNoRoom(t, byte(1+i), at)
+		before.Limited++
+		waiting(before)
+	}
 	e := n.exit(nil)
 	deliver(t, packettest.Packet{Src: podA, SrcPort: 4000, Dst: local, DstPort: at.Port(), Proto: packet.TCP, Flags: packet.SYN}.Frame()[packet.VnetLen:], packet.Offload{}, e.Deliver)
-	waiting(TCPStats{Open: 4, Limited: 3})
+	waiting(TCPStats{Open: 8, Limited: 5})
 
 	out := make([]byte, icmp.MaxLen) // the first one's backend is not there
 	out = out[:icmp.Error{Kind: icmp.HostUnreachable}.Build(out, gateway, &h, b, nil)]
 	n.deliver(append(make([]byte, packet.VnetLen), out...))
 	expectReset(t, first)
-	waiting(TCPStats{Open: 3, Failed: 1, Limited: 3})
-	dialTCP(t, 3, at)
-	waiting(TCPStats{Open: 4, Failed: 1, Limited: 3})
+	waiting(TCPStats{Open: 7, Failed: 1, Limited: 5})
+	dialTCP(t, 5, at)
+	waiting(TCPStats{Open: 8, Failed: 1, Limited: 5})
 	if got := strings.Count(log.String(), "too many TCP connections"); got != 1 {
 		t.Errorf("it was said %d times, want 1: %s", got, log.String())
 	}
