@@ -241,6 +241,10 @@ func TestAcceptErrors(t *testing.T) {
 	var log logText
 	n := start(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	at := listenTCP(t, n)
+	first, err := net.Dial("tcp", at.String())
+	must(t, err)
+	defer first.Close()
+	nextSYN(t, n.own) // it runs, and has the descriptors for that
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	defer unix.Close(fd)
