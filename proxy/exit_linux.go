@@ -13,6 +13,9 @@ import (
 // tick is how often connections that wait for time to pass are looked at.
 const tick = 20 * time.Millisecond
 
+// mostPassed is how many segments that came to another worker wait for a connection's own.
+const mostPassed = 256
+
 // Exit is one worker's part of the way out: the TCP connections whose segments the worker reads, and their sockets. All but tell belongs to
 // the worker's goroutine, so that a connection's state has no lock.
 type Exit struct {
@@ -22,10 +25,14 @@ type Exit struct {
 	dirty  []*relayed // have something to do at the end of the batch
 	timed  []*relayed // wait for time to pass
 	now    time.Duration
+	kept   int  // bytes that connections hold for their pod, or that wait for their socket
 	over   bool // Stop was called
+
+	flushed []*relayed // empty; the next dirty
 
 	epoll, timer, event int
 	ticking             bool
+	looked              time.Duration // when idle connections were looked after
 	slots               []exitSlot
 	free                []uint32
 	events              [loopBatch]unix.EpollEvent
@@ -78,6 +85,7 @@ func (e *Exit) open() (err error) {
 			return fmt.Errorf("epoll_ctl: %w", err)
 		}
 	}
+	e.setTimer(lookEvery)
 	return nil
 }
 
@@ -119,7 +127,7 @@ func (e *Exit) stray(b []byte, h *packet.Parsed, o packet.Offload) {
 	switch c := e.p.tcp.relays.by(&h.Flow); {
 	case c != nil && c.e != e:
 		again, head := append([]byte(nil), b[:h.Len]...), *h
-		c.e.tell(func() { c.e.Deliver(again, &head, o) })
+		c.e.pass(func() { c.e.Deliver(again, &head, o) })
 	case !opens(h):
 		e.p.Deliver(b, h, o)
 	case !e.over:
@@ -154,13 +162,14 @@ func (e *Exit) Flush() {
 		return
 	}
 	e.now = e.p.tcp.clock()
-	for i := 0; i < len(e.dirty); i++ { // may grow
-		c := e.dirty[i]
-		e.dirty[i] = nil
+	dirty := e.dirty
+	e.dirty = e.flushed
+	for _, c := range dirty {
 		c.dirty = false
 		c.speak()
 	}
-	e.dirty = e.dirty[:0]
+	clear(dirty)
+	e.flushed = dirty[:0]
 }
 
 // touch has a connection speak at the end of the batch.
@@ -175,6 +184,19 @@ func (e *Exit) touch(c *relayed) {
 func (e *Exit) tell(f func()) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.tellLocked(f)
+}
+
+// pass is tell, as long as there is room.
+func (e *Exit) pass(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.told) < mostPassed {
+		e.tellLocked(f)
+	}
+}
+
+func (e *Exit) tellLocked(f func()) bool {
 	if e.closed {
 		return false
 	}
@@ -234,7 +256,13 @@ func (e *Exit) takeTicks() {
 	e.timed = kept
 	if len(kept) == 0 {
 		e.ticking = false
-		e.setTimer(0)
+		e.setTimer(lookEvery)
+	}
+	if e.now-e.looked >= lookEvery {
+		e.looked = e.now
+		for _, c := range e.conns {
+			c.lookAfter()
+		}
 	}
 }
 
@@ -246,7 +274,7 @@ func (e *Exit) watch(c *relayed) error {
 	}
 	at := e.free[len(e.free)-1]
 	s := &e.slots[at]
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1), Fd: int32(at), Pad: int32(s.generation)}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1), Fd: int32(at), Pad: int32(s.generation)}
 	if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, c.fd, &ev); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}

@@ -218,6 +218,9 @@ func (b *relayBed) expectClosed() {
 		b.turn()
 		return len(b.e.conns) == 0
 	})
+	if b.e.kept != 0 || len(b.e.free) != len(b.e.slots) || len(b.tcp.relays.all) != 0 {
+		b.t.Errorf("%d bytes are kept, of %d slots %d are free, %d flows are known", b.e.kept, len(b.e.slots), len(b.e.free), len(b.tcp.relays.all))
+	}
 	if n := b.Stats().TCP.Open; n != 0 {
 		b.t.Errorf("%d connections are counted as open", n)
 	}
@@ -620,15 +623,18 @@ func TestRelayOtherSockets(t *testing.T) {
 
 // TestRelayGone: a pod that does not answer any more is reset, its server too.
 func TestRelayGone(t *testing.T) {
-	b := newRelayBed(t, local, Config{})
-	c := b.open(synOptions)
-	mustWrite(t, c, []byte("hello"))
-	b.expectFlags(packet.ACK)
-	b.conn().heardAt -= answerWithin // as if it were so long ago
-	for b.expect().flags&packet.RST == 0 {
+	for _, window := range []int{0, 65535} {
+		b := newRelayBed(t, local, Config{})
+		b.window = window
+		c := b.open(synOptions)
+		mustWrite(t, c, []byte("hello"))
+		b.expectFlags(packet.ACK)        // that, or a question
+		b.conn().heardAt -= answerWithin // as if it were so long ago
+		for b.expect().flags&packet.RST == 0 {
+		}
+		b.expectClosed()
+		expectReset(t, c)
 	}
-	b.expectClosed()
-	expectReset(t, c)
 }
 
 func FuzzReadOffer(f *testing.F) {

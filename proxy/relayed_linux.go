@@ -19,6 +19,12 @@ const (
 	mostWindow  = 1 << 20
 )
 
+// mostHeld is how many bytes a pod is sent at most before it acknowledges any, whatever it says that it takes.
+const mostHeld = 4 << 20
+
+// A worker keeps so many bytes for its pods and their sockets; beyond that each connection has leastWindow at most in each direction.
+const mostKept = 128 << 20
+
 // windowScale is what makes mostWindow fit into a header.
 const windowScale = 5
 
@@ -28,8 +34,12 @@ const (
 	lastTimeout  = 5 * time.Second
 	answerWithin = 20 * time.Second // else the pod is gone
 	probeEvery   = 500 * time.Millisecond
-	lingerFor    = time.Second // after the end, for a pod whose last segment was lost
+	lookEvery    = 30 * time.Second // after those whose pod is silent and has nothing to acknowledge
+	lingerFor    = time.Second      // after the end, for a pod whose last segment was lost
 )
+
+// mostAsked is how often a connection is looked after in vain, the first time without a word, until its pod is taken for gone.
+const mostAsked = 4
 
 // enoughRepeats is how many acknowledgments of the same tell that a segment was lost (RFC 5681, section 3.2).
 const enoughRepeats = 3
@@ -37,7 +47,7 @@ const enoughRepeats = 3
 // speakBudget is how many times a connection's socket is read before the next one's turn.
 const speakBudget = 16
 
-// smallData is the most bytes of which a copy of its own is held; more stay in the buffer into which they were read.
+// smallData is the most bytes that take memory of their own size; more stay in the buffer into which they were read.
 const smallData = 4 << 10
 
 // phase is how far a relayed connection is.
@@ -49,6 +59,15 @@ const (
 	relaying
 	lingering // both ends have ended, the socket is closed
 	gone
+)
+
+// recovery is what becomes of what was lost (RFC 6582).
+type recovery uint8
+
+const (
+	nothingLost recovery = iota
+	recovering           // what the pod acknowledges before recovered tells that what follows was lost too
+	settling             // repeated acknowledgments before recovered may be answers to what was sent again in vain
 )
 
 // relayed is a pod's TCP connection to the outside: segments on the pod's side, a socket of the node on the other, whose kernel
@@ -90,18 +109,22 @@ type relayed struct {
 	mss         int // of segments, in bytes
 	held        chunks
 	readable    bool // the socket may have something
-	hung        bool // the socket's other end has ended
+	hung        bool // it has more than one receive call tells: an end, or urgent data
 	hostEnded   bool // all that it said was read
 	finSent     bool
 	repeats     int // acknowledgments of first that say nothing new
+	recovery    recovery
+	recovered   seq // up to where the pod has to acknowledge for recovery to go on
 
 	deadline time.Duration // on exit.now; 0: none
 	timeout  time.Duration
 	heardAt  time.Duration // when the pod last acknowledged something, or had nothing to
+	asked    int           // how often the connection was looked after since
 }
 
 // begin opens a connection for a SYN, unless there is no room.
 func (e *Exit) begin(b []byte, h *packet.Parsed) {
+	e.now = e.p.tcp.clock() // of the last batch, which may be long ago
 	c := &relayed{e: e, flow: h.Flow, back: h.Flow.Reverse(), fd: -1, slot: -1}
 	c.head = append([]byte(nil), b[:h.Payload]...)
 	c.syn = c.head[h.L4:]
@@ -174,6 +197,7 @@ func (c *relayed) connect(fd int, err error) {
 // streamOptions are what a connection's socket is asked for. The pod has waited where it wanted to (RFC 896).
 var streamOptions = []option{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}, // urgent data are part of the stream (RFC 6093, section 6)
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(hostKeepAlive.Idle / time.Second)},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(hostKeepAlive.Interval / time.Second)},
@@ -222,7 +246,7 @@ func (c *relayed) hear(s heard) {
 	case s.flags&packet.RST != 0:
 		if s.seq == c.expected {
 			c.drop()
-		} else if !s.seq.before(c.expected) && s.seq.before(c.edge) {
+		} else if !s.seq.before(c.expected) && !c.edge.before(s.seq) {
 			c.acknowledgeNow() // RFC 5961, section 3.2
 		}
 		return
@@ -254,11 +278,11 @@ func (c *relayed) hearSYN(s *heard) {
 
 // hearAck takes what a segment acknowledges, and how much more the pod takes.
 func (c *relayed) hearAck(s *heard) {
-	c.heardAt = c.e.now
+	c.heardAt, c.asked = c.e.now, 0
 	if s.ack.before(c.first) {
 		return
 	}
-	room := s.window << c.podScale
+	room := min(s.window<<c.podScale, mostHeld)
 	switch advance := s.ack.minus(c.first); {
 	case advance > 0:
 		if c.phase == answering {
@@ -268,18 +292,37 @@ func (c *relayed) hearAck(s *heard) {
 				c.window = firstWindow
 			}
 		}
+		c.e.kept -= min(advance, c.held.len())
 		c.held.release(advance)
 		c.first, c.repeats, c.timeout = s.ack, 0, firstTimeout
 		c.room = room
+		c.recover()
 		c.wait()
 		c.e.touch(c)
-	case len(s.data) == 0 && s.flags&packet.FIN == 0 && room == c.room && c.first != c.next:
+	case len(s.data) == 0 && s.flags&packet.FIN == 0 && room == c.room && c.first != c.next && c.recovery == nothingLost:
 		if c.repeats++; c.repeats == enoughRepeats {
+			c.recovery, c.recovered = recovering, c.next
 			c.sendAgain()
 		}
 	case room != c.room:
-		c.room = room
+		if c.room = room; c.first == c.next {
+			c.timeout = 0 // it was asked for this
+		}
 		c.e.touch(c)
+	}
+}
+
+// recover goes on after the pod has acknowledged something.
+func (c *relayed) recover() {
+	if c.recovery == recovering {
+		if c.first.before(c.recovered) {
+			c.sendAgain()
+			return
+		}
+		c.recovery, c.recovered = settling, c.next
+	}
+	if !c.first.before(c.recovered) {
+		c.recovery = nothingLost
 	}
 }
 
@@ -307,10 +350,13 @@ func (c *relayed) take(s *heard) {
 		return
 	}
 	if len(data) > 0 {
-		if !c.give(data) {
+		n, ok := c.give(data)
+		if !ok {
 			return
 		}
-		c.expected += seq(len(data))
+		data = data[:n]
+		c.expected += seq(n)
+		c.overtaken = 0
 	}
 	if s.flags&packet.FIN != 0 && skip+len(data) == len(s.data) {
 		c.expected++
@@ -319,26 +365,32 @@ func (c *relayed) take(s *heard) {
 	}
 }
 
-// give gives data of the pod to the socket, or has it wait. It is false if the connection is over.
-func (c *relayed) give(data []byte) bool {
+// give gives data of the pod to the socket, or has it wait, and returns how much of it was taken: what finds no room comes again. It is
+// false if the connection is over.
+func (c *relayed) give(data []byte) (taken int, ok bool) {
 	left := data
 	if c.waiting.empty() {
 		n, errno := sendNow(c.fd, data)
 		if errno != 0 && errno != unix.EAGAIN {
 			c.abort()
-			return false
+			return 0, false
 		}
 		left = data[n:]
 	}
 	if len(left) > 0 {
-		c.waiting.add(left)
 		c.window, c.credit = max(c.window/2, leastWindow-1), 0
-		return true
+		taken = len(data) - len(left)
+		if c.e.kept > mostKept {
+			left = left[:min(len(left), max(leastWindow-c.waiting.len(), 0))]
+		}
+		c.waiting.add(left)
+		c.e.kept += len(left)
+		return taken + len(left), true
 	}
 	if c.credit += len(data); c.credit >= c.window && c.scale > 0 {
 		c.window, c.credit = min(2*c.window, mostWindow), 0
 	}
-	return true
+	return len(data), true
 }
 
 // giveWaiting gives the socket what waits, as far as it takes it.
@@ -356,6 +408,7 @@ func (c *relayed) giveWaiting() {
 			return
 		}
 		c.waiting.release(n)
+		c.e.kept -= n
 	}
 	c.shutIfAllGiven()
 	if c.announce().minus(c.edge) >= min(2*c.mss, c.window/2) {
@@ -391,14 +444,16 @@ func (c *relayed) ready(events uint32) {
 	if c.phase == connecting {
 		if err := pendingError(uintptr(c.fd)); err != nil {
 			c.fail(err)
-		} else if events&unix.EPOLLOUT != 0 {
-			c.answer()
+			return
 		}
-		return
+		if events&unix.EPOLLOUT == 0 {
+			return
+		}
+		c.answer() // the outside may have said something, or all, since
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&^unix.EPOLLOUT != 0 {
 		c.readable = true
-		c.hung = c.hung || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+		c.hung = c.hung || events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
 	}
 	if events&unix.EPOLLERR != 0 && c.hostEnded {
 		c.abort()
@@ -433,6 +488,9 @@ func (c *relayed) speakData() {
 	for budget := speakBudget; c.readable && !c.hostEnded; budget-- {
 		flight := c.next.minus(c.first)
 		room := c.room - flight
+		if c.e.kept > mostKept {
+			room = min(c.room, leastWindow) - flight
+		}
 		if room <= 0 || room < c.mss && flight > 0 { // no small segments for a small window (RFC 9293, section 3.8.6.2.1)
 			c.wait()
 			return
@@ -456,11 +514,7 @@ func (c *relayed) speakData() {
 
 // sayNext sends the pod up to room bytes of what the socket has. It is false if the connection is over.
 func (c *relayed) sayNext(room int) bool {
-	most := packet.MaxSize - ipHeader(c.flow.Is4()) - tcpHeader
-	if c.mss < most {
-		most -= most % c.mss
-	}
-	most = min(most, room)
+	most := min(c.mostData(), room)
 	buf := joinBuffers.Get().(*[joinBuffer]byte)
 	n, errno := receiveNow(c.fd, buf[:most])
 	switch {
@@ -483,10 +537,20 @@ func (c *relayed) sayNext(room int) bool {
 		flags |= packet.PSH
 	}
 	data := c.held.hold(buf, n)
+	c.e.kept += n
 	c.say(flags, c.next, data)
 	c.next += seq(n)
 	c.wait()
 	return true
+}
+
+// mostData returns how many bytes a super-packet has at most: whole segments.
+func (c *relayed) mostData() int {
+	most := packet.MaxSize - ipHeader(c.flow.Is4()) - tcpHeader
+	if c.mss < most {
+		most -= most % c.mss
+	}
+	return most
 }
 
 // say sends a segment, which acknowledges what was heard.
@@ -503,7 +567,7 @@ func (c *relayed) sendAgain() {
 	case c.phase == answering:
 		c.sayAnswer()
 	case len(data) > 0:
-		c.say(packet.ACK|packet.PSH, c.first, data)
+		c.say(packet.ACK|packet.PSH, c.first, data[:min(len(data), c.mostData())])
 	case c.finSent && c.first != c.next:
 		c.say(packet.FIN|packet.ACK, c.first, nil)
 	default:
@@ -517,17 +581,19 @@ func (c *relayed) wait() {
 	case c.phase == lingering:
 		return
 	case c.first != c.next:
-		if c.timeout == 0 {
-			c.timeout, c.heardAt = firstTimeout, c.e.now
-		}
-		c.deadline = c.e.now + c.timeout
+		c.waitFor(firstTimeout)
 	case c.phase == relaying && c.readable && c.room == 0:
-		c.timeout = max(c.timeout, probeEvery)
-		c.deadline = c.e.now + c.timeout
+		c.waitFor(probeEvery)
 	default:
 		c.deadline, c.timeout = 0, 0
-		return
 	}
+}
+
+func (c *relayed) waitFor(least time.Duration) {
+	if c.timeout == 0 {
+		c.timeout, c.heardAt = least, c.e.now
+	}
+	c.deadline = c.e.now + max(c.timeout, least)
 	c.e.time(c)
 }
 
@@ -537,12 +603,28 @@ func (c *relayed) expire() {
 	switch {
 	case c.phase == lingering:
 		c.end()
-	case c.first != c.next && c.e.now-c.heardAt > answerWithin:
+	case c.e.now-c.heardAt > answerWithin:
 		c.abort()
 	default:
 		c.timeout = min(2*c.timeout, lastTimeout)
+		if c.first != c.next {
+			c.recovery, c.recovered = recovering, c.next
+		}
 		c.sendAgain()
 		c.wait()
+	}
+}
+
+// lookAfter asks a pod that has been silent, and has nothing to acknowledge, whether it is still there: its kernel may have forgotten the
+// connection, as it does a minute after the pod has closed one that the outside keeps.
+func (c *relayed) lookAfter() {
+	if c.phase != relaying || c.deadline != 0 {
+		return
+	}
+	if c.asked++; c.asked > mostAsked {
+		c.abort()
+	} else if c.asked > 1 {
+		c.sendAgain()
 	}
 }
 
@@ -593,6 +675,7 @@ func (c *relayed) closeSocket(reset bool) {
 	}
 	_ = unix.Close(c.fd)
 	c.fd = -1
+	c.e.kept -= c.waiting.len()
 	c.waiting.clear()
 }
 
@@ -606,6 +689,7 @@ func (c *relayed) end() {
 		c.e.p.tcp.dismiss(c)
 	}
 	c.phase, c.deadline = gone, 0
+	c.e.kept -= c.held.len()
 	c.held.clear()
 	delete(c.e.conns, c.flow)
 }

@@ -78,12 +78,24 @@ func (q *chunks) add(b []byte) {
 	}
 }
 
-// hold takes n bytes that were read into buf, which it takes too, and returns them.
+// hold takes n bytes that were read into buf, which it takes too, and returns them. A part of a buffer goes where the last one has room.
 func (q *chunks) hold(buf *[joinBuffer]byte, n int) []byte {
-	c := chunk{buf[:n:n], buf}
+	c := chunk{buf[:n], buf}
+	if last := len(q.all) - 1; last >= q.at && n <= joinBuffer/4 {
+		if l := &q.all[last]; cap(l.b)-len(l.b) >= n {
+			l.b = append(l.b, buf[:n]...)
+			joinBuffers.Put(buf)
+			q.n += n
+			return l.b[len(l.b)-n:]
+		}
+	}
 	if n <= smallData {
-		c = chunk{b: append([]byte(nil), buf[:n]...)}
-		joinBuffers.Put(buf)
+		defer joinBuffers.Put(buf)
+		size := n
+		if !q.empty() {
+			size = smallData // more of the kind may come
+		}
+		c = chunk{b: append(make([]byte, 0, size), buf[:n]...)}
 	}
 	q.n += n
 	q.push(c)
@@ -91,8 +103,10 @@ func (q *chunks) hold(buf *[joinBuffer]byte, n int) []byte {
 }
 
 func (q *chunks) push(c chunk) {
-	if q.at > 0 && q.at == len(q.all) {
-		q.all, q.at = q.all[:0], 0
+	if len(q.all) == cap(q.all) && q.at > len(q.all)/2 {
+		n := copy(q.all, q.all[q.at:])
+		clear(q.all[n:])
+		q.all, q.at = q.all[:n], 0
 	}
 	q.all = append(q.all, c)
 }

@@ -24,7 +24,7 @@ type Outside interface {
 // Exits is an Outside that has a part of its own in each worker.
 type Exits interface {
 	// Exit makes a worker's. inject sends a packet of the node's own, given in parts, which are copied, with the worker's queues: only
-	// the Exit's Flush, Ready and Stop may call it.
+	// the Exit's Deliver, Flush, Ready and Stop may call it. What Deliver was given as p is another packet's afterwards.
 	Exit(inject func(o packet.Offload, parts ...[]byte)) (Exit, error)
 }
 
