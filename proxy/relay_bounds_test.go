@@ -308,3 +308,46 @@ func TestRelayResetAtTheEdge(t *testing.T) {
 		t.Errorf("%d is acknowledged, want %d", s.ack, b.next)
 	}
 }
+
+// gatedSockets are made once somebody says so.
+type gatedSockets struct {
+	asked, open chan struct{}
+	made        chan int
+}
+
+func (g gatedSockets) Socket(domain, typ, proto int) (int, error) {
+	g.asked <- struct{}{}
+	<-g.open
+	fd, err := unix.Socket(domain, typ, proto)
+	g.made <- fd
+	return fd, err
+}
+
+// TestRelayLateSocket: a socket that comes when nobody wants it any more is closed.
+func TestRelayLateSocket(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(b *relayBed)
+	}{
+		{"the worker has stopped", func(b *relayBed) { b.e.Stop() }},
+		{"the pod is gone", func(b *relayBed) { b.Forget(b.podAt.Addr()); b.turn() }},
+		{"the pod has reset", func(b *relayBed) { b.sayAt(b.next, packet.RST, nil, nil) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := gatedSockets{make(chan struct{}, 2), make(chan struct{}), make(chan int, 1)}
+			b := newRelayBed(t, local, Config{Sockets: g})
+			b.say(packet.SYN, synOptions, nil)
+			<-g.asked
+			tt.end(b)
+			close(g.open)
+			fd := <-g.made
+			eventually(t, "the socket is closed", func() bool {
+				b.turn()
+				_, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+				return err != nil
+			})
+			b.expectClosed()
+			b.expectSilence()
+		})
+	}
+}

@@ -652,7 +652,14 @@ func FuzzRelay(f *testing.F) {
 	f.Add([]byte{0, 0, 0x10, 5, 0, 0, 0x11, 0, 1, 0, 4, 0})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		b := newRelayBed(t, local, Config{})
-		b.open(synOptions)
+		server := b.open(synOptions)
+		go drain(b.own)
+		if len(script) > 0 && script[0]%2 == 0 {
+			mustWrite(t, server, pattern(20_000))
+		}
+		if len(script) > 0 && script[0]%3 == 0 {
+			must(t, server.CloseWrite())
+		}
 		c := b.conn()
 		for ; len(script) >= 4 && c.phase != gone; script = script[4:] {
 			b.window = int(script[0]) << 4
@@ -665,6 +672,11 @@ func FuzzRelay(f *testing.F) {
 			if c.phase == relaying && c.held.len() > c.next.minus(c.first) {
 				t.Errorf("%d bytes are held, %d were sent", c.held.len(), c.next.minus(c.first))
 			}
+			if kept := c.held.len() + c.waiting.len(); b.e.kept != kept {
+				t.Errorf("%d bytes are counted as kept, want %d", b.e.kept, kept)
+			}
 		}
+		b.sayAt(c.expected, packet.RST, nil, nil)
+		b.expectClosed()
 	})
 }
