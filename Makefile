@@ -8,7 +8,7 @@ PACKAGES   ?= ./...
 TESTFLAGS  ?=
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-# -trimpath: the same bytes from every checkout, and one build cache for all checkouts and users.
+# -trimpath: the same bytes from every checkout, and one build cache for all checkouts and users, and for all that is done here.
 # -buildvcs=false: main.version says it, and no build fails because git distrusts the owner of the checkout.
 # The caller's GOFLAGS stay in force; what is given here comes after them.
 FLAGS    := -trimpath -buildvcs=false
@@ -91,19 +91,19 @@ soak: ## the long tests (names with Soak) and the big sizes, up to an hour per p
 
 lint: ## gofmt, go vet, staticcheck, go.mod is tidy and its modules are what go.sum says
 	@files="$$("$$($(GO) env GOROOT)/bin/gofmt" -l .)"; test -z "$$files" || { echo "gofmt -w these: $$files" >&2; exit 1; }
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) vet $(FLAGS) ./...
+	GOFLAGS="$$GOFLAGS $(FLAGS)" $(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
-cross: ## build everything and the binaries for linux/amd64 and linux/arm64, vet for arm64
+cross: ## build everything and the binaries for linux/amd64 and linux/arm64, check what is peculiar to arm64, tests too
 	set -e; for arch in amd64 arm64; do \
 		export GOOS=linux GOARCH=$$arch; \
 		$(GO) build $(FLAGS) ./...; \
 		mkdir -p bin/linux_$$arch; \
 		$(STATIC) -o bin/linux_$$arch/ $(PROGRAMS); \
 	done
-	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet $(FLAGS) -asmdecl -buildtag -directive -framepointer -unsafeptr ./...
 
 tidy: ## format, and bring go.mod and go.sum in line with the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -w .
