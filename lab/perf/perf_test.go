@@ -106,8 +106,15 @@ func TestDoors(t *testing.T) {
 	if _, err := (Client{}).Run(t.Context(), server, Test{}); err == nil || !strings.Contains(err.Error(), "locked") {
 		t.Errorf("a door that does not open: got %v", err)
 	}
-	if _, err := (Client{}).Run(t.Context(), server, Test{Kind: UDP, Time: 50 * time.Millisecond}); err != nil && !errors.Is(err, errNothing) {
-		t.Errorf("datagrams, which use no doors: got %v", err)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := (Client{}).Run(t.Context(), server, Test{Kind: UDP, Time: 50 * time.Millisecond})
+		if err != nil && strings.Contains(err.Error(), errBusy.Error()) && time.Now().Before(deadline) {
+			continue // the server has not done with the first test yet
+		}
+		if err != nil && !errors.Is(err, errNothing) {
+			t.Errorf("datagrams, which use no doors: got %v", err)
+		}
+		return
 	}
 }
 
