@@ -89,7 +89,7 @@ var arrows = []arrow{
 	{"capture", "capture/pcapng", "what was captured is shown without knowing who captured it"},
 	{"capture/pcapng", "", "a pure encoder"},
 
-	{"proxy", "stack/netstack stack/packet stack/icmp", "a proxy joins host sockets to pods, through the netstack or by packets (ADR 0028)"},
+	{"proxy", "stack/netstack stack/packet stack/icmp", "a proxy joins host sockets to pods, through the netstack or by packets (ADR 0028, 0032)"},
 	{"ingress", "stack/netstack stack/service", "ingress is HTTP on top of the same netstack"},
 
 	{"tunnel", "tunnel/* stack/packet stack/tap", "tunnel knows peers and packets, not what the stack does with them"},

@@ -16,8 +16,8 @@ const tick = 20 * time.Millisecond
 // mostPassed is how many segments that came to another worker wait for a connection's own.
 const mostPassed = 256
 
-// Exit is one worker's part of the way out: the TCP connections whose segments the worker reads, and their sockets. All but tell belongs to
-// the worker's goroutine, so that a connection's state has no lock.
+// Exit is one worker's part of the way out: the TCP connections whose segments the worker reads, and their sockets. All but tell and
+// pass belongs to the worker's goroutine, so that a connection's state has no lock.
 type Exit struct {
 	p      *Proxy
 	inject Inject
@@ -321,9 +321,5 @@ func (e *Exit) closeDescriptors() {
 // say sends a segment to a pod.
 func (e *Exit) say(f *packet.Flow, s *said) {
 	n, o := s.put(e.head[:], f)
-	if len(s.data) == 0 {
-		e.inject(o, e.head[:n])
-		return
-	}
 	e.inject(o, e.head[:n], s.data)
 }

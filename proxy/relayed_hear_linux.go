@@ -37,14 +37,13 @@ func (c *relayed) hear(s heard) {
 	}
 }
 
-// hearSYN takes a SYN within a connection: the pod has not heard the answer, or it begins anew after the end.
+// hearSYN takes a SYN within a connection: the pod has not heard the answer, or somebody guesses.
 func (c *relayed) hearSYN(s *heard) {
-	switch {
-	case c.phase == answering && s.seq+1 == c.expected:
+	if c.phase == answering && s.seq+1 == c.expected {
 		c.sayAnswer()
-	default:
-		c.acknowledgeNow() // RFC 5961, section 4.2
+		return
 	}
+	c.acknowledgeNow() // RFC 5961, section 4.2
 }
 
 // hearAck takes what a segment acknowledges, and how much more the pod takes.

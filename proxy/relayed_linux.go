@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -80,8 +79,7 @@ type relayed struct {
 	e    *Exit
 	flow packet.Flow // as the pod sends
 	back packet.Flow
-	syn  []byte // its TCP header and options; until the socket is connected
-	head []byte // the whole SYN, for errors; as long
+	head []byte // the headers of its SYN, for errors; until the socket is connected
 	fd   int    // -1: none
 	slot int32
 
@@ -126,14 +124,14 @@ type relayed struct {
 func (e *Exit) begin(b []byte, h *packet.Parsed) {
 	e.now = e.p.tcp.clock() // of the last batch, which may be long ago
 	c := &relayed{e: e, flow: h.Flow, back: h.Flow.Reverse(), fd: -1, slot: -1}
-	c.head = append([]byte(nil), b[:h.Payload]...)
-	c.syn = c.head[h.L4:]
 	if !e.p.tcp.admit(c) {
 		return
 	}
 	e.conns[c.flow] = c
-	o := readOffer(c.syn[tcpHeader:])
-	c.expected = seq(binary.BigEndian.Uint32(c.syn[4:])) + 1
+	c.head = append([]byte(nil), b[:h.Payload]...)
+	syn := readSegment(b, h)
+	o := readOffer(syn.options)
+	c.expected = syn.seq + 1
 	c.window, c.edge = leastWindow-1, c.expected+leastWindow-1
 	if o.scales {
 		c.scale, c.podScale = windowScale, o.scale
@@ -214,7 +212,7 @@ func (c *relayed) fail(err error) {
 
 // answer finishes the pod's handshake.
 func (c *relayed) answer() {
-	c.phase = answering
+	c.phase, c.head = answering, nil
 	c.e.p.tcp.count.joined.Add(1)
 	c.first = seq(rand.Uint32())
 	c.next = c.first + 1
@@ -232,7 +230,6 @@ func (c *relayed) sayAnswer() {
 		n = 8
 	}
 	c.e.say(&c.back, &said{seq: c.first, ack: c.expected, flags: packet.SYN | packet.ACK, window: min(c.window, 65535), options: options[:n]})
-	c.syn = nil
 }
 
 // wait sets the deadline by which the pod has to acknowledge something, or to take more.

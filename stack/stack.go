@@ -367,7 +367,11 @@ func (s *Stack) RoutesKnown() error {
 		return nil
 	}
 	s.awaited = false
-	return s.publish(s.tables.Load().attachments)
+	if err := s.publish(s.tables.Load().attachments); err != nil {
+		s.awaited = true
+		return err
+	}
+	return nil
 }
 
 // keepInside notes ranges of peers that may have none any more: what pods still send there must not leave the cluster.

@@ -88,7 +88,7 @@ func (w *worker) close() {
 	}
 }
 
-// injectOwn sends a packet of the node's own from within the worker, between two packets of the batch.
+// injectOwn sends a packet of the node's own from within the worker, where nothing is done any more with the one under way.
 func (w *worker) injectOwn(o packet.Offload, parts ...[]byte) {
 	if b := w.gather(o, parts); b != nil {
 		w.fromNode(b, o, originNode)

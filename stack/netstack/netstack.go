@@ -3,7 +3,7 @@
 //	worker ─► Deliver ─► one copy ─► gVisor ─► ICMP echo, refusals (RST, port unreachable)
 //	                                   │  ▲
 //	                                   ▼  │
-//	                         net.Conn, net.PacketConn: echo service, DNS over TCP, forwarders, proxies
+//	                         net.Conn, net.PacketConn: echo service, cluster DNS, clients of listeners
 //	                                      │
 //	worker ◄─ stack.Inject ◄─ linkEndpoint ◄┘   TCP super-packets whole, their checksums unfinished
 //
@@ -93,7 +93,7 @@ func New(c Config) (*Netstack, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{
 			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
-		// Were it to handle local traffic, the interface would take every source for its own once it takes any destination (Forward).
+		// Were it to handle local traffic, the interface would take every source for its own once it takes any destination (Spoof).
 		// What the node sends to itself the link gives back.
 		HandleLocal: false,
 	})
