@@ -7,6 +7,10 @@ FUZZTIME   ?= 30s
 PACKAGES   ?= ./...
 TESTFLAGS  ?=
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What make image writes: its name, its architectures (Docker's own image store gets the first) and the time of all files in it.
+IMAGE      ?= middleway
+ARCHES     ?= amd64 arm64
+CREATED    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # -trimpath: the same bytes from every checkout, and one build cache for all checkouts and users, and for all that is done here.
 # -buildvcs=false: main.version says it, and no build fails because git distrusts the owner of the checkout.
@@ -25,7 +29,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak lint tidy clean asuser tunonly
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
@@ -95,6 +99,18 @@ lint: ## gofmt, go vet, staticcheck, go.mod is tidy and its modules are what go.
 	GOFLAGS="$$GOFLAGS $(FLAGS)" $(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify
+	cd deploy && $(GO) vet $(FLAGS) ./... && $(GO) mod tidy -diff
+
+image: ## bin/middleway-image.tar: a container image, for containerd, Docker and kind (IMAGE=name, ARCHES=amd64 for one architecture)
+	set -e; for arch in $(ARCHES); do \
+		mkdir -p bin/linux_$$arch; \
+		GOOS=linux GOARCH=$$arch $(STATIC) -o bin/linux_$$arch/ $(PROGRAMS); \
+	done
+	cd deploy && $(GO) run $(FLAGS) ./cmd/image -name '$(IMAGE)' -version '$(VERSION)' -created '$(CREATED)' \
+		-arch "$$(echo $(ARCHES) | tr ' ' ,)" -programs ../bin -o ../bin/middleway-image.tar
+
+test-deploy: ## tests of deploy/: image, chart and manifests
+	cd deploy && $(GOTEST) $(TESTFLAGS) ./...
 
 cross: ## build everything and the binaries for linux/amd64 and linux/arm64, check what is peculiar to arm64, tests too
 	set -e; for arch in amd64 arm64; do \
@@ -108,6 +124,7 @@ cross: ## build everything and the binaries for linux/amd64 and linux/arm64, che
 tidy: ## format, and bring go.mod and go.sum in line with the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -w .
 	$(GO) mod tidy
+	cd deploy && $(GO) mod tidy
 
 clean: ## remove bin/ and left-over test binaries and profiles
 	rm -rf bin
