@@ -42,6 +42,7 @@ CNI protocol versions supported: %s
 type plugin struct {
 	stderr  io.Writer
 	until   time.Time
+	name    string // under which it was executed
 	version string // of the specification, as the configuration wants it
 
 	mu     sync.Mutex // guards what follows
@@ -49,13 +50,13 @@ type plugin struct {
 }
 
 // Main is the plugin: it does what CNI_COMMAND says and returns the exit code. Results and errors go to standard output,
-// everything else to standard error.
+// everything else to standard error. Under the name loopback it is the plugin that sets up a pod's lo, and no daemon is asked.
 func Main(release string) int {
 	if os.Getenv("CNI_COMMAND") == "" {
 		fmt.Fprintf(os.Stderr, about, PluginName, release, strings.Join(supported.SupportedVersions(), ", "))
 		return 0
 	}
-	p := &plugin{stderr: os.Stderr, stdout: os.Stdout, version: version.Current(), until: time.Now().Add(deadline)}
+	p := &plugin{stderr: os.Stderr, stdout: os.Stdout, name: filepath.Base(os.Args[0]), version: version.Current(), until: time.Now().Add(deadline)}
 	// What does not heed the deadline, such as a kernel lock, ends with the process.
 	time.AfterFunc(deadline+time.Second, func() {
 		p.print(p.failure(coded(p.late(), codeTryAgain, "")))
@@ -91,7 +92,11 @@ func (p *plugin) run() *types.Error {
 		_ = w.Close()
 	}()
 	os.Stdin = r
-	return skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}, supported, "")
+	does := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, GC: p.gc, Status: p.status}
+	if p.name == loopbackName {
+		does = p.loopbackFuncs()
+	}
+	return skel.PluginMainFuncsWithError(does, supported, "")
 }
 
 // negotiate takes over the version that a configuration wants, if it is one.

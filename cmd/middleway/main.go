@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,8 +19,8 @@ import (
 var version = "devel"
 
 func main() {
-	// Under the plugin's name this program is the plugin, so that a symbolic link installs it.
-	if filepath.Base(os.Args[0]) == cni.PluginName {
+	// Under a plugin's name this program is the plugin, so that a symbolic link installs it.
+	if cni.IsPlugin(os.Args[0]) {
 		os.Exit(cni.Main(version))
 	}
 	lab.RunRole()
@@ -56,7 +55,7 @@ func command() *cobra.Command {
 		demoCommand(), doctorCommand(),
 		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), portForwardCommand(), captureCommand(), flowsCommand(), traceCommand(),
 		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
-		toolCommand(), nodeCommand(), socketsCommand(),
+		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if unknown := unknownCommand(cmd); unknown != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/node"
 )
 
@@ -93,6 +94,7 @@ func nodeCommand() *cobra.Command {
 	var logs logFlags
 	var over nodeFlags
 	var cleanup bool
+	var binDir pathFlag
 	cmd := &cobra.Command{
 		Use:   "node [--config FILE] [flags]",
 		Short: "Run the daemon of one node",
@@ -101,7 +103,8 @@ func nodeCommand() *cobra.Command {
   middleway node --config node.yaml --name "$NODE_NAME" --log-format json --log-level debug
   middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24
   middleway node --name "$NODE_NAME" --kubeconfig /etc/middleway/kubeconfig --service-cidr 10.96.0.0/16
-  middleway node --config /etc/middleway/node.yaml --cleanup`,
+  middleway node --config /etc/middleway/node.yaml --cleanup
+  middleway node --config /etc/middleway/node.yaml --cleanup --bin-dir /opt/cni/bin`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && over.name == "" {
@@ -116,13 +119,21 @@ func nodeCommand() *cobra.Command {
 				return err
 			}
 			if cleanup {
-				return node.Cleanup(c, log)
+				err := node.Cleanup(c, log)
+				if binDir != "" {
+					err = errors.Join(err, cni.Uninstall(string(binDir)))
+				}
+				return err
+			}
+			if binDir != "" {
+				return errors.New("node: --bin-dir says what --cleanup removes; `middleway install` puts the plugin there")
 			}
 			return node.Run(cmd.Context(), c, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what a daemon with this configuration left (devices, routes, state), and end")
+	cmd.Flags().Var(&binDir, "bin-dir", "with --cleanup: remove the plugin from this directory too, where `middleway install` has put it")
 	logs.register(cmd)
 	over.register(cmd)
 	return cmd

@@ -24,10 +24,10 @@ import (
 
 // The test program is the plugin, and a plugin to be chained with it, under their names.
 func TestMain(m *testing.M) {
-	switch filepath.Base(os.Args[0]) {
-	case plugin.PluginName:
+	switch name := filepath.Base(os.Args[0]); {
+	case plugin.IsPlugin(name):
 		os.Exit(plugin.Main("test"))
-	case chainedName:
+	case name == chainedName:
 		os.Exit(chained())
 	}
 	lab.RegisterRole(asNobody, runAsNobody)
