@@ -20,15 +20,17 @@ import (
 	"github.com/middleway-net/middleway/k8s/informers"
 	"github.com/middleway-net/middleway/k8s/nodes"
 	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/node/parent"
 	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
 // cluster is a node's part in a Kubernetes cluster. The zero cluster is none.
 type cluster struct {
-	source k8s.Source        // nil: there is no cluster
-	api    *informers.Client // nil: the source is no API server
-	self   *object.Node      // this node's, as it was at the start
-	ranges []netip.Prefix    // of its pods, where they were taken from self
+	source  k8s.Source        // nil: there is no cluster
+	api     *informers.Client // nil: the source is no API server
+	outside *parent.Client    // makes sockets to the API server; nil: they are this process's own
+	self    *object.Node      // this node's, as it was at the start
+	ranges  []netip.Prefix    // of its pods, where they were taken from self
 
 	pipeline *k8s.Pipeline
 	inForce  atomic.Pointer[time.Time] // since when something is

@@ -146,6 +146,9 @@ func (n *Node) Close() error {
 		errs = append(errs, n.stack.Close())
 	}
 	errs = append(errs, n.ways.close())
+	if n.cluster.outside != nil {
+		n.cluster.outside.Close()
+	}
 	if n.tunnel != nil {
 		errs = append(errs, n.tunnel.Close())
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/middleway-net/middleway/k8s/informers"
 	"github.com/middleway-net/middleway/k8s/nodes"
 	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/node/parent"
 	"github.com/middleway-net/middleway/node/underlay"
 )
 
@@ -26,10 +27,17 @@ func (n *Node) openSource() (err error) {
 	c := n.config.Kubernetes
 	switch {
 	case c.hasAPI():
-		n.cluster.api, err = informers.New(informers.Config{
+		conf := informers.Config{
 			Kubeconfig: c.Kubeconfig, Server: c.Server, ServiceCIDRs: n.config.servicesOfAPI(), Node: n.config.Name,
 			Agent: "middleway/" + n.config.Version, Logger: n.log,
-		})
+		}
+		if n.config.OutsideSockets != "" {
+			if n.cluster.outside, err = parent.Dial(n.config.OutsideSockets); err != nil {
+				return err
+			}
+			conf.Dial = apiDialer{n.cluster.outside}.DialContext
+		}
+		n.cluster.api, err = informers.New(conf)
 		n.cluster.source = n.cluster.api
 	case c.Folder != "":
 		n.cluster.source = &folder.Source{Dir: c.Folder, Log: n.log}

@@ -12,9 +12,11 @@
 package informers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -45,6 +47,8 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix
 	// Node is this node's name: only its pods are asked for. Required.
 	Node string
+	// Dial connects to the API server, as net.Dialer does. Default: this process's own sockets.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Agent is the program's name and version, as the API server logs it.
 	Agent string
 	// Logger takes state changes. Required.
@@ -98,6 +102,7 @@ func restConfig(c Config) (config *rest.Config, err error) {
 		config.Host = c.Server
 	}
 	config.UserAgent = c.Agent
+	config.Dial = c.Dial
 	config.QPS = -1 // five watches and a patch now and then; the server has priorities of its own
 	return config, nil
 }
