@@ -36,7 +36,7 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni k8s/remote lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
@@ -64,6 +64,8 @@ var arrows = []arrow{
 	{"k8s/services", "k8s/object stack/packet stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
 	{"k8s/informers", "k8s k8s/object", "a source of objects fills the store (ADR 0023)"},
+	{"k8s/remote/remotetest", "", "an API server in memory knows nothing of who asks it"},
+	{"k8s/remote", "", "who asks daemons through an API server brings bytes to them, and knows nothing of what they say (ADR 0033)"},
 	{"k8s/nodes", "k8s/object tunnel/vxlan", "a pure function from nodes to peers, and back to their annotations (ADR 0023)"},
 
 	{"cni", "cni/* unixsock", "cni reaches the node over a small interface of its own"},

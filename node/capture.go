@@ -2,17 +2,14 @@ package node
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -331,65 +328,4 @@ func (c *nodeCapture) lost(t *tap.Tap) map[string]uint64 {
 		lost[c.interfaceOf(at)] += n
 	}
 	return lost
-}
-
-// startWait bounds how long a daemon has to begin a capture.
-var startWait = 10 * time.Second
-
-// Capture asks the daemon of a run directory for what it sees from now on.
-func Capture(ctx context.Context, runDir string, req capture.Request) (*capture.Stream, error) {
-	starting, started := context.WithTimeout(ctx, startWait)
-	defer started()
-	s, err := startCapture(starting, runDir, req)
-	if err != nil && ctx.Err() == nil && starting.Err() != nil {
-		return nil, fmt.Errorf("the daemon in %s has not begun a capture within %v; is it stopped, or the machine very busy?", runDir, startWait)
-	}
-	return s, err
-}
-
-// startCapture returns when the daemon has begun. From then on the capture does not end with ctx.
-func startCapture(ctx context.Context, runDir string, req capture.Request) (*capture.Stream, error) {
-	if err := CheckRunDir(runDir); err != nil {
-		return nil, err
-	}
-	req.Version = capture.Version
-	line, err := json.Marshal(req)
-	if err != nil {
-		return nil, err
-	}
-	// The body goes on until the capture is to end, and the answer until it has ended.
-	rest, end := io.Pipe()
-	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	connected := context.AfterFunc(ctx, func() {
-		cancel()
-		_ = end.Close() // http.Client waits for who sends the body, who waits for its end
-	})
-	defer connected()
-	post, err := http.NewRequestWithContext(under, http.MethodPost, "http://node/capture", io.MultiReader(bytes.NewReader(append(line, '\n')), rest))
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	resp, err := ask(filepath.Join(runDir, socketName), post)
-	if err != nil {
-		cancel()
-		return nil, errors.Join(err, end.Close())
-	}
-	closeAll := func() error {
-		cancel()
-		return errors.Join(end.Close(), resp.Body.Close())
-	}
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
-		_ = closeAll()
-		if resp.StatusCode == http.StatusNotFound {
-			return nil, fmt.Errorf("the daemon in %s knows nothing of captures; start it anew with this program", runDir)
-		}
-		return nil, errors.New(strings.TrimSpace(string(text)))
-	}
-	s, err := capture.NewStream(bufio.NewReaderSize(resp.Body, 1<<16), end.Close, closeAll)
-	if err != nil {
-		return nil, errors.Join(err, closeAll())
-	}
-	return s, nil
 }

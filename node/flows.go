@@ -2,15 +2,11 @@ package node
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -164,55 +160,4 @@ func (l *flowLister) send(change FlowChange, f stack.Flow) {
 	if l.failed == nil {
 		l.failed = l.encoder.Encode(FlowEvent{Node: l.name, Change: change, Flow: f})
 	}
-}
-
-// Flows asks the daemon of a run directory for its live flows, and calls see for each, with req.Follow until ctx ends.
-func Flows(ctx context.Context, runDir string, req FlowsRequest, see func(FlowEvent) error) error {
-	body, err := question(ctx, runDir, "flows", req)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	for d := json.NewDecoder(bufio.NewReader(body)); ; {
-		var e FlowEvent
-		switch err := d.Decode(&e); {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("the daemon in %s ended while it told of its flows: %w", runDir, err)
-		}
-		if err := see(e); err != nil {
-			return err
-		}
-	}
-}
-
-// question sends a request to the daemon of a run directory and returns the answer, which the caller closes.
-func question(ctx context.Context, runDir, about string, req any) (io.ReadCloser, error) {
-	if err := CheckRunDir(runDir); err != nil {
-		return nil, err
-	}
-	b, err := json.Marshal(req)
-	if err != nil {
-		return nil, err
-	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/"+about, bytes.NewReader(b))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := ask(filepath.Join(runDir, socketName), post)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("the daemon in %s knows no %s; start it anew with this program", runDir, about)
-	}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
-	return nil, errors.New(strings.TrimSpace(string(text)))
 }

@@ -117,19 +117,6 @@ func (h *TraceHop) goesOn(names map[netip.Addr]string) {
 	}
 }
 
-// AskTrace asks the daemon of a run directory to trace a packet.
-func AskTrace(ctx context.Context, runDir string, req TraceRequest) (hop TraceHop, err error) {
-	body, err := question(ctx, runDir, "trace", req)
-	if err != nil {
-		return hop, err
-	}
-	defer body.Close()
-	if err := json.NewDecoder(body).Decode(&hop); err != nil {
-		return hop, fmt.Errorf("read the trace of the daemon in %s: %w", runDir, err)
-	}
-	return hop, nil
-}
-
 // NextRequest describes the packet as it comes to the peer where it goes on. ok is false where it does not go on.
 func (h *TraceHop) NextRequest() (req TraceRequest, ok bool) {
 	if !h.Peer.IsValid() || h.Trace == nil || h.LeavesAs == nil {

@@ -107,7 +107,7 @@ func (f *captureFlags) run(cmd *cobra.Command, what string, req capture.Request)
 	var streams []*capture.Stream
 	for _, t := range targets {
 		req.Interfaces = t.interfaces
-		s, err := node.Capture(cmd.Context(), t.runDir, req)
+		s, err := node.In(t.runDir).Capture(cmd.Context(), req)
 		if err != nil {
 			for _, s := range streams {
 				err = errors.Join(err, s.Close())

@@ -84,7 +84,7 @@ func (f *flowsFlags) run(cmd *cobra.Command, name string) error {
 	p := &flowPrinter{w: cmd.OutOrStdout(), json: f.output == "json", follow: f.follow, names: f.names}
 	g, ctx := errgroup.WithContext(cmd.Context())
 	for _, dir := range runDirs {
-		g.Go(func() error { return node.Flows(ctx, dir, req, p.see) })
+		g.Go(func() error { return node.In(dir).Flows(ctx, req, p.see) })
 	}
 	return errors.Join(g.Wait(), p.end())
 }

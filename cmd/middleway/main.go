@@ -56,6 +56,7 @@ func command() *cobra.Command {
 		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), portForwardCommand(), captureCommand(), flowsCommand(), traceCommand(),
 		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
 		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
+		relayCommand(), attachedCommand(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if unknown := unknownCommand(cmd); unknown != nil {

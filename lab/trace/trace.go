@@ -1,5 +1,5 @@
 // Package trace follows a packet that nobody has sent through the daemons of a playground: from the name that a pod asks for to the
-// device of the pod that would get it, with every decision on the way. The daemons decide (node.AskTrace); this package chooses whom to
+// device of the pod that would get it, with every decision on the way. The daemons decide (node.Client); this package chooses whom to
 // ask, and draws what they say.
 //
 //	pod, destination ──► daemon of the pod's node ──► daemon of the node where the packet goes on ──► … ──► text, JSON
@@ -48,7 +48,7 @@ const maxHops = 4
 // follow asks the daemon of runDir, then that of the node where the packet goes on.
 func (t *Trace) follow(ctx context.Context, nodes []Node, runDir string, req node.TraceRequest) error {
 	for range maxHops {
-		hop, err := node.AskTrace(ctx, runDir, req)
+		hop, err := node.In(runDir).Trace(ctx, req)
 		if err != nil {
 			return err
 		}

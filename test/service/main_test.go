@@ -160,7 +160,7 @@ func (c *cluster) trace(n *lab.Node, req node.TraceRequest) node.TraceHop {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	hop, err := node.AskTrace(ctx, n.Config.RunDir, req)
+	hop, err := node.In(n.Config.RunDir).Trace(ctx, req)
 	c.must(err)
 	return hop
 }

@@ -23,7 +23,7 @@ func TestCaptureNotBegun(t *testing.T) {
 	before := startWait
 	startWait = 10 * time.Millisecond
 	defer func() { startWait = before }()
-	s, err := Capture(t.Context(), dir, capture.Request{})
+	s, err := In(dir).Capture(t.Context(), capture.Request{})
 	if err == nil {
 		t.Fatal(s.Close(), "a capture without a daemon began")
 	}
@@ -33,7 +33,7 @@ func TestCaptureNotBegun(t *testing.T) {
 	startWait = before
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := Capture(ctx, dir, capture.Request{}); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if _, err := In(dir).Capture(ctx, capture.Request{}); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: got %v", err)
 	}
 }
