@@ -2,12 +2,150 @@ package components
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
 )
 
-// Build builds what is missing of the named components, or of all, together with what they are made from. It tells people about it on w.
-// A second build waits until the first has ended. What was interrupted leaves nothing behind.
+// Build builds what is missing of the named components, or of all, together with what they are made from. It tells people about it on w,
+// and says nothing where all is there. A second build waits until the first has ended. What was interrupted leaves nothing half built.
 func (c Cache) Build(ctx context.Context, w io.Writer, names ...string) error {
-	_, err := choose(names)
-	return err
+	return c.build(ctx, w, false, names)
+}
+
+// Rebuild builds the named components, or all, whether they are missing or not.
+func (c Cache) Rebuild(ctx context.Context, w io.Writer, names ...string) error {
+	return c.build(ctx, w, true, names)
+}
+
+func (c Cache) build(ctx context.Context, w io.Writer, force bool, names []string) error {
+	chosen, err := choose(names)
+	if err != nil {
+		return err
+	}
+	if c.source == "" {
+		return errors.New("the go.mod files of the components are not here: call kube in a checkout of middleway")
+	}
+	unlock, err := c.lock(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	todo := c.due(chosen, force)
+	var needs []Need
+	for _, component := range todo {
+		needs = append(needs, component.Packaged...)
+	}
+	if err := c.Provide(ctx, w, needs...); err != nil {
+		return err
+	}
+	p := newProgress(w, len(todo))
+	for i, component := range todo {
+		if err := c.buildOne(ctx, component, p.step(i+1, component.title())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// due returns which of the chosen have to be built: what is missing, and what is made from that.
+func (c Cache) due(chosen []Component, force bool) []Component {
+	due := map[string]bool{}
+	for _, component := range chosen {
+		due[component.Name] = force || !c.built(component) || slices.ContainsFunc(component.From, func(name string) bool { return due[name] })
+	}
+	return slices.DeleteFunc(slices.Clone(chosen), func(component Component) bool { return !due[component.Name] })
+}
+
+func (component Component) title() string {
+	if component.Module == own {
+		return component.Name
+	}
+	return component.Name + " " + component.Module.Version
+}
+
+// buildOne builds one component aside, moves its files to their places and writes its stamp.
+func (c Cache) buildOne(ctx context.Context, component Component, s *step) (err error) {
+	log, err := c.newLog(component.Name)
+	if err != nil {
+		s.end("FAILED")
+		return err
+	}
+	defer log.Close()
+	defer func() {
+		if err != nil {
+			s.end("FAILED")
+			err = fmt.Errorf("build %s: %w; %s has all that was said", component.Name, err, log.Name())
+		}
+	}()
+	aside, err := os.MkdirTemp(c.Dir, "work-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside)
+	if component.Name == ImagesName {
+		err = c.pack(ctx, aside)
+	} else {
+		err = c.compile(ctx, component, aside, &compilation{log: log, step: s})
+	}
+	if err != nil {
+		return err
+	}
+	stamp, err := c.keep(component, aside)
+	if err != nil {
+		return err
+	}
+	stamp.Duration = s.took().Round(100 * time.Millisecond)
+	if err := c.writeStamp(stamp); err != nil {
+		return err
+	}
+	s.end(fmt.Sprintf("%d s, %s", int(s.took().Seconds()+0.5), size(stamp.Size())))
+	return nil
+}
+
+func (c Cache) newLog(name string) (*os.File, error) {
+	dir := filepath.Join(c.Dir, "logs")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.Create(filepath.Join(dir, name+".log"))
+}
+
+// keep moves the files below a folder to the same paths below the cache's. Until its end the component counts as missing.
+func (c Cache) keep(component Component, aside string) (Stamp, error) {
+	if err := os.Remove(c.stampFile(component.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Stamp{}, err
+	}
+	sources, err := c.sources(component)
+	if err != nil {
+		return Stamp{}, err
+	}
+	stamp := Stamp{Name: component.Name, Version: component.Module.Version, Recipe: component.recipe(), Sources: sources,
+		Go: runtime.Version(), Built: time.Now().UTC().Round(time.Second), Files: map[string]int64{}}
+	err = filepath.WalkDir(aside, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, aside+"/")
+		if d.IsDir() {
+			if path == aside {
+				return nil
+			}
+			return os.MkdirAll(filepath.Join(c.Dir, name), 0o755)
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		stamp.Files[name] = st.Size()
+		return os.Rename(path, filepath.Join(c.Dir, name))
+	})
+	return stamp, err
 }
