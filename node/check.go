@@ -39,8 +39,12 @@ func (c *Config) check() error {
 		return errors.New("name: a name for the node is needed, for example node-1")
 	case !isName(c.Name):
 		return fmt.Errorf("name: %q is not %s", c.Name, aName)
-	case c.Address.IsUnspecified() || c.Address.IsMulticast() || c.Address.Is4In6() || c.Address.Zone() != "":
+	case c.Address.IsValid() && !isNodeAddress(c.Address):
 		return fmt.Errorf("address: %v is not an address like 192.168.254.11; without the field the node finds its own", c.Address)
+	case c.PublicAddress.IsValid() && !isNodeAddress(c.PublicAddress):
+		return fmt.Errorf("publicAddress: %v is not an address like 192.168.254.11; without the field it is that of the node itself", c.PublicAddress)
+	case c.PublicAddress.IsValid() && c.Address.IsValid() && c.PublicAddress.Is4() != c.Address.Is4():
+		return fmt.Errorf("publicAddress: %v is not of the family of address, %v; packets keep their family on the way", c.PublicAddress, c.Address)
 	case !filepath.IsAbs(c.RunDir):
 		return fmt.Errorf("runDir: %q is not an absolute path like /run/middleway", c.RunDir)
 	case !filepath.IsAbs(c.CNI.Socket):
@@ -87,6 +91,11 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// isNodeAddress reports whether other nodes can send to an address.
+func isNodeAddress(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a.Zone() == ""
 }
 
 // checkSockets checks the path of a parent's unix socket.
@@ -290,13 +299,13 @@ func (c *Config) checkPeer(where string, p *Peer) error {
 	switch {
 	case !p.Address.IsValid():
 		return fmt.Errorf("%s.address: the peer's address is needed, for example 192.168.254.12", where)
-	case p.Address.Is4In6() || p.Address.Zone() != "" || p.Address.IsUnspecified() || p.Address.IsMulticast():
+	case !isNodeAddress(p.Address):
 		return fmt.Errorf("%s.address: %v is not an address like 192.168.254.12", where, p.Address)
 	case c.Address.IsValid() && p.Address.Is4() != c.Address.Is4():
 		return fmt.Errorf("%s.address: %v is not of the family of this node's, %v; give the peer's address of that family", where, p.Address, c.Address)
 	case !c.Address.IsValid() && p.Address.Is6() != c.underlayV6():
 		return fmt.Errorf("%s.address: %v is not of the family between the nodes; underlay.ipv6 says which it is", where, p.Address)
-	case p.Address == c.Address:
+	case p.Address == c.public():
 		return fmt.Errorf("%s.address: %v is this node itself; leave it out", where, p.Address)
 	case p.Name != "" && !isName(p.Name):
 		return fmt.Errorf("%s.name: %q is not %s", where, p.Name, aName)

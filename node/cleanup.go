@@ -35,7 +35,7 @@ func Cleanup(c Config, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, cleanupLeases(&c))
-	for _, name := range []string{leasesName, podsName, selfName, keptName, socketName, flowsName} { // the lock comes last
+	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, flowsName} { // the lock comes last
 		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove state: %w", err))
 		}

@@ -96,7 +96,7 @@ func (n *Node) routesKnown() {
 func (n *Node) tunnelEnd() nodes.Self {
 	mac, _ := vxlan.ParseMAC(n.config.VXLAN.MAC) // it was checked
 	return nodes.Self{
-		Name: n.config.Name, Address: n.config.Address, VNI: cmp.Or(n.config.VXLAN.VNI, vxlan.DefaultVNI), MAC: mac,
+		Name: n.config.Name, Address: n.config.public(), VNI: cmp.Or(n.config.VXLAN.VNI, vxlan.DefaultVNI), MAC: mac,
 		PodCIDRs: n.config.PodCIDRs, Addresses: n.config.NodeAddresses, ServiceCIDRs: n.config.Services.CIDRs,
 	}
 }

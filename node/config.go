@@ -21,6 +21,10 @@ type Config struct {
 	Name string `json:"name"`
 	// Address of the node on the underlay, by which peers know it. Default: found as Underlay says.
 	Address netip.Addr `json:"address,omitzero"`
+	// PublicAddress is the address by which peers reach the node where that is not Address: something in between translates it, as a
+	// port driver of a rootless container does. It is announced to the cluster, and VXLAN.MAC is made from it. Default: in a cluster the
+	// Node's annotation flannel.alpha.coreos.com/public-ip-overwrite (public-ipv6-overwrite), else Address.
+	PublicAddress netip.Addr `json:"publicAddress,omitzero"`
 	// Underlay says how Address is found when it is not given. Default: on the interface of the default route.
 	Underlay underlay.Config `json:"underlay,omitzero"`
 	// Sockets is the absolute path of the unix socket at which `middleway sockets` serves outside of a rootless node's namespaces: the
@@ -104,8 +108,12 @@ type VXLAN struct {
 	VNI vxlan.VNI `json:"vni,omitempty"`
 	// Port is the UDP port. Default 8472.
 	Port uint16 `json:"port,omitempty"`
-	// MAC is the address of this node's VTEP. Default: made from Address.
+	// MAC is the address of this node's VTEP. Default: made from Address, or PublicAddress.
 	MAC string `json:"mac,omitempty"`
+	// AnySource: what peers send seems to come from another address than theirs, as behind a port driver. Each middleway peer is given a
+	// secret, with which it marks what it sends, and is known by that as well as by its address. Whoever sees the packets can then send
+	// as the peer from anywhere, not from its address alone. Default false.
+	AnySource bool `json:"anySource,omitempty"`
 }
 
 // Peer is another node.
@@ -228,10 +236,18 @@ func (c *Config) setDefaults() {
 // setAddress sets the address, and the defaults that follow from it.
 func (c *Config) setAddress(a netip.Addr) {
 	c.Address = a
-	c.NodeAddresses = nodeAddresses(c.NodeAddresses, a)
+	c.NodeAddresses = nodeAddresses(c.NodeAddresses, c.public())
 	if c.VXLAN.MAC == "" {
-		c.VXLAN.MAC = DefaultMAC(a).String()
+		c.VXLAN.MAC = DefaultMAC(c.public()).String()
 	}
+}
+
+// public returns the address by which peers know this node.
+func (c *Config) public() netip.Addr {
+	if c.PublicAddress.IsValid() {
+		return c.PublicAddress
+	}
+	return c.Address
 }
 
 // underlayV6 reports whether the nodes reach each other by IPv6.

@@ -89,6 +89,9 @@ func (c *Config) take(self *object.Node) {
 	if len(c.NodeAddresses) == 0 {
 		c.NodeAddresses = slices.DeleteFunc(slices.Clone(self.Addresses), func(a netip.Addr) bool { return !reachable(a) })
 	}
+	if !c.PublicAddress.IsValid() {
+		c.PublicAddress = nodes.Overwritten(self.Annotations, c.underlayV6())
+	}
 	if mac, ok := nodes.StoredMAC(self.Annotations, c.underlayV6()); ok && c.VXLAN.MAC == "" {
 		c.VXLAN.MAC = mac.String()
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,6 +84,27 @@ func (n *Node) recordedPods() (map[string]string, error) {
 	return pods, nil
 }
 
+// secretName is the name, in the run directory, of the file with the secret of the peers' tokens. With another one, what peers send is lost
+// until they have asked for new tokens.
+const secretName = "tokens.secret"
+
+// tokenSecret returns the former daemon's secret, or draws one.
+func (n *Node) tokenSecret() (secret [32]byte, err error) {
+	path := filepath.Join(n.config.RunDir, secretName)
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == len(secret) {
+		return [32]byte(b), nil
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		rand.Read(secret[:]) // never fails
+		err = replaceFile(path, secret[:])
+	}
+	if err != nil {
+		return secret, fmt.Errorf("keep the secret of the peers' tokens: %w; make runDir writable, or choose another one", err)
+	}
+	return secret, nil
+}
+
 // flowsName is the flow table's name in the run directory.
 const flowsName = "flows"
 
@@ -93,7 +115,7 @@ func (n *Node) removeState() error {
 	var errs []error
 	if n.flows != nil && !n.flows.Reopened() {
 		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)), remove(filepath.Join(n.config.RunDir, selfName)),
-			remove(filepath.Join(n.config.RunDir, keptName)))
+			remove(filepath.Join(n.config.RunDir, keptName)), remove(filepath.Join(n.config.RunDir, secretName)))
 	}
 	if n.madeLeases {
 		errs = append(errs, os.Remove(n.leaseFile()))

@@ -42,9 +42,16 @@ func (n *Node) openTunnel() error {
 	if err != nil {
 		return err
 	}
+	var secret [32]byte // a tunnel without AnySource has no use for one
+	if n.config.VXLAN.AnySource {
+		if secret, err = n.tokenSecret(); err != nil {
+			return err
+		}
+	}
 	t, err := tunnel.New(tunnel.Config{
 		Local: n.config.Address, Port: n.config.VXLAN.Port, VNI: n.config.VXLAN.VNI, MAC: mac,
-		MTU: n.mtu, IPv6: n.config.hasIPv6(), Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(), Socket: n.out.Socket, Logger: n.log,
+		MTU: n.mtu, IPv6: n.config.hasIPv6(), Workers: stack.Workers(n.config.Workers), Without: n.config.Offloads.tunnel(),
+		AnySource: n.config.VXLAN.AnySource, Secret: secret, Socket: n.out.Socket, Logger: n.log,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/middleway-net/middleway/tunnel/hello"
+	"github.com/middleway-net/middleway/tunnel/vxlan"
 )
 
 // checks find out what gets through to the peers. Workers hand arrivals over; one goroutine does the rest.
@@ -109,6 +110,9 @@ func (c *checks) take(a arrival, send sender) time.Time {
 	if a.m.Kind == hello.Probe {
 		m := c.announce(hello.Answer)
 		m.Nonce, m.Part, m.Length = a.m.Nonce, a.m.Part, a.m.Length
+		if p.peer.given != (vxlan.MAC{}) && m.Length >= hello.LeastProbe { // an answer is not longer than its probe
+			m.Can, m.Token = m.Can|hello.Tokens, p.peer.given
+		}
 		send(p.peer, m, nil)
 	}
 	return c.advanceLocked(p, now, send)

@@ -13,7 +13,7 @@ import (
 type herald struct {
 	conn    *udp.Conn
 	batch   *udp.Batch
-	heads   [3 + rungs + trainLen][vxlan.Overhead + hello.HeaderLen]byte
+	heads   [3 + rungs + trainLen][vxlan.Overhead + hello.LeastProbe]byte
 	padding []byte
 }
 
@@ -29,7 +29,7 @@ func newHerald(t *Tunnel) (*herald, error) {
 func (h *herald) send(p *peer, m hello.Message, probes []probe) {
 	if probes == nil {
 		h.batch.Begin(p.to)
-		h.part(0, p, m, hello.HeaderLen)
+		h.part(0, p, m, m.Len())
 		h.batch.End(0, packet.NotECT)
 	}
 	for i := 0; i < len(probes); i++ {
@@ -48,11 +48,11 @@ func (h *herald) send(p *peer, m hello.Message, probes []probe) {
 
 // part adds a message of size bytes to the datagram or train under way.
 func (h *herald) part(i int, p *peer, m hello.Message, size int) {
-	head := h.heads[i][:]
+	head := h.heads[i][:vxlan.Overhead+m.Len()]
 	outer := p.header
 	outer.Type = vxlan.EtherTypeLocal
 	outer.Encode(head)
 	m.Encode(head[vxlan.Overhead:])
 	h.batch.Part(head)
-	h.batch.Part(h.padding[:size-hello.HeaderLen])
+	h.batch.Part(h.padding[:size-m.Len()])
 }

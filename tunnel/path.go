@@ -112,7 +112,7 @@ func (p *path) begin(now time.Time) []probe {
 	crand.Read(nonce[:]) // never fails
 	p.nonce = binary.NativeEndian.Uint64(nonce[:])
 	p.began = now
-	p.probes = append(p.probes[:0], probe{size: hello.HeaderLen})
+	p.probes = append(p.probes[:0], probe{size: hello.LeastProbe})
 	if p.state != Up {
 		return p.probes
 	}
@@ -359,6 +359,7 @@ func (p *path) publish() {
 	}
 	p.peer.trains.Store(p.announced.Can.Has(hello.Trains) && !p.noTrain)
 	p.peer.remote.Store(p.announced.Can.Has(hello.RemoteChecksum) && p.t.uses.RemoteChecksum)
+	p.peer.token.Store(asToken(p.announced))
 	p.peer.mtu.Store(int32(max(p.usable(), min(hello.LeastMTU, p.t.config.MTU)))) // less is rather loss than a bound
 }
 

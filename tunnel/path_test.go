@@ -243,7 +243,7 @@ func TestPathLargeMTU(t *testing.T) {
 
 // Every size of the way is found, and within seconds.
 func TestPathSearch(t *testing.T) {
-	for _, most := range []int{innerMTU - 1, 1400, 1281, 1280, 600, hello.HeaderLen + 1, hello.HeaderLen} {
+	for _, most := range []int{innerMTU - 1, 1400, 1281, 1280, 600, hello.LeastProbe + 1, hello.LeastProbe} {
 		w := newWireTo()
 		w.rounds(3)
 		w.expectLog(t, "answers")

@@ -32,12 +32,21 @@ type Peer struct {
 }
 
 // peerTable is an immutable set of peers.
-type peerTable struct{ byAddr map[netip.Addr]*peer }
+type peerTable struct {
+	byAddr map[netip.Addr]*peer
+	// byMAC and byToken are of those that may send from any address (Config.AnySource): messages by the VTEP's address, packets by token.
+	byMAC, byToken map[vxlan.MAC]*peer
+}
 
 type peer struct {
 	Peer
 	*way
 	header vxlan.Header // of everything sent to it, but for the Ethernet type and the checksum request
+	given  vxlan.MAC    // the token that it was given, or will be; all zeros: none
+}
+
+func newPeerTable(peers int) *peerTable {
+	return &peerTable{byAddr: make(map[netip.Addr]*peer, peers), byMAC: map[vxlan.MAC]*peer{}, byToken: map[vxlan.MAC]*peer{}}
 }
 
 // way is what changes about a peer while it is one. Workers read it; it outlives a change of the peers.
@@ -48,6 +57,8 @@ type way struct {
 	proved atomic.Bool
 	// trains and remote: it takes trains, and remote checksum offload.
 	trains, remote atomic.Bool
+	// token is what it is to know this node by, packed by vxlan.MAC.Uint64; 0: the address of this node's VTEP.
+	token atomic.Uint64
 	// mtu is the largest inner packet that reaches it and its pods, in bytes.
 	mtu atomic.Int32
 }
@@ -90,7 +101,7 @@ func (p *peer) String() string {
 func (t *Tunnel) SetPeers(peers []Peer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	table := &peerTable{byAddr: make(map[netip.Addr]*peer, len(peers))}
+	table := newPeerTable(len(peers))
 	for _, c := range peers {
 		if c.Addr.Is4() != t.config.Local.Is4() {
 			return fmt.Errorf("peer %v: its address is not of the family of this node's, %v", c.Addr, t.config.Local)
@@ -106,6 +117,10 @@ func (t *Tunnel) SetPeers(peers []Peer) error {
 			p.configured(t)
 		}
 		table.byAddr[c.Addr] = p
+		if t.config.AnySource && p.Hello {
+			p.given = t.tokenFor(&p.Peer)
+			table.byMAC[p.MAC], table.byToken[p.given] = p, p
+		}
 	}
 	t.peers.Store(table)
 	t.checks.set(table)

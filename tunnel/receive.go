@@ -66,12 +66,12 @@ func fills(data []byte) bool {
 // ipv6Len is the length of an IPv6 header, which its payload length does not count.
 const ipv6Len = 40
 
-// open reads the headers of a datagram from a peer, nil if it is from none, and decides whether what is in it may come in.
+// open reads the headers of a datagram from a peer, nil if it is from none's address, and decides whether what is in it may come in.
 // That is a message, which the checks then have, or else a packet, whose headers are in p.parsed.
 func (p *Port) open(data []byte, from *peer) (o packet.Offload, message bool, reason packet.DropReason) {
 	h := &p.header
 	switch {
-	case from == nil:
+	case from == nil && !p.t.config.AnySource:
 		return o, false, packet.DropUnknownPeer
 	case vxlan.Decode(data, h) != nil:
 		return o, false, packet.DropNotVXLAN
@@ -79,6 +79,11 @@ func (p *Port) open(data []byte, from *peer) (o packet.Offload, message bool, re
 		return o, false, packet.DropVNI
 	case h.Dst != p.t.config.MAC:
 		return o, false, packet.DropVTEP
+	}
+	if from == nil {
+		if from = p.t.peers.Load().sender(h); from == nil {
+			return o, false, packet.DropUnknownPeer
+		}
 	}
 	inner := data[vxlan.Overhead:]
 	if h.Type == vxlan.EtherTypeLocal {

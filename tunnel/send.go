@@ -18,6 +18,9 @@ func (p *Port) Send(b *packet.Buffer, parsed *packet.Parsed, o packet.Offload, t
 	}
 	h := peer.header
 	h.Type = vxlan.EtherType(parsed.Version)
+	if token := peer.token.Load(); token != 0 {
+		h.Src = vxlan.MACOf(token)
+	}
 	if remote, ok := remoteChecksum(parsed, o); ok && peer.remote.Load() {
 		h.Remote = remote
 	}

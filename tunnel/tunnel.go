@@ -7,6 +7,7 @@
 package tunnel
 
 import (
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,11 @@ type Config struct {
 	MTU int
 	// IPv6: this node has IPv6 pods, to which a way that takes less than 1,280 bytes is none.
 	IPv6 bool
+	// AnySource lets middleway peers (Peer.Hello) send from other addresses than their own, as they seem to behind a port driver: they are
+	// known by the tokens that this node gives them. Default: a peer sends from its address alone.
+	AnySource bool
+	// Secret is what tokens are made from; who keeps it gives the same ones after a restart. Default: drawn.
+	Secret [32]byte
 	// Workers is how many receiving ports there are; one more only sends. Required.
 	Workers int
 	// Lanes is how many sockets each port sends from: their ports are what routers and network cards tell flows apart by
@@ -96,9 +102,12 @@ func New(c Config) (*Tunnel, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Secret == ([32]byte{}) {
+		crand.Read(c.Secret[:]) // never fails
+	}
 	t := &Tunnel{config: c, log: c.Logger}
 	t.checks = newChecks(t)
-	t.peers.Store(&peerTable{})
+	t.peers.Store(newPeerTable(0))
 	for _, step := range []func() error{t.probePort, t.probeOffloads, t.openPorts} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, t.Close())

@@ -16,6 +16,7 @@ The configuration is a YAML file, whose fields some flags override:
 
   name: node-1                    required; as Kubernetes calls it: lower-case letters, digits, - and .
   address: 192.168.254.11         this node on the underlay; default: found as underlay says
+  publicAddress: 203.0.113.11     by which peers reach it, where something in between translates; default: address
   underlay:                       how the address is found; at most one of the three; default: by the default route
     interface: eth0
     cidr: 192.168.254.0/24        the first address in it
@@ -44,6 +45,7 @@ The configuration is a YAML file, whose fields some flags override:
     socket: /run/middleway/cni.sock   where the CNI plugin asks; default: cni.sock in runDir
     interval: 1m                  how often pods are looked for that have gone without a DEL
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
+    # anySource: true             what peers send seems to come from another address, as behind a port driver (docs/rootless.md)
   peers:                          default: those that kubernetes tells
   - name: node-2                  for messages and metrics; default: its address
     address: 192.168.254.12       required

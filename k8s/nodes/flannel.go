@@ -92,6 +92,17 @@ func StoredMAC(annotations map[string]string, v6 bool) (vxlan.MAC, bool) {
 	return mac, err == nil
 }
 
+// Overwritten returns the address at which the administrator has the other nodes reach a node, or the zero Addr: none, or what is no
+// address of the family.
+func Overwritten(annotations map[string]string, v6 bool) netip.Addr {
+	_, address := keys(v6)
+	a, err := netip.ParseAddr(annotations[address+keyOverwrite])
+	if err != nil || a.Is6() != v6 || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast() {
+		return netip.Addr{}
+	}
+	return a
+}
+
 // Announcement is what a node tells the others of itself.
 type Announcement struct {
 	// Address is its own on the underlay.

@@ -26,6 +26,7 @@ type host struct {
 	home   string
 	config node.Config
 	plan   plan
+	wayOut func(pid int) // gives the node, of which a process has this number, plan.Device
 
 	sockets, node *lab.Process
 	input         io.Closer
@@ -144,13 +145,27 @@ func (h *host) start() {
 	}
 	in, out, err := os.Pipe()
 	must(t, err)
-	h.told = &telling{started: make(chan map[string][]netip.Addr, 1), answers: map[int]chan answer{}}
+	h.told = &telling{pid: make(chan int, 1), started: make(chan map[string][]netip.Addr, 1), answers: map[int]chan answer{}}
 	h.orders, h.input = json.NewEncoder(out), out
 	h.node = h.user(enterNode, h.path("plan.json"))
 	h.node.Input, h.node.Output = in, h.told
 	must(t, h.node.Start())
 	in.Close()
 	t.Cleanup(h.stop)
+	if h.plan.Device != "" {
+		h.giveWayOut()
+	}
+}
+
+// giveWayOut makes the device through which the node reaches the other hosts.
+func (h *host) giveWayOut() {
+	h.t.Helper()
+	select {
+	case pid := <-h.told.pid:
+		h.wayOut(pid)
+	case <-h.node.Done():
+		h.t.Fatalf("the node of host %d ended: %s", h.number, h.node.Tail())
+	}
 }
 
 // waitReady waits until the node's pods are attached.
@@ -211,6 +226,7 @@ func (h *host) run(pod string, args ...string) (string, error) {
 
 // telling takes what a node tells, a line at a time; what is no answer is its log.
 type telling struct {
+	pid     chan int
 	started chan map[string][]netip.Addr
 
 	mu      sync.Mutex // guards what follows
@@ -242,7 +258,9 @@ func (t *telling) Write(b []byte) (int, error) {
 		if !strings.HasPrefix(line, `{"ID"`) || json.Unmarshal([]byte(line), &a) != nil {
 			continue
 		}
-		if a.Pods != nil {
+		if a.PID != 0 {
+			t.pid <- a.PID
+		} else if a.Pods != nil {
 			t.started <- a.Pods
 		} else if c := t.answers[a.ID]; c != nil {
 			c <- a

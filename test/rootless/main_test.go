@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	lab.RegisterRole(roleUser, becomeUser)
 	lab.RegisterRole(roleNode, runNode)
+	lab.RegisterRole(roleRelay, relay)
 	lab.Main(tests{m})
 }
 

@@ -82,7 +82,9 @@ type plan struct {
 	Program string       // path of middleway
 	Config  string       // path of the daemon's configuration
 	Addrs   []netip.Addr // of the machine, which the node has on its lo
-	Before  [][]string   // programs that are to run before the daemon starts, in the node's network
+	Device  string       // somebody gives the node this way out before the daemon starts; empty: nobody does
+	Own     netip.Prefix // the node's address on Device
+	Gateway netip.Addr   // and its default gateway
 	Conf    string       // path of the CNI network configuration
 	Plugins string       // directory of the plugins
 	Cache   string       // libcni's
@@ -98,11 +100,12 @@ type order struct {
 	Del  bool
 }
 
-// answer tells what came of an order, or, with ID 0, the pods' addresses.
+// answer tells what came of an order, or, with ID 0, in which process the node is, and then the pods' addresses.
 type answer struct {
 	ID     int
 	Code   int
 	Output string
+	PID    int
 	Pods   map[string][]netip.Addr
 }
 
@@ -156,13 +159,9 @@ func (n *containerRuntime) run() error {
 	if err := n.prepare(); err != nil {
 		return err
 	}
-	for _, argv := range n.Before {
-		p := lab.Exec(nil, argv...)
-		p.Output = os.Stderr
-		if err := p.Start(); err != nil {
-			return err
-		}
-		defer p.Kill()
+	n.tell(answer{PID: os.Getpid()})
+	if err := n.awaitDevice(); err != nil {
+		return err
 	}
 	daemon := lab.Exec(nil, n.Program, "node", "--config", n.Config)
 	daemon.Output = os.Stderr
@@ -210,6 +209,28 @@ func (n *containerRuntime) prepare() error {
 		}
 	}
 	return netlink.LinkSetUp(lo)
+}
+
+// awaitDevice waits for the way out, and gives it its address.
+func (n *containerRuntime) awaitDevice() error {
+	if n.Device == "" {
+		return nil
+	}
+	link, err := netlink.LinkByName(n.Device)
+	for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		link, err = netlink.LinkByName(n.Device)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.Device, err)
+	}
+	own, err := netlink.ParseAddr(n.Own.String())
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		netlink.AddrAdd(link, own), netlink.LinkSetUp(link),
+		netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: n.Gateway.AsSlice()}),
+	)
 }
 
 // awaitDaemon waits until pods can be added, as a runtime does by STATUS.

@@ -29,6 +29,14 @@ import (
 //	|     part      |                 reserved: 0                   |
 //	+---------------+-----------------------------------------------+
 //
+// In an answer of a sender that gives tokens (capability Tokens) there follows
+//
+//	+---------------------------------------------------------------+
+//	|                             token                             |
+//	|                               +-------------------------------+
+//	|                               |          reserved: 0          |
+//	+-------------------------------+-------------------------------+
+//
 // All numbers are big-endian. A later version keeps these fields where they are; bits and bytes that this one does not know
 // are ignored.
 //
@@ -47,10 +55,27 @@ type Message struct {
 	// Nonce is drawn for each round of probes, Part numbers those of a round; an answer repeats both.
 	Nonce uint64
 	Part  uint8
+	// Token is what the answer's receiver puts in the place of its VTEP's address into what it sends to the sender, so that it is
+	// known from wherever it sends. All zeros without the capability Tokens, and in a probe.
+	Token [6]byte
 }
 
-// HeaderLen is the length of a message without padding, in bytes. An answer has none.
+// HeaderLen is the length of a message without token and padding, in bytes. An answer has no padding.
 const HeaderLen = 32
+
+// tokenLen is the length of a token with what is reserved behind it.
+const tokenLen = 8
+
+// LeastProbe is the length of the smallest probe, in bytes: no answer is longer than its probe.
+const LeastProbe = HeaderLen + tokenLen
+
+// Len returns the length of the message without padding, in bytes.
+func (m *Message) Len() int {
+	if m.Kind == Answer && m.Can.Has(Tokens) {
+		return HeaderLen + tokenLen
+	}
+	return HeaderLen
+}
 
 // LeastMTU is the smallest MTU that a node has: what every host takes (RFC 791, section 3.2).
 const LeastMTU = 576
@@ -75,6 +100,8 @@ const (
 	Trains Capabilities = 1 << iota
 	// RemoteChecksum: packets whose checksum it is asked to finish (VXLAN remote checksum offload).
 	RemoteChecksum
+	// Tokens: in an answer, that it has one.
+	Tokens
 )
 
 // Has reports whether all of the wanted capabilities are there.
@@ -88,9 +115,9 @@ var (
 	ErrFormat = errors.New("no hello: wrong magic number, version 0, an unknown kind or an MTU that no node has")
 )
 
-// Encode writes the header into the first HeaderLen bytes of b.
+// Encode writes the message into the first Len bytes of b.
 func (m *Message) Encode(b []byte) {
-	_ = b[HeaderLen-1]
+	_ = b[m.Len()-1]
 	be := binary.BigEndian
 	be.PutUint32(b, magic)
 	b[4], b[5] = m.Version, byte(m.Kind)
@@ -100,6 +127,10 @@ func (m *Message) Encode(b []byte) {
 	be.PutUint64(b[12:], m.Instance)
 	be.PutUint64(b[20:], m.Nonce)
 	b[28], b[29], b[30], b[31] = m.Part, 0, 0, 0
+	if m.Len() > HeaderLen {
+		copy(b[HeaderLen:], m.Token[:])
+		b[HeaderLen+6], b[HeaderLen+7] = 0, 0
+	}
 }
 
 // Decode reads a message. A probe that was cut off on its way is ErrShort.
@@ -117,6 +148,12 @@ func Decode(b []byte, m *Message) error {
 	}
 	if m.Length < HeaderLen || m.Kind == Probe && int(m.Length) > len(b) {
 		return ErrShort
+	}
+	if m.Len() > HeaderLen {
+		if len(b) < m.Len() {
+			return ErrShort
+		}
+		m.Token = [6]byte(b[HeaderLen:])
 	}
 	return nil
 }

@@ -21,11 +21,16 @@ func encode(m Message, padding int) []byte {
 func TestRoundTrip(t *testing.T) {
 	answer := probe
 	answer.Kind, answer.Length = Answer, 1450
+	token := answer
+	token.Can, token.Token = Trains|Tokens, [6]byte{2, 1, 2, 3, 4, 5}
 	for _, tt := range []struct {
 		name    string
 		m       Message
 		padding int
-	}{{"probe", probe, 12}, {"answer", answer, 0}, {"largest", Message{255, Answer, 0xffff, 65535, 65535, 1<<64 - 1, 1<<64 - 1, 255}, 0}} {
+	}{
+		{"probe", probe, 12}, {"answer", answer, 0}, {"answer with a token", token, tokenLen},
+		{"largest", Message{255, Answer, 0xffff, 65535, 65535, 1<<64 - 1, 1<<64 - 1, 255, [6]byte{255, 255, 255, 255, 255, 255}}, tokenLen},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got Message
 			if err := Decode(encode(tt.m, tt.padding), &got); err != nil || got != tt.m {
@@ -36,6 +41,9 @@ func TestRoundTrip(t *testing.T) {
 	if got := hex.EncodeToString(encode(probe, 0)); got != probeBytes {
 		t.Errorf("got  %s\nwant %s", got, probeBytes)
 	}
+	if got := hex.EncodeToString(encode(token, tokenLen)[HeaderLen:]); got != "020102030405"+"0000" {
+		t.Errorf("token %s", got)
+	}
 }
 
 func TestDecodeErrors(t *testing.T) {
@@ -45,6 +53,7 @@ func TestDecodeErrors(t *testing.T) {
 		b[at] = v
 		return b
 	}
+	answerWithToken := encode(Message{Version: Version, Kind: Answer, Can: Tokens, MTU: LeastMTU, Length: HeaderLen}, tokenLen)
 	withMTU := func(mtu uint16) []byte {
 		m := probe
 		m.MTU = mtu
@@ -67,6 +76,9 @@ func TestDecodeErrors(t *testing.T) {
 		{"a later version", edit(4, 9), nil},
 		{"unknown capabilities", edit(6, 0xff), nil},
 		{"more behind it", append(good, 0), nil},
+		{"a token that is missing", answerWithToken[:HeaderLen], ErrShort},
+		{"a token cut off", answerWithToken[:HeaderLen+tokenLen-1], ErrShort},
+		{"a token", answerWithToken, nil},
 	} {
 		var m Message
 		if err := Decode(tt.b, &m); !errors.Is(err, tt.want) {

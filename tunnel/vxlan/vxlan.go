@@ -32,6 +32,18 @@ const MaxVNI VNI = 1<<24 - 1
 // MAC is an Ethernet address. It is comparable.
 type MAC [6]byte
 
+// Uint64 packs the address into the lower 48 bits.
+func (m MAC) Uint64() uint64 {
+	return uint64(binary.BigEndian.Uint16(m[:]))<<32 | uint64(binary.BigEndian.Uint32(m[2:]))
+}
+
+// MACOf is the inverse of MAC.Uint64.
+func MACOf(v uint64) (m MAC) {
+	binary.BigEndian.PutUint16(m[:], uint16(v>>32))
+	binary.BigEndian.PutUint32(m[2:], uint32(v))
+	return m
+}
+
 // ParseMAC reads a unicast address in any form that net.ParseMAC takes.
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
