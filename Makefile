@@ -20,14 +20,6 @@ STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
 # -ldflags=-s: linking takes half the time without what debuggers read; stack traces and profiles have no use for it.
 GOTEST   := $(GO) test $(FLAGS) -ldflags=-s -count=1
-# The test cluster (test/kube): its name, its size, its pod network. Its image is for this machine alone.
-CLUSTER ?= kube
-NODES   ?= 2
-FAMILY  ?= ipv4
-NETWORK ?= middleway
-BESIDE  ?=
-kube-up: ARCHES = $(shell $(GO) env GOARCH)
-
 # What tests run in pods, where the machine's programs stand for an image; neither make test nor what it tests needs them.
 PODPROGRAMS := cat chmod cp cut date dd echo env false grep head id ln ls mkdir mktemp mount mv printf pwd readlink rm sed seq setsid \
 	sleep sort stat stty tail tee test timeout touch tr true tty umount uname uniq wc whoami yes
@@ -37,7 +29,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy kube kube-up kube-down lint tidy clean asuser tunonly
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy kube kube-build test-kube lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
@@ -108,6 +100,7 @@ lint: ## gofmt, go vet, staticcheck, go.mod is tidy and its modules are what go.
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 	cd deploy && $(GO) vet $(FLAGS) ./... && $(GO) mod tidy -diff
+	cd test/kube && $(GO) vet $(FLAGS) ./... && $(GO) mod tidy -diff
 
 image: ## bin/middleway-image.tar: a container image, for containerd, Docker and kind (IMAGE=name, ARCHES=amd64 for one architecture)
 	set -e; for arch in $(ARCHES); do \
@@ -117,17 +110,14 @@ image: ## bin/middleway-image.tar: a container image, for containerd, Docker and
 	cd deploy && $(GO) run $(FLAGS) ./cmd/image -name '$(IMAGE)' -version '$(VERSION)' -created '$(CREATED)' \
 		-arch "$$(echo $(ARCHES) | tr ' ' ,)" -programs ../bin -o ../bin/middleway-image.tar
 
-kube-up: kube $(if $(filter middleway,$(NETWORK)),image) ## a real Kubernetes cluster on this machine, as root (NODES=3 FAMILY=dual NETWORK=reference CLUSTER=name BESIDE=kube-proxy,coredns)
-	bin/kube up --nodes $(NODES) --family $(FAMILY) --network $(NETWORK) --beside '$(BESIDE)' --cluster $(CLUSTER)
-
-kube-down: kube ## take it down
-	bin/kube down --cluster $(CLUSTER)
-
-kube:
-	cd test/kube && $(GO) build $(FLAGS) -ldflags=-s -o ../../bin/kube .
-
 test-deploy: ## tests of deploy/: image, chart and manifests
 	cd deploy && $(GOTEST) $(TESTFLAGS) ./...
+
+kube-build: kube ## build what a real Kubernetes cluster consists of, once, into a cache (COMPONENTS=server for etcd and kube-apiserver)
+	bin/kube build $(COMPONENTS)
+
+test-kube: ## tests of what builds and runs real clusters, test/kube
+	cd test/kube && $(GOTEST) $(TESTFLAGS) ./...
 
 cross: ## build everything and the binaries for linux/amd64 and linux/arm64, check what is peculiar to arm64, tests too
 	set -e; for arch in amd64 arm64; do \
@@ -142,6 +132,7 @@ tidy: ## format, and bring go.mod and go.sum in line with the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -w .
 	$(GO) mod tidy
 	cd deploy && $(GO) mod tidy
+	cd test/kube && $(GO) mod tidy
 
 clean: ## remove bin/ and left-over test binaries and profiles
 	rm -rf bin
@@ -149,6 +140,9 @@ clean: ## remove bin/ and left-over test binaries and profiles
 
 tunonly:
 	$(GO) build $(FLAGS) -o bin/ ./test/tunonly
+
+kube:
+	cd test/kube && $(GO) build $(FLAGS) -ldflags=-s -o ../../bin/kube .
 
 asuser:
 	@test "$$(id -u)" = 0 || { echo 'make *-asuser becomes an ordinary user by itself and needs root for that; as an ordinary user call make test or make demo' >&2; exit 1; }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -17,10 +16,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
-		var status exitStatus
-		if errors.As(err, &status) {
-			os.Exit(int(status))
-		}
 		fmt.Fprintln(os.Stderr, "kube:", err)
 		os.Exit(1)
 	}
@@ -33,7 +28,6 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), kubectlCommand(), execCommand(), logsCommand())
-	root.AddCommand(hiddenCommands()...)
+	root.AddCommand(buildCommand())
 	return root
 }

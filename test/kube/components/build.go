@@ -2,13 +2,13 @@ package components
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -85,24 +85,29 @@ func (c Cache) buildOne(ctx context.Context, component Component, s *step) (err 
 			err = fmt.Errorf("build %s: %w; %s has all that was said", component.Name, err, log.Name())
 		}
 	}()
-	aside, err := os.MkdirTemp(c.Dir, "work-")
+	sources, err := c.sources(component)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(aside)
+	work := filepath.Join(c.Dir, "work")
+	if err := os.RemoveAll(work); err != nil { // what a build that was killed left
+		return err
+	}
+	defer os.RemoveAll(work)
+	aside := filepath.Join(work, "cache")
 	if component.Name == ImagesName {
 		err = c.pack(ctx, aside)
 	} else {
-		err = c.compile(ctx, component, aside, &compilation{log: log, step: s})
+		err = c.compile(ctx, component, aside, filepath.Join(work, "module"), &compilation{log: log, step: s})
 	}
 	if err != nil {
 		return err
 	}
-	stamp, err := c.keep(component, aside)
-	if err != nil {
+	stamp := Stamp{Name: component.Name, Version: component.Module.Version, Recipe: component.recipe(), Sources: sources, Files: map[string]int64{}}
+	if err := c.keep(aside, &stamp); err != nil {
 		return err
 	}
-	stamp.Duration = s.took().Round(100 * time.Millisecond)
+	stamp.Built, stamp.Seconds = time.Now().UTC().Round(time.Second), s.took().Round(100*time.Millisecond).Seconds()
 	if err := c.writeStamp(stamp); err != nil {
 		return err
 	}
@@ -118,18 +123,14 @@ func (c Cache) newLog(name string) (*os.File, error) {
 	return os.Create(filepath.Join(dir, name+".log"))
 }
 
-// keep moves the files below a folder to the same paths below the cache's. Until its end the component counts as missing.
-func (c Cache) keep(component Component, aside string) (Stamp, error) {
-	if err := os.Remove(c.stampFile(component.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Stamp{}, err
+// keep moves the files below a folder to the same paths below the cache's, in place of those that the component had, and enters them in its
+// stamp. Until the caller writes that, the component counts as missing.
+func (c Cache) keep(aside string, stamp *Stamp) error {
+	former, _ := c.stamp(stamp.Name)
+	if err := os.Remove(c.stampFile(stamp.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	sources, err := c.sources(component)
-	if err != nil {
-		return Stamp{}, err
-	}
-	stamp := Stamp{Name: component.Name, Version: component.Module.Version, Recipe: component.recipe(), Sources: sources,
-		Go: runtime.Version(), Built: time.Now().UTC().Round(time.Second), Files: map[string]int64{}}
-	err = filepath.WalkDir(aside, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(aside, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -145,7 +146,20 @@ func (c Cache) keep(component Component, aside string) (Stamp, error) {
 			return err
 		}
 		stamp.Files[name] = st.Size()
+		if built, err := buildinfo.ReadFile(path); err == nil {
+			stamp.Go = built.GoVersion
+		}
 		return os.Rename(path, filepath.Join(c.Dir, name))
 	})
-	return stamp, err
+	if err != nil {
+		return err
+	}
+	for name := range former.Files {
+		if _, ok := stamp.Files[name]; !ok {
+			if err := os.Remove(filepath.Join(c.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package components
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +12,7 @@ import (
 //
 //	bin/NAME          the programs
 //	bin/cni/NAME      the reference CNI plugins
-//	images/NAME.tar   OCI archives
+//	images/*.tar      OCI archives
 //	stamps/NAME.json  what a component was built from
 //	logs/NAME.log     what its last build printed
 //
@@ -50,12 +51,15 @@ func (c Cache) CNI() string { return c.Bin("cni") }
 
 // Images returns the paths of the archives to import, each of which may hold several images.
 func (c Cache) Images() ([]string, error) {
-	if len(c.Missing(ImagesName)) > 0 {
+	stamp, ok := c.stamp(ImagesName)
+	if !ok {
 		return nil, fmt.Errorf("no images in %s: kube build %s makes them", c.Dir, ImagesName)
 	}
-	paths, err := filepath.Glob(filepath.Join(c.Dir, "images", "*.tar"))
-	slices.Sort(paths)
-	return paths, err
+	var paths []string
+	for _, name := range slices.Sorted(maps.Keys(stamp.Files)) {
+		paths = append(paths, filepath.Join(c.Dir, name))
+	}
+	return paths, nil
 }
 
 // Missing returns which of the named components, or of all, have to be built: those that are not there, and those that were built from

@@ -17,13 +17,8 @@ import (
 	"time"
 )
 
-// compile builds a component's programs into the folder bin below aside.
-func (c Cache) compile(ctx context.Context, component Component, aside string, out *compilation) error {
-	scratch, err := os.MkdirTemp("", "middleway-kube-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
+// compile builds a component's programs into the folder bin below aside. The folder scratch is not there yet.
+func (c Cache) compile(ctx context.Context, component Component, aside, scratch string, out *compilation) error {
 	target := filepath.Join(aside, "bin", component.Name)
 	if len(component.Packages) > 1 {
 		target += "/"
@@ -46,7 +41,14 @@ func (c Cache) compile(ctx context.Context, component Component, aside string, o
 	}
 	cmd.Stdout, cmd.Stderr = out, out
 	fmt.Fprintf(out.log, "cd %s && CGO_ENABLED=%s %s\n", cmd.Dir, cgo(component), strings.Join(cmd.Args, " "))
-	return run(ctx, cmd)
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("go %s: %w: %s", cmd.Args[1], err, out.complaint)
+	}
+	return nil
 }
 
 // linkerFlags leave out what debuggers read, and set the component's values.
@@ -75,21 +77,12 @@ func (c Cache) goCommand(ctx context.Context, component Component, args ...strin
 	return cmd
 }
 
-// run runs a command; where it was interrupted, that is the error.
-func run(ctx context.Context, cmd *exec.Cmd) error {
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("go %s: %w", cmd.Args[1], err)
-	}
-	return nil
-}
-
 // leaveOut makes the folder scratch a module that holds the component's program without the imports that component.Without names, and
 // requires what the component's module does. (go build -overlay refuses to replace files of the module cache.)
 func (c Cache) leaveOut(ctx context.Context, component Component, scratch string) error {
+	if err := os.Mkdir(scratch, 0o755); err != nil {
+		return err
+	}
 	for _, name := range []string{"go.mod", "go.sum"} {
 		text, err := os.ReadFile(filepath.Join(c.moduleDir(component.Module), name))
 		if err != nil {

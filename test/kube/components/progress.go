@@ -104,17 +104,20 @@ func (s *step) end(result string) {
 
 // compilation is what go build -v prints: it goes to a log, and the step says which package is next.
 type compilation struct {
-	log      io.Writer
-	step     *step
-	rest     string // of a line that is not complete
-	packages int
+	log       io.Writer
+	step      *step
+	rest      string // of a line that is not complete
+	packages  int
+	complaint string // the last line that is no package
 }
 
 func (c *compilation) Write(b []byte) (int, error) {
 	lines := strings.Split(c.rest+string(b), "\n")
 	c.rest = lines[len(lines)-1]
 	for _, line := range lines[:len(lines)-1] {
-		if line != "" && !strings.ContainsAny(line, " \t:") { // a package's path; everything else that go says has spaces
+		if strings.ContainsAny(line, " \t") { // as no package's path does
+			c.complaint = strings.TrimSpace(line)
+		} else if line != "" {
 			c.packages++
 			c.step.say(fmt.Sprintf("%d packages, %s", c.packages, line))
 		}

@@ -15,14 +15,14 @@ import (
 // A Stamp says what a component in the cache was built from. It is written last and removed first, so that what has one is whole.
 // The version of Go is for the reader: a newer Go makes no other component.
 type Stamp struct {
-	Name     string
-	Version  string // of the module
-	Recipe   string // digest of the Component, operating system and architecture
-	Sources  string // digest of go.mod and go.sum, of sources of ours, and of the stamps of what it is made from
-	Go       string // that built it
-	Built    time.Time
-	Duration time.Duration
-	Files    map[string]int64 // sizes in bytes, by the path below the cache's folder
+	Name    string
+	Version string // of the module
+	Recipe  string // digest of the Component, operating system and architecture
+	Sources string // digest of go.mod and go.sum, of sources of ours, and of the stamps of what it is made from
+	Go      string // that built it
+	Built   time.Time
+	Seconds float64          // that this took
+	Files   map[string]int64 // sizes in bytes, by the path below the cache's folder
 }
 
 // Size is that of all files together, in bytes.

@@ -15,16 +15,16 @@ var libraryDirs = []string{"/lib/*-linux-gnu*", "/usr/lib/*-linux-gnu*", "/lib64
 // Program adds a program of this machine to /bin, with the interpreter and the shared libraries it loads, which keep their paths.
 // Where path is a symbolic link, for a program is called by several names, /bin has the link as well.
 func (t *Tree) Program(path string) error {
-	real, err := filepath.EvalSymlinks(path)
+	file, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
 	}
-	target := "/bin/" + filepath.Base(real)
-	if err := t.Loaded(target, real); err != nil {
+	target := "/bin/" + filepath.Base(file)
+	if err := t.Loaded(target, file); err != nil {
 		return fmt.Errorf("find what %s needs: %w", path, err)
 	}
-	if name := filepath.Base(path); name != filepath.Base(real) {
-		t.Link("/bin/"+name, filepath.Base(real))
+	if name := filepath.Base(path); name != filepath.Base(file) {
+		t.Link("/bin/"+name, filepath.Base(file))
 	}
 	return nil
 }
@@ -47,11 +47,11 @@ func (t *Tree) Loaded(target, from string) error {
 		return err
 	}
 	for _, library := range libraries {
-		real, err := filepath.EvalSymlinks(library)
+		file, err := filepath.EvalSymlinks(library)
 		if err != nil {
 			return err
 		}
-		if err := t.Loaded(library, real); err != nil {
+		if err := t.Loaded(library, file); err != nil {
 			return err
 		}
 	}
