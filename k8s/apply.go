@@ -1,7 +1,9 @@
 package k8s
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/middleway-net/middleway/k8s/object"
@@ -58,21 +60,50 @@ func (p *Pipeline) allServices(changed map[object.Key]bool) map[object.Key]bool 
 
 func (p *Pipeline) applyServices(names map[object.Key]bool) {
 	compiled := make(map[string]*service.Service, len(names))
+	asked := false // differently than before
 	for name := range names {
-		s, slices := p.store.Service(name)
-		compiled[name.String()] = p.compile(s, slices)
+		s, of := p.store.Service(name)
+		compiled[name.String()] = p.compile(s, of)
+		asked = p.compileHealth(name, s, of) || asked
 	}
 	p.table = p.table.With(compiled)
 	p.handServices()
+	if asked {
+		p.handHealth()
+	}
 	p.countCompiled(len(names))
 }
 
-func (p *Pipeline) compile(o *object.Service, slices []*object.EndpointSlice) *service.Service {
-	s := services.Compile(o, slices, p.on)
+func (p *Pipeline) compile(o *object.Service, of []*object.EndpointSlice) *service.Service {
+	s := services.Compile(o, of, p.on)
 	if s != nil && p.config.ClusterIPsOnly {
 		s.External = nil
 	}
 	return s
+}
+
+// compileHealth reports whether load balancers are to hear something else about a Service.
+func (p *Pipeline) compileHealth(name object.Key, s *object.Service, of []*object.EndpointSlice) (changed bool) {
+	if p.config.SetHealthChecks == nil || p.config.ClusterIPsOnly {
+		return false
+	}
+	checks := services.HealthChecks(s, of, p.on)
+	if slices.Equal(checks, p.health[name]) {
+		return false
+	}
+	if p.health[name] = checks; len(checks) == 0 {
+		delete(p.health, name)
+	}
+	return true
+}
+
+// handHealth hands on what load balancers are told. Of two Services at one port the one whose name comes first has it.
+func (p *Pipeline) handHealth() {
+	all := slices.Concat(slices.Collect(maps.Values(p.health))...)
+	slices.SortFunc(all, func(a, b services.HealthCheck) int {
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Service.String(), b.Service.String()))
+	})
+	p.config.SetHealthChecks(slices.CompactFunc(all, func(a, b services.HealthCheck) bool { return a.At == b.At }))
 }
 
 // handServices hands on the Services.
@@ -90,8 +121,8 @@ func (p *Pipeline) applyZone(c Changes) {
 	changes := dns.Changes{Services: make(map[string]*dns.Service, len(c.Services)), Namespaces: map[string]bool{}}
 	for name := range c.Services {
 		changes.Services[name.String()] = nil
-		if s, slices := p.store.Service(name); s != nil {
-			changes.Services[name.String()] = services.Records(s, slices)
+		if s, of := p.store.Service(name); s != nil {
+			changes.Services[name.String()] = services.Records(s, of)
 		}
 	}
 	for name := range c.Objects[object.Namespaces] {

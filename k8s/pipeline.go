@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,9 @@ type Config struct {
 	RecallServices func(*service.Table)
 	SetNodes       func([]*object.Node) // all, in the order of their names
 	SetZone        func(*dns.Zone)
+	// SetHealthChecks takes all that load balancers are told, in the order of the addresses, each time some of it has changed and the
+	// Services are in force. It is called by the same goroutine.
+	SetHealthChecks func([]services.HealthCheck)
 
 	// Log takes state changes. Required.
 	Log *slog.Logger
@@ -65,6 +69,9 @@ type Pipeline struct {
 	last  time.Time // when something came into force; zero if nothing has
 	known bool      // it is of all that the source has told, not of what was kept
 
+	health   map[object.Key][]services.HealthCheck // of the Services that have some
+	applying atomic.Pointer[time.Time]             // since when what is being applied has waited; nil while nothing is
+
 	further further
 
 	mu    sync.Mutex // guards stats
@@ -79,6 +86,7 @@ func New(c Config) *Pipeline {
 		on:     services.Node{Name: c.Node},
 		table:  service.New(c.Ranges),
 		zone:   c.Zone,
+		health: map[object.Key][]services.HealthCheck{},
 
 		further: further{changed: make(chan struct{}, 1)},
 	}
@@ -135,10 +143,12 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 		}
 		p.gather(ctx)
 		c := p.store.Take()
+		p.applying.Store(&c.Since)
 		if k != nil {
 			k.add(c) // before it is in force: that may end this daemon, and the next one has to know why
 		}
 		p.apply(c)
+		p.applying.Store(nil)
 		if synced {
 			p.measure(c)
 		} else {
@@ -147,6 +157,17 @@ func (p *Pipeline) follow(ctx context.Context, k *keeper) {
 		}
 		synced = true
 	}
+}
+
+// Waiting returns since when a change of the cluster has waited to come into force; zero if none does. Any goroutine may call it.
+func (p *Pipeline) Waiting() time.Time {
+	if since := p.applying.Load(); since != nil {
+		return *since
+	}
+	if !p.store.AllSynced() {
+		return time.Time{} // the source has not told all yet
+	}
+	return p.store.since()
 }
 
 // gather waits for changes that belong together.

@@ -168,6 +168,13 @@ func (s *Store) Take() Changes {
 	return c
 }
 
+// since returns when the first change happened that nobody has taken yet; zero if there is none.
+func (s *Store) since() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes.Since
+}
+
 // keep adds an object that a former daemon had. It is deleted when the source has synced without it.
 func (s *Store) keep(o object.Object) {
 	s.mu.Lock()

@@ -51,7 +51,7 @@ func (n *Node) openPipeline() error {
 	}
 	c := k8s.Config{
 		Source: n.cluster.source, Kept: filepath.Join(n.config.RunDir, keptName), Node: n.config.Name, Ranges: n.config.Services.CIDRs,
-		ClusterIPsOnly: !n.config.withNodePorts(), SetNodes: n.setNodes, SetServices: n.setServices, RecallServices: n.recallServices, Log: n.log,
+		ClusterIPsOnly: !n.config.withNodePorts(), SetNodes: n.setNodes, SetServices: n.setServices, RecallServices: n.recallServices, SetHealthChecks: n.setHealthChecks, Log: n.log,
 	}
 	if n.dns.server != nil {
 		c.Zone, c.SetZone = n.dns.zone, n.dns.server.SetZone
@@ -65,6 +65,7 @@ func (n *Node) setNodes(all []*object.Node) {
 	if now := time.Now(); n.cluster.inForce.Load() == nil {
 		n.cluster.inForce.Store(&now)
 	}
+	n.balancers.stays.Store(slices.ContainsFunc(all, func(o *object.Node) bool { return o.Name == n.config.Name && !o.Leaving }))
 	n.ownNode(all)
 	defer n.routesKnown()
 	if len(n.config.Peers) > 0 {

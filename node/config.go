@@ -217,6 +217,7 @@ func (c *Config) setDefaults() {
 	if c.OutsideSockets == "" {
 		c.OutsideSockets = c.Sockets
 	}
+	c.setServices()
 	c.DNS.setDefaults(c.Services.CIDRs)
 	if c.Address.IsValid() && !c.Kubernetes.used() { // which may know better what follows from it
 		c.setAddress(c.Address)

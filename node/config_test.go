@@ -24,7 +24,7 @@ hostDevice: pods0
 sockets: /run/test/sockets
 clusterCIDRs: [10.96.0.0/16]
 kubernetes: {kubeconfig: /etc/middleway/kubeconfig, server: "https://192.168.254.11:6443"}
-services: {cidrs: [10.96.0.0/16, "fd00:10:96::/112"], besideKubeProxy: true}
+services: {cidrs: [10.96.0.0/16, "fd00:10:96::/112"], besideKubeProxy: true, healthAddress: "192.168.254.11:10256"}
 outsideSockets: /run/test/outside
 egress: {off: true}
 nodePorts: {off: true, addresses: [primary, 203.0.113.0/24]}
@@ -89,7 +89,7 @@ func TestParseConfig(t *testing.T) {
 		Kubernetes: Kubernetes{Kubeconfig: "/etc/middleway/kubeconfig", Server: "https://192.168.254.11:6443"},
 		Services: Services{
 			CIDRs:           []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")},
-			BesideKubeProxy: true,
+			BesideKubeProxy: true, HealthAddress: "192.168.254.11:10256", ModeAddress: "none",
 		},
 		DNS: DNS{
 			Addresses: []netip.Addr{netip.MustParseAddr("10.96.0.53"), netip.MustParseAddr("fd00:10:96::35")}, Domain: "test.example",
@@ -191,6 +191,28 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+// TestConfigHealthDefaults: where kube-proxy answers, there this node does in its place, and nowhere where that runs or nobody asks.
+func TestConfigHealthDefaults(t *testing.T) {
+	for _, tt := range []struct{ name, yaml, health, mode string }{
+		{"no cluster", least, "none", "none"},
+		{"an API server", inCluster, ":10256", "localhost:10249"},
+		{"a folder", least + "kubernetes: {folder: /state}", "none", "none"},
+		{"beside kube-proxy", inCluster + "services: {besideKubeProxy: true}", "none", "none"},
+		{"beside kube-proxy, at another port", inCluster + "services: {besideKubeProxy: true, healthAddress: \":10257\"}", ":10257", "none"},
+		{"turned off", inCluster + "services: {healthAddress: none}", "none", "localhost:10249"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := ParseConfig([]byte(tt.yaml))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Services.HealthAddress != tt.health || c.Services.ModeAddress != tt.mode {
+				t.Errorf("got %s and %s, want %s and %s", c.Services.HealthAddress, c.Services.ModeAddress, tt.health, tt.mode)
+			}
+		})
+	}
+}
+
 // TestConfigErrors: each mistake is named by its field, and the message says what it should be.
 func TestConfigErrors(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
@@ -274,6 +296,12 @@ func TestConfigErrors(t *testing.T) {
 		{"NodePorts at an address", least + "nodePorts: {addresses: [primary, 192.168.254.11]}", "nodePorts.addresses[1]: \"192.168.254.11\" is not a range like 192.168.254.0/24, or primary"},
 		{"NodePorts at an address in a range", least + "nodePorts: {addresses: [192.168.254.11/24]}", "nodePorts.addresses[0]: 192.168.254.11/24 is not a range; write its first address, as in 192.168.254.0/24"},
 		{"NodePorts at groups", least + "nodePorts: {addresses: [224.0.0.0/4]}", "nodePorts.addresses[0]: 224.0.0.0/4 has no address that clients could name"},
+		{"health without a port", inCluster + "services: {healthAddress: 192.168.254.11}", `services.healthAddress: "192.168.254.11" is not an address like 192.168.254.11:10256 or :10256`},
+		{"health at port 0", inCluster + "services: {healthAddress: \":0\"}", `services.healthAddress: ":0" is not an address like`},
+		{"health by a name", inCluster + "services: {healthAddress: \"node:10256\"}", `services.healthAddress: "node:10256" is not an address like`},
+		{"mode at a service's name", inCluster + "services: {modeAddress: \"localhost:http\"}", `services.modeAddress: "localhost:http" is not an address like`},
+		{"mode at the port of health", inCluster + "services: {modeAddress: \"localhost:10256\"}", "services.modeAddress: it has the port of services.healthAddress"},
+		{"health without a cluster", least + "services: {healthAddress: \":10256\"}", "services.healthAddress and services.modeAddress: Services come from Kubernetes"},
 		{"relative sockets outside", least + "outsideSockets: s", "outsideSockets: \"s\" is not an absolute path"},
 		{"Services in no range", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.1/16]}", "services.cidrs[0]: 10.96.0.1/16 is not a range"},
 		{"DNS without a cluster", least + "dns: {addresses: [10.96.0.10]}", "dns.addresses: the cluster's names come from Kubernetes"},

@@ -18,7 +18,7 @@ import (
 // DefaultHTTP is where a daemon serves health and metrics by default: on the node alone.
 const DefaultHTTP = "127.0.0.1:9473"
 
-// noHTTP is the value of Config.HTTP that turns the server off.
+// noHTTP is the value of an address that turns off what is served there.
 const noHTTP = "none"
 
 // healthTimeout is how long the workers may take to answer /healthz. A batch takes well under a millisecond.

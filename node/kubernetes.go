@@ -1,11 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strconv"
 )
 
 // Kubernetes says where the cluster's objects come from; at most one of Kubeconfig, InCluster and Folder. The node then takes from its Node
@@ -64,10 +67,92 @@ type Services struct {
 	// the same, since their packets never meet the host's netfilter; there is no route for Services on the host's attachment. Default
 	// false.
 	BesideKubeProxy bool `json:"besideKubeProxy,omitempty"`
+	// HealthAddress is where load balancers outside of the cluster ask whether this node serves (/healthz, /livez), which is where they
+	// ask kube-proxy: an address with a port, or ":10256" for all addresses; "none": nowhere. Default :10256 where there is an API server
+	// and BesideKubeProxy is not set, else none.
+	HealthAddress string `json:"healthAddress,omitempty"`
+	// ModeAddress is where programs of the node ask how Services are proxied (/proxyMode), by an address like that; "localhost" stands
+	// for both loopback addresses. Default localhost:10249 where there is an API server and BesideKubeProxy is not set, else none.
+	ModeAddress string `json:"modeAddress,omitempty"`
 }
 
-// checkServices checks the ranges of Services.
+// The names of the fields, for messages.
+const (
+	healthField = "services.healthAddress"
+	modeField   = "services.modeAddress"
+)
+
+// Where kube-proxy serves these by default (k8s.io/kubernetes, pkg/cluster/ports).
+const (
+	defaultHealthAddress = ":10256"
+	defaultModeAddress   = "localhost:10249"
+)
+
+// setServices sets the defaults of what is asked of a proxy.
+func (c *Config) setServices() {
+	health, mode := defaultHealthAddress, defaultModeAddress
+	if !c.Kubernetes.hasAPI() || c.Services.BesideKubeProxy {
+		health, mode = noHTTP, noHTTP
+	}
+	c.Services.HealthAddress = cmp.Or(c.Services.HealthAddress, health)
+	c.Services.ModeAddress = cmp.Or(c.Services.ModeAddress, mode)
+}
+
+// ownAddresses reads an address with a port at which this node serves: one, those of both families, or none.
+func ownAddresses(field, text string) ([]netip.AddrPort, error) {
+	if text == noHTTP || text == "" {
+		return nil, nil
+	}
+	wrong := fmt.Errorf("%s: %q is not an address like 192.168.254.11:10256 or :10256; none turns it off", field, text)
+	host, number, err := net.SplitHostPort(text)
+	if err != nil {
+		return nil, wrong
+	}
+	port, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || port == 0 {
+		return nil, wrong
+	}
+	var addrs []netip.Addr
+	switch host {
+	case "":
+		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	case "localhost":
+		addrs = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	default:
+		a, err := netip.ParseAddr(host)
+		if err != nil || a.Is4In6() {
+			return nil, wrong
+		}
+		addrs = []netip.Addr{a}
+	}
+	all := make([]netip.AddrPort, len(addrs))
+	for i, a := range addrs {
+		all[i] = netip.AddrPortFrom(a, uint16(port))
+	}
+	return all, nil
+}
+
+// checkOwnAddresses checks where this node answers as a proxy of Services.
+func (c *Config) checkOwnAddresses() error {
+	health, err := ownAddresses(healthField, c.Services.HealthAddress)
+	mode, also := ownAddresses(modeField, c.Services.ModeAddress)
+	if err := cmp.Or(err, also); err != nil {
+		return err
+	}
+	if !c.Kubernetes.used() && len(health)+len(mode) > 0 {
+		return fmt.Errorf("%s and %s: Services come from Kubernetes; say where that is by kubernetes", healthField, modeField)
+	}
+	if len(health) > 0 && len(mode) > 0 && health[0].Port() == mode[0].Port() {
+		return fmt.Errorf("%s: it has the port of %s; choose another one", modeField, healthField)
+	}
+	return nil
+}
+
+// checkServices checks the ranges of Services, and where the node answers for them.
 func (c *Config) checkServices() error {
+	if err := c.checkOwnAddresses(); err != nil {
+		return err
+	}
 	if !c.Kubernetes.used() && (len(c.Services.CIDRs) > 0 || c.Services.BesideKubeProxy) {
 		return errors.New("services: they come from Kubernetes; say where that is by kubernetes")
 	}

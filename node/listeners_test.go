@@ -12,6 +12,7 @@ import (
 
 	"github.com/middleway-net/middleway/k8s/informers"
 	"github.com/middleway-net/middleway/k8s/object"
+	"github.com/middleway-net/middleway/k8s/services"
 	"github.com/middleway-net/middleway/proxy"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/service"
@@ -105,6 +106,69 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+// TestOwnListeners: where load balancers ask, on each side, at addresses that the side has.
+func TestOwnListeners(t *testing.T) {
+	machine := side{
+		interfaces: interfacesOf("lo 127.0.0.1/8 ::1/128; eth0 192.168.254.11/24 fd00:254::11/64"), fronts: addrsOf("127.0.0.1 192.168.254.11 ::1 fd00:254::11"),
+	}
+	withoutIPv6 := side{interfaces: interfacesOf("lo 127.0.0.1/8; eth0 192.168.254.11/24"), fronts: addrsOf("127.0.0.1 192.168.254.11")}
+	rootless := []side{
+		{here: true, interfaces: interfacesOf("lo 127.0.0.1/8 192.168.254.11/32"), fronts: addrsOf("127.0.0.1 192.168.254.11")},
+		{interfaces: interfacesOf("lo 127.0.0.1/8; wlan0 203.0.113.7/24"), fronts: addrsOf("127.0.0.1 203.0.113.7")},
+	}
+	for _, row := range []struct {
+		name         string
+		sides        []side
+		health, mode string
+		checks       string // "0.0.0.0:32000 [::]:32000", all of default/web
+		want         []string
+	}{
+		{"nothing is asked", []side{machine}, "none", "none", "", nil},
+		{"by default", []side{machine}, ":10256", "localhost:10249", "",
+			[]string{"0.0.0.0:10256 services.healthAddress", "127.0.0.1:10249 services.modeAddress", "[::1]:10249 services.modeAddress", "[::]:10256 services.healthAddress"}},
+		{"without IPv6", []side{withoutIPv6}, ":10256", "localhost:10249", "", []string{"0.0.0.0:10256 services.healthAddress", "127.0.0.1:10249 services.modeAddress"}},
+		{"at one address", []side{machine}, "192.168.254.11:10256", "none", "", []string{"192.168.254.11:10256 services.healthAddress"}},
+		{"about a Service", []side{machine}, "none", "none", "0.0.0.0:32000", []string{"127.0.0.1:32000 default/web", "192.168.254.11:32000 default/web"}},
+		{"about one of both families", []side{machine}, "none", "none", "0.0.0.0:32000 [::]:32000",
+			[]string{"127.0.0.1:32000 default/web", "192.168.254.11:32000 default/web", "[::1]:32000 default/web", "[fd00:254::11]:32000 default/web"}},
+		{"both sides of a rootless node; its own programs ask for the mode", rootless, ":10256", "localhost:10249", "0.0.0.0:32000", []string{
+			"0.0.0.0:10256 services.healthAddress", "0.0.0.0:10256 services.healthAddress here", "127.0.0.1:10249 services.modeAddress here",
+			"127.0.0.1:32000 default/web", "127.0.0.1:32000 default/web here", "192.168.254.11:32000 default/web here", "203.0.113.7:32000 default/web",
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var b balancers
+			var err error
+			if b.health, err = ownAddresses(healthField, row.health); err != nil {
+				t.Fatal(err)
+			}
+			if b.mode, err = ownAddresses(modeField, row.mode); err != nil {
+				t.Fatal(err)
+			}
+			checks := map[netip.AddrPort]services.HealthCheck{}
+			for _, at := range strings.Fields(row.checks) {
+				a := netip.MustParseAddrPort(at)
+				checks[a] = services.HealthCheck{At: a, Service: object.Key{Namespace: "default", Name: "web"}}
+			}
+			b.checks.Store(&checks)
+			var got []string
+			for l, who := range b.ownListeners(row.sides) {
+				text := fmt.Sprint(l.Addr, " ", who)
+				if l.Here {
+					text += " here"
+				}
+				if got = append(got, text); !l.Own || l.Silent || l.Proto != packet.TCP {
+					t.Errorf("%v: %+v", text, l)
+				}
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Errorf("listeners (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestProblems(t *testing.T) {
 	told := map[string]int{}
 	p := problems{tell: func(_ proxy.Listener, who string, err error) { told[who+": "+err.Error()]++ }}
@@ -138,6 +202,7 @@ func TestProblemEvent(t *testing.T) {
 		"hostport/default/web-0:30080": {Kind: object.Pods, Object: object.Key{Namespace: "default", Name: "web-0"}},
 		"hostport/4711:30080":          nil, // the runtime told no pod's name
 		"":                             nil,
+		"services.healthAddress":       {Kind: object.Nodes, Object: object.Key{Name: "node-1"}},
 	} {
 		got, ok := problemEvent("node-1", l, who, errors.New("address already in use"))
 		if ok != (want != nil) {
@@ -148,6 +213,10 @@ func TestProblemEvent(t *testing.T) {
 		}
 		want.Warning, want.Reason = true, "PortNotAvailable"
 		want.Message = "node node-1 does not serve tcp 192.168.254.11:30080, which is tried again: address already in use"
+		if want.Kind == object.Nodes {
+			want.Message = "services.healthAddress is not served, which is tried again: address already in use; if kube-proxy has it, take it off the node or " +
+				"set services.besideKubeProxy, else choose another address by services.healthAddress, or none"
+		}
 		if diff := cmp.Diff(*want, got); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", who, diff)
 		}

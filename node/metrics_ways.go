@@ -10,7 +10,7 @@ import (
 type waysCollector struct{ n *Node }
 
 var (
-	descListeners       = desc("listeners", "Sockets that listen for NodePorts, externalIPs and host ports.")
+	descListeners       = desc("listeners", "Sockets that listen for NodePorts, externalIPs, host ports and load balancers that ask.")
 	descListenerProblem = desc("listener_problem", "1 for each listener that could not be opened; there is none where all is well.", "listener", "for")
 	descOutsideFlows    = desc("outside_flows", "Connections, and flows of UDP and ICMP echo, that leave or enter the cluster through sockets of this node.", "protocol")
 	descOutsideConns    = desc("outside_connections_total", "TCP connections with the outside, by what became of them: joined, refused by the destination, failed to find anybody or a socket, limited since there is no room.", "result")

@@ -39,23 +39,24 @@ const spareThreads = 2
 
 // Node is one node.
 type Node struct {
-	config   Config
-	log      *slog.Logger
-	out      wayOut
-	mtu      int
-	flows    *flow.Table
-	tunnel   *tunnel.Tunnel
-	netstack *netstack.Netstack
-	stack    *stack.Stack
-	devices  []device    // of the configuration's pods
-	leases   *ipam.Store // of the pods that the CNI plugin attaches
-	cni      *cni.Server
-	host     host
-	offloads map[string]Offload
-	cluster  cluster
-	dns      nodeDNS
-	ways     ways
-	others   atomic.Pointer[[]Peer] // the peers that there are now
+	config    Config
+	log       *slog.Logger
+	out       wayOut
+	mtu       int
+	flows     *flow.Table
+	tunnel    *tunnel.Tunnel
+	netstack  *netstack.Netstack
+	stack     *stack.Stack
+	devices   []device    // of the configuration's pods
+	leases    *ipam.Store // of the pods that the CNI plugin attaches
+	cni       *cni.Server
+	host      host
+	offloads  map[string]Offload
+	cluster   cluster
+	dns       nodeDNS
+	ways      ways
+	balancers balancers
+	others    atomic.Pointer[[]Peer] // the peers that there are now
 
 	madeRunDir bool
 	madeLeases bool

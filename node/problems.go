@@ -15,8 +15,10 @@ import (
 // ListenerProblem is a listener that could not be opened. That is tried again.
 type ListenerProblem struct {
 	Listener string `json:"listener"` // for example tcp 192.168.254.11:30080
-	For      string `json:"for"`      // the Service's port, as default/web:http, or the pod's as hostport/default/web:8080
-	Why      string `json:"why"`
+	// For is the Service's port, as default/web:http, or the pod's as hostport/default/web:8080; of a healthCheckNodePort the Service, of
+	// what the node itself serves the field of the configuration.
+	For string `json:"for"`
+	Why string `json:"why"`
 }
 
 // problems are the listeners that could not be opened.
@@ -80,6 +82,13 @@ func problemEvent(node string, l proxy.Listener, who string, err error) (e infor
 	kind, name := object.Services, who
 	if pod, ok := podOf(who); ok {
 		kind, name = object.Pods, pod
+	}
+	if who == healthField || who == modeField {
+		return informers.Event{
+			Kind: object.Nodes, Object: object.Key{Name: node}, Warning: true, Reason: "PortNotAvailable",
+			Message: fmt.Sprintf("%s is not served, which is tried again: %v; if kube-proxy has it, take it off the node or set services.besideKubeProxy, else choose another address by %s, or none",
+				who, err, who),
+		}, true
 	}
 	name, _, _ = strings.Cut(name, ":") // without the port, which has no name where it is the only one
 	namespace, name, ok := strings.Cut(name, "/")

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -60,7 +61,13 @@ func (n *Node) openWays() (err error) {
 	w.changed = make(chan struct{}, 1)
 	w.lone = service.New(n.config.Services.CIDRs)
 	w.problems.tell = n.tellProblem
-	c := proxy.Config{Netstack: n.netstack, MTU: n.mtu, Problem: w.problems.note, Logger: n.log}
+	if n.balancers.health, err = ownAddresses(healthField, n.config.Services.HealthAddress); err != nil {
+		return err
+	}
+	if n.balancers.mode, err = ownAddresses(modeField, n.config.Services.ModeAddress); err != nil {
+		return err
+	}
+	c := proxy.Config{Netstack: n.netstack, MTU: n.mtu, Problem: w.problems.note, Serve: n.serveBalancers, Logger: n.log}
 	if path := n.config.OutsideSockets; path != "" {
 		if w.parent, err = parent.Dial(path); err != nil {
 			return err
@@ -134,6 +141,8 @@ func (w *ways) forget(pods []netip.Addr) {
 // setServices and recallServices bring the Services into force, and their listeners.
 func (n *Node) setServices(t *service.Table) {
 	n.stack.SetServices(t)
+	now := time.Now()
+	n.balancers.updated.Store(&now)
 	n.ways.setTable(t)
 }
 
@@ -216,7 +225,9 @@ func (n *Node) setListeners() error {
 	}
 	n.setFronts(sides)
 	if t := n.ways.table.Load(); t != nil {
-		n.ways.proxy.SetListeners(listeners(t, sides))
+		wanted := listeners(t, sides)
+		maps.Copy(wanted, n.balancers.ownListeners(sides))
+		n.ways.proxy.SetListeners(wanted)
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ type Listener struct {
 	// Here: the socket is one of this process's own network namespace, whatever Config.Sockets makes. A rootless node serves its own
 	// programs by such ones.
 	Here bool
+	// Own: who connects speaks with the node itself, by Config.Serve, and with no pod. Only TCP has such ones, and none is Silent.
+	Own bool
 }
 
 // String returns the listener as "tcp 192.168.254.11:30080".
@@ -48,6 +50,8 @@ func (p *Proxy) open(l Listener) (server, error) {
 	switch {
 	case !l.Addr.IsValid() || l.Addr.Addr().Is4In6() || l.Addr.Port() == 0:
 		return nil, fmt.Errorf("listen on %v: not an address and a port", l)
+	case l.Own && (l.Proto != packet.TCP || l.Silent || p.config.Serve == nil):
+		return nil, fmt.Errorf("listen on %v: nothing of the node's own is served there", l)
 	case l.Proto == packet.TCP:
 		return p.listenTCP(l)
 	case l.Proto == packet.UDP:

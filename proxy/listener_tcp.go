@@ -38,6 +38,9 @@ func (p *Proxy) listenTCP(l Listener) (server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", l, err)
 	}
+	if l.Own {
+		return &ownListener{tcpListener{p, nl.(*net.TCPListener)}}, nil
+	}
 	return &tcpListener{p, nl.(*net.TCPListener)}, nil
 }
 

@@ -48,14 +48,14 @@ func (s *udpListeners) at(f *packet.Flow) *udpListener {
 
 // find returns the listener at an address: the one that has just it, or the one of all addresses.
 func (s *udpListening) find(front netip.AddrPort, here bool) *udpListener {
-	if l := s.by[place{front, packet.UDP, here}]; l != nil {
+	if l := s.by[place{front, packet.UDP, here, false}]; l != nil {
 		return l
 	}
 	every := netip.IPv6Unspecified()
 	if front.Addr().Is4() {
 		every = netip.IPv4Unspecified()
 	}
-	return s.by[place{netip.AddrPortFrom(every, front.Port()), packet.UDP, here}]
+	return s.by[place{netip.AddrPortFrom(every, front.Port()), packet.UDP, here, false}]
 }
 
 // note says from which of two listeners at one address a client has just asked.

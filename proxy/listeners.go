@@ -21,9 +21,10 @@ type place struct {
 	addr  netip.AddrPort
 	proto packet.Proto
 	here  bool
+	own   bool
 }
 
-func (l Listener) place() place { return place{l.Addr, l.Proto, l.Here} }
+func (l Listener) place() place { return place{l.Addr, l.Proto, l.Here, l.Own} }
 
 // held is a listener that is wanted, open or not.
 type held struct {

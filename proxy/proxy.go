@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,9 @@ type Config struct {
 	// MaxConns bounds the TCP connections, of both directions together. Default DefaultMaxConns. One client has at
 	// most as many as are free: half if it is alone, a third if two want all, so that there is always room for another one.
 	MaxConns int
+	// Serve serves the clients of a listener with Own until it is closed, and returns once their connections are. Default: there are no
+	// such listeners.
+	Serve func(net.Listener)
 	// Problem is told of listeners that cannot be opened, each time with another reason, and with a nil error when that is over.
 	// It must not block and not call the Proxy. Default: nobody is told.
 	Problem func(l Listener, who string, err error)

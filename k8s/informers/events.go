@@ -1,6 +1,7 @@
 package informers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -26,7 +27,7 @@ const controller = "middleway.net/node"
 
 // Event says what became of an object.
 type Event struct {
-	Kind    object.Kind // object.Services or object.Pods
+	Kind    object.Kind // object.Services, object.Pods or object.Nodes
 	Object  object.Key
 	Warning bool
 	Reason  string // in CamelCase, for programs
@@ -85,15 +86,16 @@ func (c *Client) write(ctx context.Context, e Event) error {
 	if e.Warning {
 		kind = corev1.EventTypeWarning
 	}
-	const longest = 1024 // of a message (the API server's validation)
+	const longest = 1024                                             // of a message (the API server's validation)
+	namespace := cmp.Or(e.Object.Namespace, metav1.NamespaceDefault) // where those of Nodes are
 	event := corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: e.Object.Namespace, Name: fmt.Sprintf("%s.%x%s", e.Object.Name, now.UnixNano(), rand.String(4))},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x%s", e.Object.Name, now.UnixNano(), rand.String(4))},
 		InvolvedObject: about, Type: kind, Reason: e.Reason, Message: e.Message[:min(len(e.Message), longest)],
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		Source:              corev1.EventSource{Component: "middleway", Host: c.config.Node},
 		ReportingController: controller, ReportingInstance: c.config.Node,
 	}
-	return c.core.Post().Namespace(e.Object.Namespace).Resource("events").Body(&event).Do(ctx).Error()
+	return c.core.Post().Namespace(namespace).Resource("events").Body(&event).Do(ctx).Error()
 }
 
 // reference names an object as `kubectl describe` looks for its Events: with its uid, which stripped objects do not have.
@@ -111,8 +113,12 @@ func (c *Client) reference(ctx context.Context, e Event) (corev1.ObjectReference
 		var p corev1.Pod
 		err = get.Resource("pods").Do(ctx).Into(&p)
 		meta, name = p.ObjectMeta, "Pod"
+	case object.Nodes:
+		var n corev1.Node
+		err = c.core.Get().Resource("nodes").Name(e.Object.Name).Do(ctx).Into(&n)
+		meta, name = n.ObjectMeta, "Node"
 	default:
-		err = fmt.Errorf("events are about Services and Pods, not %v", e.Kind)
+		err = fmt.Errorf("events are about Services, Pods and Nodes, not %v", e.Kind)
 	}
 	return corev1.ObjectReference{
 		APIVersion: "v1", Kind: name, Namespace: e.Object.Namespace, Name: e.Object.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion,

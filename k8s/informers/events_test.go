@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/middleway-net/middleway/k8s/object"
 )
@@ -63,6 +64,20 @@ func TestEvent(t *testing.T) {
 	}
 	if got.Type != "Warning" || got.Reason != "PortNotAvailable" || got.Message != "node node-1 cannot open its port" || got.ReportingInstance != "node-1" || got.Count != 1 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// An Event of a Node, which has no namespace, is in the default one.
+func TestEventOfNode(t *testing.T) {
+	api := newAPIServer(t)
+	api.set("nodes", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "4712"}})
+	c, _ := api.client(t)
+	tell(t, c)
+	c.Tell(Event{Kind: object.Nodes, Object: object.Key{Name: "node-1"}, Warning: true, Reason: "PortNotAvailable", Message: "taken"})
+	eventually(t, "the Event", func() bool { return len(api.events()) > 0 })
+	got := api.events()[0]
+	if a := got.InvolvedObject; got.Namespace != "default" || a.Kind != "Node" || a.Name != "node-1" || a.Namespace != "" || a.UID != "4712" {
+		t.Errorf("in %q, about %+v", got.Namespace, a)
 	}
 }
 

@@ -36,7 +36,7 @@ func FromNamespace(in *corev1.Namespace) *Namespace { return &Namespace{Name: in
 // FromNode strips a Node. The error is that of From.
 func FromNode(in *corev1.Node) (*Node, error) {
 	p := problems{about: "node " + in.Name}
-	n := &Node{Name: shared(in.Name), Zone: shared(in.Labels[corev1.LabelTopologyZone])}
+	n := &Node{Name: shared(in.Name), Zone: shared(in.Labels[corev1.LabelTopologyZone]), Leaving: leaving(in)}
 	for i, s := range in.Spec.PodCIDRs {
 		n.PodCIDRs = p.prefix(n.PodCIDRs, fmt.Sprintf("spec.podCIDRs[%d]", i), s)
 	}
@@ -59,6 +59,13 @@ func FromNode(in *corev1.Node) (*Node, error) {
 		}
 	}
 	return n, p.err()
+}
+
+// taintToBeDeleted is the cluster autoscaler's, of a node that it is about to delete.
+const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
+func leaving(in *corev1.Node) bool {
+	return in.DeletionTimestamp != nil || slices.ContainsFunc(in.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintToBeDeleted })
 }
 
 // FromPod strips a Pod. The error is that of From.

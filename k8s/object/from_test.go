@@ -84,6 +84,22 @@ func TestFromService(t *testing.T) {
 			want: Service{ExternalName: "example.com"},
 		},
 		{
+			name: "a port for load balancers", in: spec(corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 32000}),
+			want: Service{ExternalLocal: true, HealthPort: 32000},
+		},
+		{
+			name: "one that is left of another policy", in: spec(corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyCluster, HealthCheckNodePort: 32000}),
+			want: Service{},
+		},
+		{
+			name: "one that is left of another type", in: spec(corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 32000}),
+			want: Service{ExternalLocal: true},
+		},
+		{
+			name: "one that is no port", in: spec(corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 70000}),
+			want: Service{ExternalLocal: true}, told: []string{"spec.healthCheckNodePort: 70000 is not within 1 and 65535"},
+		},
+		{
 			name: "ports", in: spec(corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 0}, {Port: 65536}, {Port: 80, Protocol: "ICMP"}, {Port: 80, NodePort: -1}, {Port: 443}}}),
 			want: Service{Ports: []ServicePort{{"", TCP, 443, 0}}},
 			told: []string{"spec.ports[0].port: 0 is not", "spec.ports[1].port: 65536 is not", `spec.ports[2].protocol: "ICMP" is none`, "spec.ports[3].nodePort: -1 is not"},
@@ -203,6 +219,13 @@ func TestFromNode(t *testing.T) {
 			},
 		},
 		{name: "podCIDR alone", in: corev1.Node{Spec: corev1.NodeSpec{PodCIDR: "10.244.1.0/24"}}, want: Node{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}},
+		{name: "being deleted", in: corev1.Node{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: new(metav1.Now())}}, want: Node{Leaving: true}},
+		{
+			name: "about to be deleted by the autoscaler",
+			in:   corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "other"}, {Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}}}},
+			want: Node{Leaving: true},
+		},
+		{name: "unschedulable", in: corev1.Node{Spec: corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "node.kubernetes.io/unschedulable"}}}}, want: Node{}},
 		{
 			name: "malformed",
 			in: corev1.Node{

@@ -47,6 +47,9 @@ type Service struct {
 	Affinity time.Duration
 	// InternalLocal and ExternalLocal: internalTrafficPolicy and externalTrafficPolicy are Local.
 	InternalLocal, ExternalLocal bool
+	// HealthPort is healthCheckNodePort, where load balancers ask a node whether it has endpoints; 0 if it has none. Only a Service of
+	// type LoadBalancer has one whose externalTrafficPolicy is Local.
+	HealthPort uint16 `json:",omitzero"`
 	// NotProxied: it has the label service.kubernetes.io/service-proxy-name or …/headless, whatever its value: another proxy
 	// serves it, or none. Its names are served all the same.
 	NotProxied bool
@@ -122,6 +125,9 @@ type Node struct {
 	Addresses []netip.Addr
 	// Zone is the label topology.kubernetes.io/zone.
 	Zone string
+	// Leaving: load balancers are to send it no new clients, because it is being deleted, or because the cluster autoscaler has
+	// tainted it before it deletes it (KEP-3836).
+	Leaving bool `json:",omitzero"`
 	// Annotations are those that begin with flannel.alpha.coreos.com/ or middleway.net/.
 	Annotations map[string]string
 }

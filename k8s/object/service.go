@@ -47,6 +47,7 @@ func FromService(in *corev1.Service) (*Service, error) {
 		p.servicePort(s, fmt.Sprintf("spec.ports[%d]", i), &in.Spec.Ports[i])
 	}
 	s.Affinity = p.affinity(&in.Spec)
+	s.HealthPort = p.healthPort(&in.Spec)
 	return s, p.err()
 }
 
@@ -111,6 +112,18 @@ func (p *problems) servicePort(s *Service, field string, in *corev1.ServicePort)
 	default:
 		s.Ports = append(s.Ports, ServicePort{shared(in.Name), proto, uint16(in.Port), uint16(in.NodePort)})
 	}
+}
+
+// healthPort returns healthCheckNodePort where it means something (core/v1, ServiceSpec.healthCheckNodePort).
+func (p *problems) healthPort(spec *corev1.ServiceSpec) uint16 {
+	if spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return 0
+	}
+	if spec.HealthCheckNodePort < 0 || spec.HealthCheckNodePort > math.MaxUint16 {
+		p.add("spec.healthCheckNodePort", "%d is not within 1 and 65535; there is none", spec.HealthCheckNodePort)
+		return 0
+	}
+	return uint16(spec.HealthCheckNodePort)
 }
 
 // protocol returns the number of a protocol's name; TCP is the default.

@@ -43,11 +43,7 @@ func Compile(s *object.Service, slices []*object.EndpointSlice, on Node) *servic
 func external(s *object.Service, p *object.ServicePort, family netip.Addr) (all []service.Frontend) {
 	proto := packet.Proto(p.Protocol)
 	if p.NodePort != 0 {
-		every := netip.IPv6Unspecified()
-		if family.Is4() {
-			every = netip.IPv4Unspecified()
-		}
-		all = append(all, service.Frontend{Addr: every, Proto: proto, Port: p.NodePort})
+		all = append(all, service.Frontend{Addr: everyAddr(family), Proto: proto, Port: p.NodePort})
 	}
 	for _, ip := range s.ExternalIPs {
 		if ip.Is4() == family.Is4() {

@@ -7,5 +7,7 @@
 //	                                                             ├─► ready, hinted here │ terminating ─► policy Cluster ─┐
 //	                                                             └─► ready, local │ terminating, local ─► policy Local ──┴─► Internal, External; Inside: policy Cluster
 //
+// HealthChecks makes what load balancers hear that ask the node about a Service: how many are ready and local.
+//
 // ClusterIPs lead to a port's Internal choice; node ports and externalIPs to External, or to Inside for clients on the node itself.
 package services
