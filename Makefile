@@ -20,6 +20,14 @@ STATIC   := $(GO) build $(FLAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 # -count=1: these tests depend on kernel, privileges and devices, which go's cache of test results does not see.
 # -ldflags=-s: linking takes half the time without what debuggers read; stack traces and profiles have no use for it.
 GOTEST   := $(GO) test $(FLAGS) -ldflags=-s -count=1
+# The test cluster (test/kube): its name, its size, its pod network. Its image is for this machine alone.
+CLUSTER ?= kube
+NODES   ?= 2
+FAMILY  ?= ipv4
+NETWORK ?= middleway
+BESIDE  ?=
+kube-up: ARCHES = $(shell $(GO) env GOARCH)
+
 # What tests run in pods, where the machine's programs stand for an image; neither make test nor what it tests needs them.
 PODPROGRAMS := cat chmod cp cut date dd echo env false grep head id ln ls mkdir mktemp mount mv printf pwd readlink rm sed seq setsid \
 	sleep sort stat stty tail tee test timeout touch tr true tty umount uname uniq wc whoami yes
@@ -29,7 +37,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy kube kube-build test-kube lint tidy clean asuser tunonly
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy kube kube-build kube-up kube-down e2e test-kube lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
@@ -109,6 +117,15 @@ image: ## bin/middleway-image.tar: a container image, for containerd, Docker and
 	done
 	cd deploy && $(GO) run $(FLAGS) ./cmd/image -name '$(IMAGE)' -version '$(VERSION)' -created '$(CREATED)' \
 		-arch "$$(echo $(ARCHES) | tr ' ' ,)" -programs ../bin -o ../bin/middleway-image.tar
+
+kube-up: kube $(if $(filter middleway,$(NETWORK)),image) ## a real Kubernetes cluster on this machine, as root (NODES=3 FAMILY=dual NETWORK=reference CLUSTER=name BESIDE=kube-proxy,coredns)
+	bin/kube up --nodes $(NODES) --family $(FAMILY) --network $(NETWORK) --beside '$(BESIDE)' --cluster $(CLUSTER)
+
+kube-down: kube ## take it down
+	bin/kube down --cluster $(CLUSTER)
+
+e2e: kube ## Kubernetes' own tests against it (SUITE=rest, or FOCUS='DNS should' SKIP=… PROCS=4; without, those of conformance)
+	bin/kube e2e --cluster $(CLUSTER) --suite '$(SUITE)' --focus '$(FOCUS)' --skip '$(SKIP)' $(if $(PROCS),--procs $(PROCS))
 
 test-deploy: ## tests of deploy/: image, chart and manifests
 	cd deploy && $(GOTEST) $(TESTFLAGS) ./...

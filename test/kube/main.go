@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,6 +17,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
+		var status exitStatus
+		if errors.As(err, &status) {
+			os.Exit(int(status))
+		}
 		fmt.Fprintln(os.Stderr, "kube:", err)
 		os.Exit(1)
 	}
@@ -28,6 +33,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(buildCommand())
+	root.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), kubectlCommand(), execCommand(), logsCommand(), e2eCommand())
+	root.AddCommand(hiddenCommands()...)
 	return root
 }
