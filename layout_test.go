@@ -54,7 +54,7 @@ var arrows = []arrow{
 	{"lab/playground", "k8s/folder lab lab/control lab/logs lab/manifest lab/tool node unixsock", "the playground is a control plane over a lab of nodes, and reads resolv.conf as the tools do (ADR 0027)"},
 	{"lab/perf", "", "load generators that know only sockets, so that they measure us and the kernel alike"},
 	{"lab/standin", "", "what runs in place of well-known images knows only sockets"},
-	{"lab/trace", "lab lab/control lab/playground lab/tool node stack", "a packet is followed through the daemons of a playground, which decide (ADR 0026)"},
+	{"lab/trace", "k8s/remote lab/control lab/playground lab/tool node stack", "a packet is followed through the daemons of a playground or a cluster, which decide (ADR 0026, 0033)"},
 	{"lab/tool", "", "clients and servers that know only sockets, so that they measure us and the kernel alike"},
 
 	{"k8s", "k8s/object k8s/kept k8s/services k8s/policies k8s/nodes stack/service stack/dns", "one loop joins what the parts below compile, and hands on their tables (ADR 0022)"},

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -314,6 +315,7 @@ func (n *Node) namespaceOf(a netip.Addr) (string, bool) {
 // DNSStatus is what is known of the cluster's DNS on this node.
 type DNSStatus struct {
 	Addresses []netip.Addr `json:"addresses"`
+	Domain    string       `json:"domain"` // the cluster's
 	dns.Stats
 }
 
@@ -322,5 +324,5 @@ func (n *Node) dnsStatus() *DNSStatus {
 	if n.dns.server == nil {
 		return nil
 	}
-	return &DNSStatus{n.dns.addrs, n.dns.server.Stats()}
+	return &DNSStatus{n.dns.addrs, cmp.Or(n.config.DNS.Domain, dns.DefaultDomain), n.dns.server.Stats()}
 }

@@ -13,25 +13,28 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/middleway-net/middleway/capture"
+	"github.com/middleway-net/middleway/k8s/remote"
 	"github.com/middleway-net/middleway/lab/playground"
 	"github.com/middleway-net/middleway/node"
 )
 
 // captureFlags are what a person asks `middleway capture` for.
 type captureFlags struct {
-	dir, runDir, namespace, file, output string
-	hosts, protos                        []string
-	ports                                []uint
-	drops                                bool
-	snapLen, count                       int
-	duration                             time.Duration
+	reach
+	namespace, file, output string
+	hosts, protos           []string
+	ports                   []uint
+	drops                   bool
+	snapLen, count          int
+	duration                time.Duration
 }
 
-func captureCommand() *cobra.Command {
-	var f captureFlags
+func captureCommand(r reach) *cobra.Command {
+	f := captureFlags{reach: r}
 	cmd := &cobra.Command{
 		Use:   "capture [flags] [POD | NODE | tunnel]",
 		Short: "Show packets with what was decided about them, or write them for Wireshark",
@@ -52,14 +55,31 @@ What cannot be shown fast enough is left out and counted; packets never wait. On
   middleway capture -w all.pcapng --duration 10s && tshark -r all.pcapng -T fields -e frame.interface_name -e frame.comment
   middleway capture --run-dir /run/middleway tunnel  # at a node daemon`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := f.check(cmd, args)
+			req, err := f.checkAll(cmd, args)
 			if err != nil {
 				return wrong("capture: %w", err)
 			}
 			return f.run(cmd, strings.Join(args, ""), req)
 		},
 	}
+	if r.plugin {
+		cmd.Long = `Shows the packets of a pod, of a node, of the tunnel between the nodes, or of everything: each where the node took it, with what was
+decided and why, and again where it went out. With -w it writes them as pcapng instead, with an interface for each pod, the host
+(mw0), the gateway and the tunnel, and the decision as each packet's comment. A pod is POD, NAMESPACE/POD or pod/POD, a node NODE or
+node/NODE.
+
+A flag that is given several times takes any of its values; of different flags all have to match. Addresses and ports are those of
+the packets themselves; in the tunnel also the nodes' addresses count. Fragments but the first have no ports.
+
+What cannot be sent fast enough is left out and counted; packets never wait.`
+		cmd.Example = `  kubectl middleway capture web-0 --port 80
+  kubectl middleway capture -n shop front-0 -w - | wireshark -k -i -
+  kubectl middleway capture node/worker-1 --drops
+  kubectl middleway capture tunnel -w tunnel.pcapng -c 1000`
+	}
 	cmd.SetFlagErrorFunc(wrongFlag)
+	f.register(cmd)
+	cmd.ValidArgsFunction = f.completeCapture
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "write", "w", "", "write pcapng to this file, - for standard output")
 	flags.StringVarP(&f.output, "output", "o", "text", "without -w: text, or json for an object a line")
@@ -71,18 +91,17 @@ What cannot be shown fast enough is left out and counted; packets never wait. On
 	flags.DurationVar(&f.duration, "duration", 0, "end after this time; default 0: at Ctrl-C")
 	flags.IntVarP(&f.snapLen, "snaplen", "s", 0, "keep so many bytes of each packet; default 0: all")
 	flags.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the pod")
-	flags.StringVar(&f.runDir, "run-dir", node.DefaultRunDir(), "run directory of a node daemon")
-	addDirFlag(cmd, &f.dir)
 	return cmd
 }
 
-// check returns what is asked for, or what is wrong with the command line.
-func (f *captureFlags) check(cmd *cobra.Command, args []string) (req capture.Request, err error) {
+// checkAll returns what is asked for, or what is wrong with the command line.
+func (f *captureFlags) checkAll(cmd *cobra.Command, args []string) (req capture.Request, err error) {
+	if err := f.check(cmd); err != nil {
+		return req, err
+	}
 	switch {
 	case len(args) > 1:
 		return req, fmt.Errorf("%q: want one pod or node, or tunnel", args)
-	case cmd.Flags().Changed("dir") && cmd.Flags().Changed("run-dir"):
-		return req, errors.New("--dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
 	case f.output != "text" && f.output != "json":
 		return req, fmt.Errorf("-o %q: want text or json", f.output)
 	case f.file != "" && cmd.Flags().Changed("output"):
@@ -100,21 +119,13 @@ func (f *captureFlags) check(cmd *cobra.Command, args []string) (req capture.Req
 }
 
 func (f *captureFlags) run(cmd *cobra.Command, what string, req capture.Request) error {
-	targets, err := f.targets(cmd, what)
+	sources, missing, err := f.sources(cmd, what)
 	if err != nil {
 		return err
 	}
-	var streams []*capture.Stream
-	for _, t := range targets {
-		req.Interfaces = t.interfaces
-		s, err := node.In(t.runDir).Capture(cmd.Context(), req)
-		if err != nil {
-			for _, s := range streams {
-				err = errors.Join(err, s.Close())
-			}
-			return fmt.Errorf("capture: %w", err)
-		}
-		streams = append(streams, s)
+	streams, err := begin(cmd.Context(), sources, req)
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
 	}
 	sink, finish, err := f.sink(cmd, what)
 	if err != nil {
@@ -145,7 +156,34 @@ func (f *captureFlags) run(cmd *cobra.Command, what string, req capture.Request)
 		lost = fmt.Sprintf("%d were lost, for they came faster than they could be taken: --host, --port, --drops and --snaplen make it less", totals.Lost)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%d packets, %s\n", totals.Records, lost)
+	if missing {
+		return errSilent
+	}
 	return nil
+}
+
+// begin begins captures, all or none.
+func begin(ctx context.Context, sources []source, req capture.Request) ([]*capture.Stream, error) {
+	streams := make([]*capture.Stream, len(sources))
+	g := errgroup.Group{}
+	g.SetLimit(atOnce)
+	for i, s := range sources {
+		req.Interfaces = s.interfaces
+		g.Go(func() (err error) {
+			streams[i], err = s.client.Capture(ctx, req)
+			return err
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		return streams, nil
+	}
+	for _, s := range streams {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return nil, err
 }
 
 // request returns what the flags ask for.
@@ -203,7 +241,77 @@ func parseProto(s string) (uint8, error) {
 	return uint8(n), nil
 }
 
-// target is a node, and what is wanted of it; all for none.
+// source is a daemon, and what is wanted of it; all for none.
+type source struct {
+	client     *node.Client
+	interfaces []string
+}
+
+// sources returns where what a person named is. missing is true where a node of a real cluster cannot be asked, which was said.
+func (f *captureFlags) sources(cmd *cobra.Command, what string) (all []source, missing bool, err error) {
+	if f.meansCluster(cmd) {
+		return f.remoteSources(cmd, what)
+	}
+	targets, err := f.targets(cmd, what)
+	for _, t := range targets {
+		all = append(all, source{node.In(t.runDir), t.interfaces})
+	}
+	return all, false, err
+}
+
+// remoteSources finds it in a real cluster: a node, else a pod, unless it is node/NODE or pod/POD.
+func (f *captureFlags) remoteSources(cmd *cobra.Command, what string) (all []source, missing bool, err error) {
+	c, err := f.open(cmd, &f.namespace)
+	if err != nil {
+		return nil, false, err
+	}
+	name, isNode := strings.CutPrefix(what, nodePrefix)
+	if what == "" || what == tunnel || isNode {
+		var interfaces []string
+		if what == tunnel {
+			interfaces = []string{tunnel}
+		}
+		if !isNode {
+			name = ""
+		}
+		daemons, missing, err := daemonsOf(cmd.Context(), c, name, cmd.ErrOrStderr())
+		for _, d := range daemons {
+			all = append(all, source{d.client, interfaces})
+		}
+		return all, missing, err
+	}
+	nodes, err := c.Daemons(cmd.Context())
+	if err != nil {
+		return nil, false, err
+	}
+	if slices.ContainsFunc(nodes, func(d remote.Daemon) bool { return d.Node == what }) {
+		d, err := c.Daemon(cmd.Context(), what)
+		return []source{{daemonOf(c, d).client, nil}}, false, err
+	}
+	at, pod, err := f.podSource(cmd, c, what)
+	return []source{{at.client, []string{pod}}}, false, err
+}
+
+// podSource returns the daemon of a pod's node, and the pod's interface.
+func (f *captureFlags) podSource(cmd *cobra.Command, c *remote.Cluster, what string) (at daemon, pod string, err error) {
+	namespace, name := f.namespace, ""
+	if err := namePod(cmd, what, &namespace, &name); err != nil {
+		return at, "", err
+	}
+	p, err := c.Pod(cmd.Context(), namespace, name)
+	switch {
+	case err != nil:
+		return at, "", saidBy(cmd, err)
+	case p.Spec.HostNetwork:
+		return at, "", fmt.Errorf("capture: pod %s/%s has the network of %s and no interface of its own; `%s node/%[3]s` shows the node's", namespace, name, p.Spec.NodeName, cmd.CommandPath())
+	case p.Spec.NodeName == "":
+		return at, "", fmt.Errorf("capture: pod %s/%s is on no node yet; `kubectl -n %[1]s describe pod %s` says why", namespace, name)
+	}
+	d, err := c.Daemon(cmd.Context(), p.Spec.NodeName)
+	return daemonOf(c, d), namespace + "/" + name, saidBy(cmd, err)
+}
+
+// target is a node of the playground, and what is wanted of it; all for none.
 type target struct {
 	runDir     string
 	interfaces []string
@@ -219,7 +327,7 @@ func (f *captureFlags) targets(cmd *cobra.Command, what string) ([]target, error
 		if _, asked := node.ReadStatus(cmd.Context(), f.runDir); asked == nil {
 			return f.daemon(what), nil
 		}
-		return nil, fmt.Errorf("%w; and no node daemon answers in %s, `middleway node` starts one, --run-dir names its directory", err, f.runDir)
+		return nil, f.nobody(err)
 	}
 	if err != nil {
 		return nil, err

@@ -48,6 +48,15 @@ if there is no such command, 128 and the signal's number if a signal ended it. A
 	return cmd
 }
 
+// podKinds are the words for pods before a slash.
+var podKinds = []string{"pod", "pods", "po"}
+
+// namesNamespace reports whether what namePod takes has a namespace.
+func namesNamespace(arg string) bool {
+	before, _, found := strings.Cut(arg, "/")
+	return found && !slices.Contains(podKinds, before)
+}
+
 // namePod takes [NAMESPACE/]POD beside --namespace, and pod/POD as kubectl does.
 func namePod(cmd *cobra.Command, arg string, namespace, pod *string) error {
 	before, after, found := strings.Cut(arg, "/")
@@ -55,7 +64,7 @@ func namePod(cmd *cobra.Command, arg string, namespace, pod *string) error {
 	case !found:
 		*pod = arg
 		return nil
-	case slices.Contains([]string{"pod", "pods", "po"}, before):
+	case slices.Contains(podKinds, before):
 		*pod = after
 		return nil
 	}

@@ -20,16 +20,17 @@ import (
 
 // flowsFlags are what a person asks `middleway flows` for.
 type flowsFlags struct {
-	dir, runDir, namespace, output string
-	from, to, services             []string
-	follow                         bool
+	reach
+	namespace, output  string
+	from, to, services []string
+	follow             bool
 
-	pods  []playground.PodStatus
-	names map[string]string // of nodes, by what a daemon calls them as a peer
+	pods  func(namespace, name string) ([]netip.Addr, error) // nil where none are known
+	names map[string]string                                  // of nodes, by what a daemon calls them as a peer
 }
 
-func flowsCommand() *cobra.Command {
-	var f flowsFlags
+func flowsCommand(r reach) *cobra.Command {
+	f := flowsFlags{reach: r}
 	cmd := &cobra.Command{
 		Use:   "flows [flags] [NODE]",
 		Short: "Show the live flows of the nodes: who speaks to whom, through which Service, and where packets go",
@@ -50,8 +51,8 @@ A flag that is given several times takes any of its values; of different flags a
 			if f.output != "text" && f.output != "json" {
 				return fmt.Errorf("flows: -o %q: want text or json", f.output)
 			}
-			if cmd.Flags().Changed("dir") && cmd.Flags().Changed("run-dir") {
-				return errors.New("flows: --dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
+			if err := f.check(cmd); err != nil {
+				return saidBy(cmd, err)
 			}
 			err := f.run(cmd, slices.Concat(args, []string{""})[0])
 			if cmd.Context().Err() != nil {
@@ -60,6 +61,19 @@ A flag that is given several times takes any of its values; of different flags a
 			return saidBy(cmd, err)
 		},
 	}
+	if r.plugin {
+		cmd.Long = `Shows the flows that the nodes know, or one of them: who opened it, what it was opened to, for a Service its backend, where packets
+go, how far it has come, and how long ago it began and had its last packet. A flow between two nodes is known to both. With --follow
+it goes on with those that come, change their state, and go.
+
+A flag that is given several times takes any of its values; of different flags all have to match. The exit code is 1 if a daemon could
+not be asked.`
+		cmd.Example = `  kubectl middleway flows -n shop --service front
+  kubectl middleway flows worker-1 --from shop/visitor --follow
+  kubectl middleway flows --to 10.96.0.0/16 -o json | jq -r .leavesAs.dst`
+	}
+	f.register(cmd)
+	cmd.ValidArgsFunction = f.completeNodes
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.follow, "follow", "f", false, "go on with flows that come, change and go, until Ctrl-C")
 	flags.StringArrayVar(&f.from, "from", nil, "only opened by this address, range or pod")
@@ -67,12 +81,13 @@ A flag that is given several times takes any of its values; of different flags a
 	flags.StringArrayVar(&f.services, "service", nil, "only through this Service, NAME or NAMESPACE/NAME, with :PORT through this port of it")
 	flags.StringVarP(&f.namespace, "namespace", "n", "default", "namespace of pods and Services that name none")
 	flags.StringVarP(&f.output, "output", "o", "text", "text, or json for an object a line")
-	flags.StringVar(&f.runDir, "run-dir", node.DefaultRunDir(), "run directory of a node daemon")
-	addDirFlag(cmd, &f.dir)
 	return cmd
 }
 
 func (f *flowsFlags) run(cmd *cobra.Command, name string) error {
+	if f.meansCluster(cmd) {
+		return f.runRemote(cmd, name)
+	}
 	runDirs, err := f.targets(cmd, name)
 	if err != nil {
 		return err
@@ -81,12 +96,53 @@ func (f *flowsFlags) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	p := &flowPrinter{w: cmd.OutOrStdout(), json: f.output == "json", follow: f.follow, names: f.names}
+	p := f.printer(cmd)
 	g, ctx := errgroup.WithContext(cmd.Context())
 	for _, dir := range runDirs {
 		g.Go(func() error { return node.In(dir).Flows(ctx, req, p.see) })
 	}
 	return errors.Join(g.Wait(), p.end())
+}
+
+func (f *flowsFlags) printer(cmd *cobra.Command) *flowPrinter {
+	return &flowPrinter{w: cmd.OutOrStdout(), json: f.output == "json", follow: f.follow, names: f.names}
+}
+
+// runRemote asks the daemons of a real cluster.
+func (f *flowsFlags) runRemote(cmd *cobra.Command, name string) error {
+	ctx := cmd.Context()
+	c, err := f.open(cmd, &f.namespace)
+	if err != nil {
+		return err
+	}
+	all, err := c.Daemons(ctx)
+	if err != nil {
+		return err
+	}
+	f.names = map[string]string{}
+	for _, d := range all {
+		for _, a := range d.Addresses {
+			f.names["peer "+a.String()] = "peer " + d.Node
+		}
+	}
+	f.pods = func(namespace, name string) ([]netip.Addr, error) { return podAddrs(ctx, c, namespace, name) }
+	req, err := f.request()
+	if err != nil {
+		return err
+	}
+	daemons, missing, err := daemonsOf(ctx, c, strings.TrimPrefix(name, nodePrefix), cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	p, limit := f.printer(cmd), atOnce
+	if f.follow {
+		limit = 0
+	}
+	failed := askEach(ctx, daemons, limit, cmd.ErrOrStderr(), func(_ int, d daemon) error { return d.client.Flows(ctx, req, p.see) })
+	if err := p.end(); err != nil || !failed && !missing {
+		return err
+	}
+	return errSilent
 }
 
 // targets returns the run directories of the daemons that are asked.
@@ -99,12 +155,12 @@ func (f *flowsFlags) targets(cmd *cobra.Command, name string) (runDirs []string,
 		if _, asked := node.ReadStatus(cmd.Context(), f.runDir); asked == nil {
 			return []string{f.runDir}, nil
 		}
-		return nil, fmt.Errorf("%w; and no node daemon answers in %s, `middleway node` starts one, --run-dir names its directory", err, f.runDir)
+		return nil, f.nobody(err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f.pods, f.names = st.Pods, map[string]string{}
+	f.pods, f.names = podsOf(st.Pods), map[string]string{}
 	var names []string
 	for _, n := range st.Nodes {
 		f.names["peer "+n.Underlay.String()] = "peer " + n.Name
@@ -117,6 +173,20 @@ func (f *flowsFlags) targets(cmd *cobra.Command, name string) (runDirs []string,
 		return nil, fmt.Errorf("there is no node %s; the nodes are %s", name, strings.Join(names, ", "))
 	}
 	return runDirs, nil
+}
+
+// errNoPod says that there is no such pod.
+var errNoPod = errors.New("there is no such pod")
+
+// podsOf finds a playground's pods.
+func podsOf(pods []playground.PodStatus) func(namespace, name string) ([]netip.Addr, error) {
+	return func(namespace, name string) ([]netip.Addr, error) {
+		i := slices.IndexFunc(pods, func(p playground.PodStatus) bool { return p.Namespace == namespace && p.Name == name })
+		if i < 0 {
+			return nil, errNoPod
+		}
+		return pods[i].IPs, nil
+	}
 }
 
 // request returns what the flags ask for.
@@ -152,11 +222,18 @@ func (f *flowsFlags) ranges(flag string, words []string) (all []netip.Prefix, er
 		if !found {
 			namespace, name = f.namespace, word
 		}
-		i := slices.IndexFunc(f.pods, func(p playground.PodStatus) bool { return p.Namespace == namespace && p.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("--%s %q: want an address like 10.244.1.2, a range like 10.244.0.0/16, or a pod of this cluster", flag, word)
+		want := fmt.Errorf("--%s %q: want an address like 10.244.1.2, a range like 10.244.0.0/16, or a pod of this cluster", flag, word)
+		if f.pods == nil || name == "" || strings.Contains(name, "/") {
+			return nil, want
 		}
-		for _, addr := range f.pods[i].IPs {
+		addrs, err := f.pods(namespace, name)
+		switch {
+		case errors.Is(err, errNoPod):
+			return nil, want
+		case err != nil:
+			return nil, err
+		}
+		for _, addr := range addrs {
 			all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
 		}
 	}

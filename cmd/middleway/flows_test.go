@@ -16,10 +16,10 @@ import (
 func TestFlowsRequest(t *testing.T) {
 	f := flowsFlags{
 		namespace: "shop", services: []string{"web", "bank/gate:http"}, from: []string{"visitor", "10.244.9.9"}, to: []string{"10.96.3.4/16", "default/web-1"},
-		pods: []playground.PodStatus{
+		pods: podsOf([]playground.PodStatus{
 			{Namespace: "shop", Name: "visitor", IPs: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd00:10:244:1::2")}},
 			{Namespace: "default", Name: "web-1", IPs: []netip.Addr{netip.MustParseAddr("10.244.2.2")}},
-		},
+		}),
 	}
 	got, err := f.request()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ func main() {
 	lab.RunRole()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	if err := called(os.Args).ExecuteContext(ctx); err != nil {
 		exit := &exitError{1, err}
 		errors.As(err, &exit)
 		if exit.err != nil && !errors.Is(err, errSilent) {
@@ -39,10 +40,36 @@ func main() {
 // errSilent ends the program with exit code 1 where everything was said already.
 var errSilent = errors.New("failed")
 
+// called returns what the program is under the name by which it was called.
+func called(args []string) *cobra.Command {
+	switch filepath.Base(args[0]) {
+	case pluginName:
+		return pluginCommand()
+	case pluginCompletion:
+		root := pluginCommand()
+		root.SetArgs(append([]string{cobra.ShellCompRequestCmd}, args[1:]...))
+		return root
+	}
+	return command()
+}
+
 func command() *cobra.Command {
+	root := newRoot("middleway", "A Kubernetes network in one ordinary process per node")
+	root.AddCommand(
+		demoCommand(), doctorCommand(),
+		upCommand(), downCommand(), statusCommand(reach{}), logsCommand(), execCommand(), portForwardCommand(), captureCommand(reach{}), flowsCommand(reach{}), traceCommand(reach{}),
+		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
+		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
+		relayCommand(), attachedCommand(),
+	)
+	return root
+}
+
+// newRoot is a command that has others.
+func newRoot(name, short string) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "middleway",
-		Short:         "A Kubernetes network in one ordinary process per node",
+		Use:           name,
+		Short:         short,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -51,13 +78,6 @@ func command() *cobra.Command {
 		Args:               noArgs,
 		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(
-		demoCommand(), doctorCommand(),
-		upCommand(), downCommand(), statusCommand(), logsCommand(), execCommand(), portForwardCommand(), captureCommand(), flowsCommand(), traceCommand(),
-		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
-		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
-		relayCommand(), attachedCommand(),
-	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if unknown := unknownCommand(cmd); unknown != nil {
 			return unknown

@@ -17,53 +17,71 @@ import (
 	"github.com/middleway-net/middleway/node"
 )
 
-func statusCommand() *cobra.Command {
-	var dir, runDir, output string
+func statusCommand(r reach) *cobra.Command {
+	var output, name string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the cluster of `middleway up`, or what a node daemon counts",
+		Short: "Show the nodes of a cluster, or what a node daemon counts",
 		Long: `Shows the nodes and pods of the cluster that middleway up has made. With --run-dir it asks one node daemon what it counts;
-it does so too, with the default run directory, where there is no cluster.`,
+it does so too, with the default run directory, where there is no cluster. With --node it asks that of a node of a real cluster.`,
 		Example: `  middleway status
   middleway status -o json | jq '.pods[] | select(.phase != "Running")'
-  middleway status --run-dir /run/middleway -o json`,
+  middleway status --run-dir /run/middleway -o json
+  middleway status --context production
+  middleway status --context production --node worker-1`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("status: -o %q: want text or json", output)
 			}
-			named := cmd.Flags().Changed("dir")
-			if cmd.Flags().Changed("run-dir") {
-				if named {
-					return errors.New("status: --dir is the directory of a cluster, --run-dir that of a node daemon; give one of them")
-				}
-				return showNode(cmd, runDir, output)
+			if err := r.check(cmd, "node"); err != nil {
+				return saidBy(cmd, err)
 			}
-			st, err := playground.ReadStatus(cmd.Context(), dir)
-			if errors.Is(err, playground.ErrNotRunning) && !named {
-				if showNode(cmd, runDir, output) == nil {
-					return nil
-				}
-				return fmt.Errorf("%w; and no node daemon answers in %s, `middleway node` starts one, --run-dir names its directory", err, runDir)
+			switch {
+			case r.meansCluster(cmd, "node"):
+				return saidBy(cmd, showRemote(cmd, &r, name, output))
+			case cmd.Flags().Changed("run-dir"):
+				return showNode(cmd, node.In(r.runDir), output)
 			}
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), st)
-			}
-			return printCluster(cmd.OutOrStdout(), st)
+			return r.showHere(cmd, output)
 		},
 	}
-	addDirFlag(cmd, &dir)
-	cmd.Flags().StringVar(&runDir, "run-dir", node.DefaultRunDir(), "run directory of a node daemon")
+	if r.plugin {
+		cmd.Short = "Show the daemons of the nodes, or what one of them counts"
+		cmd.Long = `Shows a line for each node: whether its daemon serves, how many pods it has, how many of its peers answer, and what it has to say.
+With --node it shows all that one daemon counts. The exit code is 1 if a daemon could not be asked.`
+		cmd.Example = `  kubectl middleway status
+  kubectl middleway status --node worker-1
+  kubectl middleway status -o json | jq '.nodes[] | select(.status.host.missing != null) | .node'`
+	}
+	r.register(cmd)
+	cmd.Flags().StringVar(&name, "node", "", "all that the daemon of this node of a real cluster counts")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("node", r.completeNodes)
 	return cmd
 }
 
+// showHere shows the playground, or this machine's daemon where there is none.
+func (r *reach) showHere(cmd *cobra.Command, output string) error {
+	st, err := playground.ReadStatus(cmd.Context(), r.dir)
+	if errors.Is(err, playground.ErrNotRunning) && !cmd.Flags().Changed("dir") {
+		if showNode(cmd, node.In(r.runDir), output) == nil {
+			return nil
+		}
+		return r.nobody(err)
+	}
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		return printJSON(cmd.OutOrStdout(), st)
+	}
+	return printCluster(cmd.OutOrStdout(), st)
+}
+
 // showNode asks a node daemon.
-func showNode(cmd *cobra.Command, runDir, output string) error {
-	st, err := node.ReadStatus(cmd.Context(), runDir)
+func showNode(cmd *cobra.Command, daemon *node.Client, output string) error {
+	st, err := daemon.Status(cmd.Context())
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -11,12 +10,12 @@ import (
 	"github.com/middleway-net/middleway/lab/trace"
 )
 
-func traceCommand() *cobra.Command {
+func traceCommand(at reach) *cobra.Command {
 	var r trace.Request
-	var dir, output string
+	var output string
 	cmd := &cobra.Command{
 		Use:   "trace [flags] [NAMESPACE/]POD DESTINATION[:PORT]",
-		Short: "Show every decision on a packet's way from a pod of `middleway up`",
+		Short: "Show every decision on a packet's way from a pod",
 		Long: `Shows what would become of a packet: which address its name has, which Service and backend, as what it goes on, by which route
 and how it is encapsulated, each with the reason, on the pod's node and on the node where it goes on. Nothing is sent: the daemons
 run a packet of their own through the functions that forward real ones, so the answer is theirs and not a guess of this command.
@@ -32,7 +31,10 @@ The exit code is 0 if the packet arrives, and 1 if it does not.`,
   middleway trace shop/visitor front:81 -o json | jq -r .verdict`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return errors.New("trace: want a pod and a destination, as in `middleway trace pod-1-1 10.244.2.2:8080`")
+				return fmt.Errorf("trace: want a pod and a destination, as in `%s pod-1-1 10.244.2.2:8080`", cmd.CommandPath())
+			}
+			if err := at.check(cmd); err != nil {
+				return saidBy(cmd, err)
 			}
 			if output != "text" && output != "json" {
 				return fmt.Errorf("trace: -o %q: want text or json", output)
@@ -41,7 +43,11 @@ The exit code is 0 if the packet arrives, and 1 if it does not.`,
 				return err
 			}
 			r.Destination = args[1]
-			t, err := trace.InCluster(cmd.Context(), dir, r)
+			c, err := at.cluster(cmd, &r, args[0])
+			if err != nil {
+				return saidBy(cmd, err)
+			}
+			t, err := trace.Follow(cmd.Context(), c, r)
 			if err != nil {
 				return saidBy(cmd, err)
 			}
@@ -54,14 +60,35 @@ The exit code is 0 if the packet arrives, and 1 if it does not.`,
 			return nil
 		},
 	}
+	if at.plugin {
+		cmd.Example = `  kubectl middleway trace -n shop visitor front
+  kubectl middleway trace shop/visitor catalogue:lookup --proto udp
+  kubectl middleway trace pod/visitor 10.96.0.10:53 -o json | jq -r .verdict`
+	}
+	at.register(cmd)
+	cmd.ValidArgsFunction = at.completePods
 	flags := cmd.Flags()
 	flags.StringVarP(&r.Namespace, "namespace", "n", "default", "namespace of the pod")
 	flags.StringVar(&r.Proto, "proto", "", "tcp, udp, sctp or icmp; default that of the Service's port, else tcp, without a port icmp")
 	flags.Uint16Var(&r.SrcPort, "source-port", 0, "port that the packet comes from; default 49152")
 	flags.BoolVarP(&r.IPv6, "ipv6", "6", false, "names stand for their IPv6 addresses")
 	flags.StringVarP(&output, "output", "o", "text", "text or json")
-	addDirFlag(cmd, &dir)
 	return cmd
+}
+
+// cluster returns where a packet of the pod that arg names is followed.
+func (r *reach) cluster(cmd *cobra.Command, req *trace.Request, arg string) (trace.Cluster, error) {
+	if !r.meansCluster(cmd) {
+		return trace.Playground(cmd.Context(), r.dir)
+	}
+	c, err := r.open(cmd, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !cmd.Flags().Changed("namespace") && !namesNamespace(arg) {
+		req.Namespace = c.Namespace()
+	}
+	return trace.Kubernetes(c), nil
 }
 
 func printTrace(w io.Writer, t *trace.Trace, output string) error {

@@ -42,16 +42,19 @@ type Config struct {
 
 const defaultTimeout = 10 * time.Second
 
-// AddFlags registers the flags that say that a real cluster is meant, with kubectl's names.
+// FlagNames are those of AddFlags.
+var FlagNames = []string{"kubeconfig", "context", "middleway-namespace"}
+
+// AddFlags registers the flags that say that a real cluster is meant, the first two with kubectl's names.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file of a cluster; default $KUBECONFIG, else ~/.kube/config")
 	flags.StringVar(&c.Context, "context", "", "context of the kubeconfig; default its current one")
 	flags.StringVar(&c.Namespace, "middleway-namespace", DefaultNamespace, "namespace of middleway's pods in the cluster")
 }
 
-// AddKubectlFlags registers the rest of what kubectl takes for every command.
-func (c *Config) AddKubectlFlags(flags *pflag.FlagSet) {
-	o := &c.overrides
+// AddKubectlFlags registers what else kubectl takes for every command and `kubectl options` lists, without help texts of its own.
+func (c *Config) AddKubectlFlags(to *pflag.FlagSet) {
+	o, flags := &c.overrides, pflag.NewFlagSet("", pflag.ContinueOnError)
 	flags.StringVar(&o.Context.Cluster, "cluster", "", "cluster of the kubeconfig")
 	flags.StringVar(&o.Context.AuthInfo, "user", "", "user of the kubeconfig")
 	flags.StringVar(&o.ClusterInfo.Server, "server", "", "address of the API server")
@@ -65,6 +68,8 @@ func (c *Config) AddKubectlFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.AuthInfo.ImpersonateGroups, "as-group", nil, "group to act as a member of")
 	flags.StringVar(&o.AuthInfo.ImpersonateUID, "as-uid", "", "uid to act as")
 	flags.DurationVar(&c.Timeout, "request-timeout", defaultTimeout, "time that the API server has for an answer")
+	flags.VisitAll(func(f *pflag.Flag) { f.Hidden = true })
+	to.AddFlagSet(flags)
 }
 
 // loader reads the kubeconfig.
@@ -146,9 +151,10 @@ func (c *Config) unreadable(err error) error {
 		return fmt.Errorf("there is no cluster in %s; give --kubeconfig FILE, or set KUBECONFIG", c.where())
 	}
 	if c.Context != "" && (clientcmd.IsContextNotFound(err) || strings.Contains(err.Error(), fmt.Sprintf("context %q does not exist", c.Context))) {
-		if names, rawErr := c.Contexts(); rawErr == nil {
-			return fmt.Errorf("there is no context %s in %s; it has %s", c.Context, c.where(), cmp.Or(strings.Join(names, ", "), "none"))
+		if names, rawErr := c.Contexts(); rawErr == nil && len(names) > 0 {
+			return fmt.Errorf("there is no context %s in %s; it has %s", c.Context, c.where(), strings.Join(names, ", "))
 		}
+		return fmt.Errorf("there is no context %s in %s; give --kubeconfig FILE, or set KUBECONFIG", c.Context, c.where())
 	}
 	return fmt.Errorf("%s: %w", c.where(), err)
 }

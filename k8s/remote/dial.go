@@ -48,6 +48,11 @@ func (c *Cluster) Dial(ctx context.Context, d Daemon) (net.Conn, error) {
 	return nil, err
 }
 
+// Dialer returns Dial for one daemon.
+func (c *Cluster) Dialer(d Daemon) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, d) }
+}
+
 // conn is the socket of a daemon at the other end of a command's standard streams.
 type conn struct {
 	daemon  Daemon

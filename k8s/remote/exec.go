@@ -69,7 +69,7 @@ func (c *Cluster) Exec(ctx context.Context, in Container, command []string, s St
 }
 
 // stream speaks by WebSocket, and by SPDY with API servers before Kubernetes 1.30, through proxies that let no WebSocket through, and where
-// only SPDY's verb is allowed: it is create, and the other's was get before 1.35.
+// only SPDY's verb is allowed, which is create; the other needs get, and from 1.35 on both.
 func (c *Cluster) stream(ctx context.Context, where *url.URL, o remotecommand.StreamOptions) error {
 	spdy, err := remotecommand.NewSPDYExecutor(c.rest, http.MethodPost, where)
 	if err != nil {

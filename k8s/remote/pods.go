@@ -32,8 +32,17 @@ type Daemon struct {
 	runDir   string    // in the container; "" for the default
 }
 
-// Daemons returns middleway's pods, one of each node, sorted by node.
-func (c *Cluster) Daemons(ctx context.Context) ([]Daemon, error) { return c.daemons(ctx, "") }
+// Words names the daemon in a sentence.
+func (d *Daemon) Words() string { return "the daemon of " + d.Node }
+
+// Daemons returns middleway's pods, one of each node, sorted by node. It is an error if there is none.
+func (c *Cluster) Daemons(ctx context.Context) ([]Daemon, error) {
+	all, err := c.daemons(ctx, "")
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("there is no pod of middleway in namespace %s of the cluster %s; is it installed there, or in another namespace (--middleway-namespace)?", c.config.Namespace, c.rest.Host)
+	}
+	return all, err
+}
 
 // Daemon returns middleway's pod on a node that can be asked; where there is none the error is a *NoDaemon.
 func (c *Cluster) Daemon(ctx context.Context, node string) (Daemon, error) {
@@ -142,7 +151,7 @@ func problemOf(p *corev1.Pod) string {
 		}
 	}
 	phase := words(string(p.Status.Phase), p.Status.Reason, p.Status.Message)
-	return "is not running (" + cmp.Or(what, phase) + fmt.Sprintf("); `kubectl -n %s describe pod %s` and `kubectl -n %[1]s logs %s -c %s` say more", p.Namespace, p.Name, p.Name, container)
+	return "is not running (" + cmp.Or(what, phase) + fmt.Sprintf("); `kubectl -n %s describe pod %s` and `kubectl -n %[1]s logs %s -c %s` say more", p.Namespace, p.Name, container)
 }
 
 func words(all ...string) string {

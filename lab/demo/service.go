@@ -119,9 +119,12 @@ func awaitName(ctx context.Context, client *playground.Pod, name string) ([]neti
 // traceService asks for every decision on the way to the Service; where it can, for one that leads to the other node.
 func traceService(ctx context.Context, c *playground.Cluster, client *playground.Pod) (fact, error) {
 	var t *trace.Trace
-	var err error
+	at, err := trace.Playground(ctx, c.Dir())
+	if err != nil {
+		return nil, err
+	}
 	for range serviceTries {
-		t, err = trace.InCluster(ctx, c.Dir(), trace.Request{Namespace: "default", Pod: client.Name(), Destination: playground.DefaultService})
+		t, err = trace.Follow(ctx, at, trace.Request{Namespace: "default", Pod: client.Name(), Destination: playground.DefaultService})
 		if err != nil {
 			return nil, err
 		}

@@ -109,17 +109,19 @@ func noSuchPort(port string, service *corev1.Service) error {
 	return fmt.Errorf("port %q: Service %s has %s", port, service.Name, cmp.Or(strings.Join(have, ", "), "no ports"))
 }
 
-// serviceNamed finds the Service that a name means for a pod of a namespace: web, web.shop, web.shop.svc or all of it.
-func serviceNamed(name, namespace, domain string, services []*corev1.Service) *corev1.Service {
+// namespaced is the name of an object.
+type namespaced struct{ namespace, name string }
+
+// serviceName returns the Service that a name would mean for a pod of a namespace: web, web.shop, web.shop.svc or all of it; none for what
+// can be no Service's name.
+func serviceName(name, namespace, domain string) namespaced {
 	name = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(name), "."), "."+domain)
 	name = strings.TrimSuffix(name, ".svc")
 	if service, ns, found := strings.Cut(name, "."); found {
 		name, namespace = service, ns
 	}
-	for _, s := range services {
-		if s.Name == name && s.Namespace == namespace {
-			return s
-		}
+	if strings.ContainsAny(name+namespace, "./") {
+		return namespaced{}
 	}
-	return nil
+	return namespaced{namespace, name}
 }

@@ -70,20 +70,13 @@ func TestEndOf(t *testing.T) {
 	}
 }
 
-func TestServiceNamed(t *testing.T) {
-	named := func(namespace, name string) *corev1.Service {
-		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	}
-	services := []*corev1.Service{named("shop", "web"), named("bank", "web"), named("bank", "gate")}
+func TestServiceName(t *testing.T) {
 	for name, want := range map[string]string{
 		"web": "shop/web", "WEB": "shop/web", "web.": "shop/web", "web.bank": "bank/web", "web.bank.svc": "bank/web", "web.bank.svc.cluster.local": "bank/web",
-		"gate.bank.svc.cluster.local.": "bank/gate", "gate": "", "web.none": "", "a.web.shop": "", "web.bank.svc.example.com": "",
+		"gate.bank.svc.cluster.local.": "bank/gate", "a.web.shop": "/", "web.bank.svc.example.com": "/", "shop/web-0": "/",
 	} {
-		got := ""
-		if s := serviceNamed(name, "shop", "cluster.local", services); s != nil {
-			got = s.Namespace + "/" + s.Name
-		}
-		if got != want {
+		n := serviceName(name, "shop", "cluster.local")
+		if got := n.namespace + "/" + n.name; got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}

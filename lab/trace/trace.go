@@ -1,6 +1,6 @@
-// Package trace follows a packet that nobody has sent through the daemons of a playground: from the name that a pod asks for to the
-// device of the pod that would get it, with every decision on the way. The daemons decide (node.Client); this package chooses whom to
-// ask, and draws what they say.
+// Package trace follows a packet that nobody has sent through the daemons of a playground or of a real cluster: from the name that a pod
+// asks for to the device of the pod that would get it, with every decision on the way. The daemons decide (node.Client); this package
+// chooses whom to ask, and draws what they say.
 //
 //	pod, destination ──► daemon of the pod's node ──► daemon of the node where the packet goes on ──► … ──► text, JSON
 package trace
@@ -8,7 +8,6 @@ package trace
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"github.com/middleway-net/middleway/node"
 )
@@ -36,19 +35,13 @@ const NoAddress = "no-address"
 // Arrives reports whether somebody gets the packet.
 func (t *Trace) Arrives() bool { return t.Verdict == "forwarded" || t.Verdict == "answered" }
 
-// Node is one whose daemon can be asked.
-type Node struct {
-	Address netip.Addr // by which its peers know it
-	RunDir  string
-}
-
 // maxHops bounds the nodes on the way: a packet goes from one node to another, and no further.
 const maxHops = 4
 
-// follow asks the daemon of runDir, then that of the node where the packet goes on.
-func (t *Trace) follow(ctx context.Context, nodes []Node, runDir string, req node.TraceRequest) error {
+// follow asks a daemon, then that of the node where the packet goes on.
+func (t *Trace) follow(ctx context.Context, c Cluster, daemon *node.Client, req node.TraceRequest) error {
 	for range maxHops {
-		hop, err := node.In(runDir).Trace(ctx, req)
+		hop, err := daemon.Trace(ctx, req)
 		if err != nil {
 			return err
 		}
@@ -62,20 +55,11 @@ func (t *Trace) follow(ctx context.Context, nodes []Node, runDir string, req nod
 		if !ok {
 			return nil
 		}
-		if runDir = runDirOf(nodes, hop.Peer); runDir == "" {
-			t.Notes = append(t.Notes, fmt.Sprintf("the packet goes on at %v, whose daemon cannot be asked from here", hop.Peer))
+		if daemon, err = c.Daemon(ctx, hop.PeerName, hop.Peer); err != nil {
+			t.Notes = append(t.Notes, fmt.Sprintf("the packet goes on at %v, whose daemon cannot be asked from here: %v", hop.Peer, err))
 			return nil
 		}
 		req = next
 	}
 	return fmt.Errorf("trace: the packet went over %d nodes and further; do two of them send it to each other?", maxHops)
-}
-
-func runDirOf(nodes []Node, peer netip.Addr) string {
-	for _, n := range nodes {
-		if n.Address == peer {
-			return n.RunDir
-		}
-	}
-	return ""
 }
