@@ -183,7 +183,7 @@ func (n *Node) buildStack() error {
 	}
 	s, err := stack.New(stack.Config{
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
-		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
+		Node: n.netstack, NodeAddrs: n.gateways(), KnownAddrs: n.config.NodeAddresses, DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
 		AwaitRoutes: n.cluster.source != nil && len(n.config.Peers) == 0, ServiceCIDRs: n.config.Services.CIDRs, MTU: n.mtu, Logger: n.log,
 		Outside: waysOut{n.ways.proxy}, Vacated: n.ways.forget, TunnelPort: cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort), ClusterCIDRs: n.config.insideOnly(),
 	})

@@ -111,7 +111,7 @@ func (n *Node) tunnelPeers(all []Peer) ([]tunnel.Peer, error) {
 // routesTo are the routes to what is behind the peers.
 func routesTo(peers []Peer) (routes []fib.Route) {
 	for _, p := range peers {
-		to := fib.Destination{Kind: fib.Peer, Peer: p.Address}
+		to := fib.Destination{Kind: fib.Peer, Peer: p.Address, Returns: !p.Kernel}
 		for _, r := range p.PodCIDRs {
 			routes = append(routes, fib.Route{Prefix: r, Destination: to})
 		}
