@@ -54,6 +54,27 @@ func (f *addrFlag) String() string {
 
 func (f *addrFlag) Type() string { return "address" }
 
+// addrPortFlag is an IP address with a port as a flag.
+type addrPortFlag netip.AddrPort
+
+func (f *addrPortFlag) Set(s string) error {
+	a, err := netip.ParseAddrPort(s)
+	if err != nil || a.Port() == 0 {
+		return errors.New("want an address with a port, like 10.96.3.4:5211 or [fd00:10:96::7]:5211")
+	}
+	*f = addrPortFlag(a)
+	return nil
+}
+
+func (f *addrPortFlag) String() string {
+	if a := netip.AddrPort(*f); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
+func (f *addrPortFlag) Type() string { return "address" }
+
 // addrFlags are IP addresses, given by a flag each.
 type addrFlags []netip.Addr
 

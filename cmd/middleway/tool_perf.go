@@ -39,6 +39,9 @@ func toolPerfCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.serve, "serve", false, "be the server")
 	flags.StringVar(&f.listen, "listen", ":"+strconv.Itoa(perf.DefaultPort), "address and port of the server; streams get ports of their own")
+	flags.Uint16Var(&f.streamPort, "stream-port", 0, "port of the server at which all streams of TCP arrive, for a Service or a firewall (default one that is free)")
+	flags.Lookup("stream-port").DefValue = ""
+	flags.Var(&f.to, "to", "ADDRESS:PORT by which streams of TCP reach the server's --stream-port, for example a Service's (default the server's own)")
 	flags.BoolVar(&f.udp, "udp", false, "datagrams in place of TCP")
 	flags.BoolVar(&f.latency, "latency", false, "how long a request and its response take")
 	flags.BoolVar(&f.connections, "connections", false, "how many connections a second can be made, used once and closed")
@@ -57,6 +60,8 @@ func toolPerfCommand() *cobra.Command {
 type perfFlags struct {
 	serve                     bool
 	listen                    string
+	streamPort                uint16
+	to                        addrPortFlag
 	udp, latency, connections bool
 	test                      perf.Test
 	time, interval            secondsFlag
@@ -76,6 +81,9 @@ func (f *perfFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if f.connections && (f.udp || f.latency) {
 		return wrong("tool perf: --connections is of TCP, and measures latency too: it goes without --udp and --latency")
+	}
+	if netip.AddrPort(f.to).IsValid() && f.udp {
+		return wrong("tool perf: --to is for streams of TCP, and goes without --udp")
 	}
 	f.test.Kind, f.test.Time, f.test.Interval = f.kind(), time.Duration(f.time), time.Duration(f.interval)
 	if f.test.Interval == 0 && movesCursor(cmd.OutOrStdout()) {
@@ -131,7 +139,7 @@ func (f *perfFlags) beServer(ctx context.Context, out io.Writer) error {
 		return wrong("tool perf: %w", err)
 	}
 	fmt.Fprintf(out, "serving on %v\n", l.Addr())
-	s := perf.Server{Tested: func(client net.Addr, t perf.Test, err error) {
+	s := perf.Server{StreamPort: f.streamPort, Tested: func(client net.Addr, t perf.Test, err error) {
 		if err != nil {
 			fmt.Fprintf(out, "%v: %s: %v\n", client, t.Kind, err)
 			return
@@ -143,7 +151,7 @@ func (f *perfFlags) beServer(ctx context.Context, out io.Writer) error {
 
 func (f *perfFlags) measure(ctx context.Context, out io.Writer, server netip.AddrPort) error {
 	if f.output.json() {
-		r, err := perf.Client{}.Run(ctx, server, f.test)
+		r, err := f.client().Run(ctx, server, f.test)
 		if err == nil {
 			fmt.Fprintln(out, toJSON(newPerfReport(f.test.Kind, r)))
 		}
@@ -151,7 +159,7 @@ func (f *perfFlags) measure(ctx context.Context, out io.Writer, server netip.Add
 	}
 	fmt.Fprintf(out, "%s to %v for %v\n", f.test.Kind, server, f.test.Time)
 	var begin time.Duration
-	var c perf.Client
+	c := f.client()
 	if f.test.Interval > 0 {
 		c.Interval = func(_ int, r perf.Result) {
 			end := begin + r.Elapsed
@@ -166,6 +174,14 @@ func (f *perfFlags) measure(ctx context.Context, out io.Writer, server netip.Add
 	fmt.Fprintf(out, "%s\n", perfLine(f.test.Kind, r))
 	fmt.Fprintf(out, "processor time: client %.2f s, server %.2f s, in %.2f s\n", r.ClientCPU.Seconds(), r.ServerCPU.Seconds(), r.Elapsed.Seconds())
 	return nil
+}
+
+func (f *perfFlags) client() perf.Client {
+	var c perf.Client
+	if to := netip.AddrPort(f.to); to.IsValid() {
+		c.To = []netip.AddrPort{to}
+	}
+	return c
 }
 
 // perfLine says what was measured.

@@ -113,7 +113,7 @@ func serveAt(listen string, h *tool.Handler, waits func(error)) (s server, words
 		}
 		return tool.ServeHTTP(l, h), fmt.Sprintf("serving on %v", l.Addr()), nil
 	case "udp":
-		c, err := net.ListenPacket("udp", addr)
+		c, err := tool.ListenDatagrams(addr)
 		if err != nil {
 			return nil, "", err
 		}
