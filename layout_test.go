@@ -36,7 +36,7 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni k8s/remote lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/parent cni k8s/remote cluster cluster/check cluster/perf cluster/probe cluster/report lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
@@ -63,7 +63,6 @@ var arrows = []arrow{
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
 	{"k8s/services", "k8s/object stack/packet stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
-	{"k8s/informers/informerstest", "", "an API server in memory knows Kubernetes' types, not who asks"},
 	{"k8s/informers", "k8s k8s/object", "a source of objects fills the store (ADR 0023)"},
 	{"k8s/remote/remotetest", "", "an API server in memory knows nothing of who asks it"},
 	{"k8s/remote", "", "who asks daemons through an API server brings bytes to them, and knows nothing of what they say (ADR 0033)"},
@@ -89,6 +88,14 @@ var arrows = []arrow{
 	{"stack/policy", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 	{"stack/netstack", "stack/packet", "a part of the stack knows packets, not its neighbours"},
 
+	{"cluster", "", "an API server is asked in JSON, by whatever client it is given (ADR 0036)"},
+	{"cluster/check", "cluster cluster/stage cluster/probe", "verdicts are made of what pods answered (ADR 0036)"},
+	{"cluster/clustertest", "cluster", "an API server in memory (ADR 0036)"},
+	{"cluster/perf", "cluster cluster/stage", "figures are those of tool perf in pods (ADR 0036)"},
+	{"cluster/probe", "lab/tool", "questions are asked by the clients that people have (ADR 0036)"},
+	{"cluster/report", "cluster cluster/stage lab/doctor node", "an archive of what an API server, a daemon and its machine tell (ADR 0036)"},
+	{"cluster/stage", "cluster", "a namespace with pods is objects of an API server (ADR 0036)"},
+
 	{"capture", "capture/pcapng", "what was captured is shown without knowing who captured it"},
 	{"capture/pcapng", "", "a pure encoder"},
 
@@ -111,7 +118,7 @@ var importedByNobody = []string{"bench", "test"}
 // fences keep a third-party module, with everything below it, in its place (non-test files).
 var fences = []struct{ path, place, why string }{
 	{"gvisor.dev", "stack/netstack", "gVisor's types stay behind package netstack"},
-	{"k8s.io", "k8s/... ingress node lab/... test/... bench/...", "Kubernetes' types are stripped at the edge, into k8s/object"},
+	{"k8s.io", "k8s/... ingress node lab/... cluster/... test/... bench/...", "Kubernetes' types are stripped at the edge, into k8s/object; who makes objects in a cluster needs them whole"},
 	{"github.com/containernetworking/cni", "cni lab/... test/... bench/...", "the CNI specification's types and codes are known in one place, and to who plays the container runtime"},
 	{"golang.zx2c4.com/wireguard/tun", "stack/tun", "devices are opened in one place"},
 }

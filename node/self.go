@@ -29,7 +29,7 @@ func (n *Node) openSource() (err error) {
 	case c.hasAPI():
 		conf := informers.Config{
 			Kubeconfig: c.Kubeconfig, Server: c.Server, ServiceCIDRs: n.config.servicesOfAPI(), Node: n.config.Name,
-			Pod: object.Key{Namespace: n.config.PodNamespace, Name: n.config.PodName}, Agent: "middleway/" + n.config.Version, Logger: n.log,
+			Agent: "middleway/" + n.config.Version, Logger: n.log,
 		}
 		if n.config.OutsideSockets != "" {
 			if n.cluster.outside, err = parent.Dial(n.config.OutsideSockets); err != nil {
@@ -37,11 +37,8 @@ func (n *Node) openSource() (err error) {
 			}
 			conf.Dial = apiDialer{n.cluster.outside}.DialContext
 		}
-		if n.cluster.api, err = informers.New(conf); err != nil {
-			n.cluster.api = nil
-			return err
-		}
-		n.cluster.source, n.troubles.warn = n.cluster.api, n.cluster.api.Warn
+		n.cluster.api, err = informers.New(conf)
+		n.cluster.source = n.cluster.api
 	case c.Folder != "":
 		n.cluster.source = &folder.Source{Dir: c.Folder, Log: n.log}
 	}
@@ -65,7 +62,7 @@ func (n *Node) learn(ctx context.Context) error {
 	self, err := readSelf(n.config.RunDir, n.config.Name)
 	if self == nil && err == nil {
 		if n.cluster.api != nil {
-			self, err = n.cluster.api.Node(ctx, n.tellWaits)
+			self, err = n.cluster.api.Node(ctx)
 		} else {
 			self, err = nodeOf(ctx, n.cluster.source, n.config.Name, n.log)
 		}
@@ -79,12 +76,6 @@ func (n *Node) learn(ctx context.Context) error {
 	}
 	n.config.take(self)
 	return n.config.check()
-}
-
-// tellWaits says what the start waits for.
-func (n *Node) tellWaits(waits string) {
-	n.log.Info(waits)
-	n.http.waits.Store(&waits)
 }
 
 // take takes from the node's object what the configuration leaves out.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -37,7 +36,7 @@ func (n *Node) setMTU() error {
 
 func (n *Node) openTunnel() error {
 	if err := n.setMTU(); err != nil {
-		return unusable(err)
+		return err
 	}
 	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
 	if err != nil {
@@ -55,7 +54,7 @@ func (n *Node) openTunnel() error {
 		AnySource: n.config.VXLAN.AnySource, Secret: secret, Socket: n.out.Socket, Logger: n.log,
 	})
 	if err != nil {
-		return n.portTaken(err, cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort))
+		return err
 	}
 	n.tunnel = t
 	peers, err := n.tunnelPeers(n.peers())
@@ -112,7 +111,7 @@ func (n *Node) tunnelPeers(all []Peer) ([]tunnel.Peer, error) {
 // routesTo are the routes to what is behind the peers.
 func routesTo(peers []Peer) (routes []fib.Route) {
 	for _, p := range peers {
-		to := fib.Destination{Kind: fib.Peer, Peer: p.Address, Returns: !p.Kernel}
+		to := fib.Destination{Kind: fib.Peer, Peer: p.Address}
 		for _, r := range p.PodCIDRs {
 			routes = append(routes, fib.Route{Prefix: r, Destination: to})
 		}

@@ -144,7 +144,6 @@ func (n *Node) setServices(t *service.Table) {
 	now := time.Now()
 	n.balancers.updated.Store(&now)
 	n.ways.setTable(t)
-	n.checkServiceRanges()
 }
 
 func (n *Node) recallServices(t *service.Table) {

@@ -61,6 +61,7 @@ func command() *cobra.Command {
 		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
 		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
 		relayCommand(), attachedCommand(),
+		checkCommand(reach{}), perfCommand(reach{}), reportCommand(reach{}),
 	)
 	return root
 }

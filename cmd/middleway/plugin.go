@@ -25,6 +25,6 @@ kubectl's flags that choose a cluster and a user, which ` + "`kubectl options`" 
 	r.config.AddFlags(flags)
 	r.config.AddKubectlFlags(flags)
 	r.complete(root)
-	root.AddCommand(statusCommand(r), traceCommand(r), flowsCommand(r), captureCommand(r))
+	root.AddCommand(statusCommand(r), traceCommand(r), flowsCommand(r), captureCommand(r), checkCommand(r), perfCommand(r), reportCommand(r))
 	return root
 }

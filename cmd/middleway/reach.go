@@ -41,6 +41,16 @@ func (r *reach) register(cmd *cobra.Command) {
 	r.complete(cmd)
 }
 
+// registerCluster is register of a command that is about real clusters alone.
+func (r *reach) registerCluster(cmd *cobra.Command) {
+	if r.plugin {
+		return
+	}
+	r.config = &remote.Config{Agent: "middleway/" + version}
+	r.config.AddFlags(cmd.Flags())
+	r.complete(cmd)
+}
+
 // meansCluster reports whether a real cluster is meant; more are further flags that say so.
 func (r *reach) meansCluster(cmd *cobra.Command, more ...string) bool {
 	return r.plugin || slices.ContainsFunc(append(more, remote.FlagNames...), cmd.Flags().Changed)

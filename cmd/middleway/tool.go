@@ -38,6 +38,7 @@ func toolCommand() *cobra.Command {
 		toolDigCommand(),
 		toolPerfCommand(),
 		toolStandInCommand(),
+		toolProbeCommand(),
 	)
 	cmd.SetFlagErrorFunc(wrongFlag)
 	return cmd

@@ -33,7 +33,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/middleway-net/middleway/k8s"
-	"github.com/middleway-net/middleway/k8s/object"
 )
 
 // Config says where the API server is.
@@ -50,8 +49,6 @@ type Config struct {
 	Node string
 	// Dial connects to the API server, as net.Dialer does. Default: this process's own sockets.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Pod is the pod in which this process runs, whose Events tell what is wrong beside the node's. Default: none is known.
-	Pod object.Key
 	// Agent is the program's name and version, as the API server logs it.
 	Agent string
 	// Logger takes state changes. Required.
@@ -64,7 +61,7 @@ type Client struct {
 	server          string
 	core, discovery rest.Interface
 	health          health
-	events          *events
+	events          events
 }
 
 var _ k8s.Source = (*Client)(nil)
@@ -77,7 +74,6 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client := &Client{config: c, server: config.Host, health: newHealth(c.Logger, config.Host), events: newEvents()}
-	client.health.warn = client.Warn
 	if err := notAmongServices(config.Host, c.ServiceCIDRs); err != nil {
 		return nil, err
 	}
