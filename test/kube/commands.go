@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/middleway-net/middleway/test/kube/cluster"
 	"github.com/middleway-net/middleway/test/kube/components"
+	"github.com/middleway-net/middleway/test/kube/scenario"
 )
 
 // exitStatus is the end of a command that was run for the caller and has said itself what was wrong.
@@ -23,12 +25,10 @@ func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)
 
 // clusterName is the flag that all commands about one cluster have.
 func clusterName(cmd *cobra.Command) *string {
-	name := os.Getenv("CLUSTER")
-	if name == "" {
-		name = "kube"
-	}
-	return cmd.Flags().StringP("cluster", "c", name, "the cluster's name; default $CLUSTER, else kube")
+	return cmd.Flags().StringP("cluster", "c", defaultCluster(), "the cluster's name; default $CLUSTER, else kube")
 }
+
+func defaultCluster() string { return cmp.Or(os.Getenv("CLUSTER"), "kube") }
 
 // clusterDir is the folder of a cluster, in the cache.
 func clusterDir(name string) (string, error) {
@@ -66,21 +66,30 @@ func downCommand() *cobra.Command {
 }
 
 func kubectlCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "kubectl [-c CLUSTER] ARGUMENTS…",
-		Short:   "kubectl as the cluster's administrator, from the outside of its nodes",
-		Example: "  kube kubectl get pods -A -o wide\n  kube kubectl -c other apply -f web.yaml",
+	return &cobra.Command{
+		Use:                "kubectl [--cluster CLUSTER] ARGUMENTS…",
+		Short:              "kubectl as the cluster's administrator, from the outside of its nodes",
+		Long:               "Runs kubectl as the cluster's administrator, from the outside of its nodes. The cluster, where it is not $CLUSTER or kube, has to be\nnamed before kubectl's own arguments.",
+		Example:            "  kube kubectl get pods -A -o wide\n  kube kubectl --cluster other apply -f web.yaml",
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || args[0] == "--help" {
+				return cmd.Help()
+			}
+			name := defaultCluster()
+			switch flag, value, given := strings.Cut(args[0], "="); {
+			case flag == "--cluster" && given:
+				name, args = value, args[1:]
+			case (flag == "--cluster" || flag == "-c") && len(args) > 1:
+				name, args = args[1], args[2:]
+			}
+			c, err := openCluster(name)
+			if err != nil {
+				return err
+			}
+			return passThrough(c.OutsideCommand(cmd.Context(), append([]string{c.Program("kubectl")}, args...)...))
+		},
 	}
-	name := clusterName(cmd)
-	cmd.Flags().SetInterspersed(false) // what follows is kubectl's
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := openCluster(*name)
-		if err != nil {
-			return err
-		}
-		return passThrough(c.OutsideCommand(cmd.Context(), append([]string{c.Program("kubectl")}, args...)...))
-	}
-	return cmd
 }
 
 func execCommand() *cobra.Command {
@@ -234,6 +243,9 @@ func hiddenCommands() []*cobra.Command {
 		}),
 		one(cluster.BirthCommand, func(cmd *cobra.Command, arg string) error { return cluster.Birth(arg, cmd.OutOrStdout()) }),
 		one(cluster.InitCommand, func(_ *cobra.Command, arg string) error { return cluster.Init(arg) }),
+		one(scenario.LoadCommand, func(cmd *cobra.Command, arg string) error {
+			return scenario.RunLoad(cmd.Context(), arg, cmd.OutOrStdout())
+		}),
 		one(cluster.ResolverCommand, func(cmd *cobra.Command, _ string) error { return cluster.Resolve(cmd.Context()) }),
 	}
 }
