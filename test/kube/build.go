@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,11 +49,12 @@ that are not here are installed.`, strings.Join(components.Groups(), ", ")),
 				return writeList(cmd.OutOrStdout(), cache, output)
 			case force:
 				return cache.Rebuild(cmd.Context(), cmd.OutOrStdout(), names...)
-			case len(cache.Missing(names...)) == 0:
-				fmt.Fprintf(cmd.OutOrStdout(), "all is in %s\n", cache.Dir)
-				return nil
 			}
-			return cache.Build(cmd.Context(), cmd.OutOrStdout(), names...)
+			if err := cache.Build(cmd.Context(), cmd.OutOrStdout(), names...); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "all is in %s\n", cache.Dir)
+			return nil
 		},
 	}
 	flags := cmd.Flags()
@@ -72,11 +74,11 @@ func writeList(w io.Writer, cache components.Cache, output string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "NAME\tVERSION\tSTATE\tSIZE\tBUILT IN")
 	for _, e := range entries {
-		size, took := "", ""
+		size, took := "-", "-"
 		if e.State != components.Missing {
 			size, took = fmt.Sprintf("%.1f MB", float64(e.Size)/1e6), fmt.Sprintf("%.0f s", e.Seconds)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", e.Name, e.Version, e.State, size, took)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", e.Name, cmp.Or(e.Version, "-"), e.State, size, took)
 	}
 	return tw.Flush()
 }

@@ -33,12 +33,15 @@ func (c Cache) build(ctx context.Context, w io.Writer, force bool, names []strin
 	if c.source == "" {
 		return errors.New("the go.mod files of the components are not here: call kube in a checkout of middleway")
 	}
+	if len(c.due(chosen, force)) == 0 {
+		return nil
+	}
 	unlock, err := c.lock(ctx, w)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	todo := c.due(chosen, force)
+	todo := c.due(chosen, force) // which may be less by now
 	var needs []Need
 	for _, component := range todo {
 		needs = append(needs, component.Packaged...)
@@ -65,10 +68,7 @@ func (c Cache) due(chosen []Component, force bool) []Component {
 }
 
 func (component Component) title() string {
-	if component.Module == own {
-		return component.Name
-	}
-	return component.Name + " " + component.Module.Version
+	return strings.TrimSpace(component.Name + " " + component.Module.Version)
 }
 
 // buildOne builds one component aside, moves its files to their places and writes its stamp.

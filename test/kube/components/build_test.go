@@ -52,9 +52,14 @@ func TestBuild(t *testing.T) {
 	if got := state(t, c, "pause"); got != Built || len(c.Missing("pause")) > 0 {
 		t.Errorf("%s after the build", got)
 	}
-	if out := build(t, c, "pause"); out != "" {
-		t.Errorf("a build of what is there says %q", out)
+	unlock, err := c.lock(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if out := build(t, c, "pause"); out != "" {
+		t.Errorf("a build of what is there says %q, while another one goes on", out)
+	}
+	unlock()
 	if _, err := os.Stat(filepath.Join(c.Dir, "work")); err == nil {
 		t.Error("the build left its folder")
 	}

@@ -25,7 +25,7 @@ const ImagesName = "images"
 type Module struct {
 	Folder  string // of this package, with the go.mod and go.sum that pin it and all it requires; "" for this very module
 	Path    string
-	Version string
+	Version string // "" for this very module
 }
 
 var (
@@ -36,7 +36,7 @@ var (
 	coredns    = Module{"coredns", "github.com/coredns/coredns", CoreDNSVersion}
 	plugins    = Module{"cniplugins", "github.com/containernetworking/plugins", PluginsVersion}
 	flannel    = Module{"flannel", "github.com/flannel-io/flannel", FlannelVersion}
-	own        = Module{"", "github.com/middleway-net/middleway/test/kube", "ours"}
+	own        = Module{"", "github.com/middleway-net/middleway/test/kube", ""}
 )
 
 // A Component is one program, or some that belong together, and all that decides what its bytes are.

@@ -30,7 +30,7 @@ func findSource() string {
 	return ""
 }
 
-// dir is where go commands about a module run: in the folder that has its go.mod.
+// moduleDir is where go commands about a module run: in the folder that has its go.mod.
 func (c Cache) moduleDir(m Module) string {
 	if m.Folder == "" {
 		return filepath.Dir(c.source)
