@@ -63,6 +63,7 @@ var arrows = []arrow{
 	{"k8s/object", "", "stripped objects are the words that k8s/* share"},
 	{"k8s/services", "k8s/object stack/packet stack/service stack/dns", "a pure function from objects to service and DNS tables"},
 	{"k8s/policies", "k8s/object stack/policy", "a pure function from objects to policy tables"},
+	{"k8s/informers/informerstest", "", "an API server in memory knows Kubernetes' types, not who asks"},
 	{"k8s/informers", "k8s k8s/object", "a source of objects fills the store (ADR 0023)"},
 	{"k8s/remote/remotetest", "", "an API server in memory knows nothing of who asks it"},
 	{"k8s/remote", "", "who asks daemons through an API server brings bytes to them, and knows nothing of what they say (ADR 0033)"},

@@ -49,6 +49,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("runDir: %q is not an absolute path like /run/middleway", c.RunDir)
 	case !filepath.IsAbs(c.CNI.Socket):
 		return fmt.Errorf("cni.socket: %q is not an absolute path like %s", c.CNI.Socket, cni.DefaultSocket)
+	case c.CNI.Conflist != "" && (!filepath.IsAbs(c.CNI.Conflist) || filepath.Ext(c.CNI.Conflist) != ".conflist"):
+		return fmt.Errorf("cni.conflist: %q is not an absolute path like /etc/cni/net.d/10-middleway.conflist", c.CNI.Conflist)
 	case c.MTU != 0 && (c.MTU < c.leastMTU() || c.MTU > maxMTU):
 		return fmt.Errorf("mtu: %d is not between %d and %d bytes", c.MTU, c.leastMTU(), maxMTU)
 	case c.Workers < 0 || c.Workers > 256:

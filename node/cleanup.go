@@ -14,8 +14,8 @@ import (
 	"github.com/middleway-net/middleway/stack/flow"
 )
 
-// Cleanup removes what a daemon with this configuration leaves for the next one: the host's device with its routes, the
-// pods' devices where their namespaces still are, and the state in the run directory. A daemon that still runs is an error.
+// Cleanup removes what a daemon with this configuration leaves for the next one: the network configuration that it wrote, the host's device
+// with its routes, the pods' devices where their namespaces still are, and the state in the run directory. A daemon that still runs is an error.
 // It removes as much as it can.
 func Cleanup(c Config, log *slog.Logger) error {
 	unlock, err := lockState(&c)
@@ -33,6 +33,9 @@ func Cleanup(c Config, log *slog.Logger) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("clean up pod %s: %w", p.Name, err))
 		}
+	}
+	if c.CNI.Conflist != "" { // first, so that no pod is attached by what goes
+		errs = append(errs, c.conflist().Remove())
 	}
 	errs = append(errs, cleanupLeases(&c))
 	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, flowsName} { // the lock comes last

@@ -37,6 +37,8 @@ type cluster struct {
 	unsaid   chan map[string]string    // holds this node's annotations while the API server has to hear of it
 	outdated chan error                // holds why this node has to start anew
 
+	mistakes mistakes
+
 	mu   sync.Mutex        // guards left
 	left map[string]string // by node: what was logged of it last
 }
@@ -117,8 +119,13 @@ func (n *Node) tellLeft(left []nodes.Left) {
 		}
 		if l.Waits {
 			n.log.Info("a node is no peer yet", "peer", l.Node, "why", l.Why)
-		} else {
-			n.log.Warn("a node, or an address of it, is left out", "peer", l.Node, "why", l.Why)
+			continue
+		}
+		n.troubles.begin("peer "+l.Node, reasonPeer, "node "+l.Node+", or an address of it, is left out: "+l.Why)
+	}
+	for peer := range n.cluster.left {
+		if now[peer] == "" {
+			n.troubles.end("peer "+peer, "node "+peer+" is not left out any more")
 		}
 	}
 	n.cluster.left = now
@@ -152,6 +159,7 @@ func (n *Node) ownNode(all []*object.Node) {
 		n.outdate(self)
 		return
 	}
+	n.checkName(self)
 	for key, value := range n.announcement(self.Annotations) {
 		if self.Annotations[key] != value {
 			n.cluster.say(self.Annotations)
@@ -216,8 +224,13 @@ func (n *Node) announceOnce(ctx context.Context, p *pace, annotations map[string
 		p.tried(time.Now())
 		err := n.cluster.api.Announce(ctx, annotations)
 		if err == nil {
+			n.troubles.end("announce", "the API server takes this node's annotations")
 			n.log.Info("the API server has been told of this node", "address", n.config.Address, "mac", n.config.VXLAN.MAC)
 			return
+		}
+		if reason, message, is := refused(err); is {
+			n.troubles.begin("announce", reason, message)
+			continue
 		}
 		if !told && ctx.Err() == nil {
 			n.log.Warn("the API server could not be told of this node; it is tried again", "err", err)

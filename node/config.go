@@ -90,6 +90,10 @@ type Config struct {
 
 	// Version of the program, for the metrics. It is no field of the file.
 	Version string `json:"-"`
+	// PodNamespace and PodName are the pod in which this process runs, whose Events tell what is wrong, as the node's do. They are no fields
+	// of the file. Default: none is known.
+	PodNamespace string `json:"-"`
+	PodName      string `json:"-"`
 }
 
 // CNI configures the daemon's side of the CNI plugin.
@@ -100,6 +104,10 @@ type CNI struct {
 	// Interval is how often the daemon looks for pods whose network namespace has gone without a DEL, and for what was
 	// deleted while it did not answer. Default 1m, at least 10ms.
 	Interval Duration `json:"interval,omitempty"`
+	// Conflist is the absolute path at which the daemon writes the network configuration that has the container runtime attach pods by the
+	// plugin, once it serves, and again whenever that is another or has gone. Its directory is that of the runtime's configurations, of which
+	// the first by name counts. Default: somebody else writes one.
+	Conflist string `json:"conflist,omitempty"`
 }
 
 // VXLAN configures the tunnel between nodes.

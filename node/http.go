@@ -24,53 +24,96 @@ const noHTTP = "none"
 // healthTimeout is how long the workers may take to answer /healthz. A batch takes well under a millisecond.
 const healthTimeout = 5 * time.Second
 
-// httpServer serves /healthz, /readyz and /metrics.
+// httpServer serves /healthz, /readyz and /metrics, in a cluster from before there is a node to tell of: what asks there shall not end a
+// daemon that waits.
 type httpServer struct {
 	listener net.Listener // nil if it is turned off
 	server   http.Server
-	ready    atomic.Bool // everything was built and runs
+	served   chan error              // of the server, once it runs
+	node     atomic.Pointer[serving] // nil before it runs
+	waits    atomic.Pointer[string]  // what the start waits for; nil: nothing
+	ready    atomic.Bool             // everything was built and runs
 }
 
-func (n *Node) listenHTTP() error {
-	if n.config.HTTP == noHTTP {
+// serving is a node that runs, and its metrics.
+type serving struct {
+	*Node
+	metrics http.Handler
+}
+
+// open serves at the address from now on, unless it does already.
+func (s *httpServer) open(addr string) error {
+	if addr == noHTTP || s.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", n.config.HTTP)
+	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("listen tcp %s: another program has this port", n.config.HTTP)
+		err = fmt.Errorf("listen tcp %s: another program has this port", addr)
 	}
 	if err != nil {
 		return fmt.Errorf("serve health and metrics: %w; choose another address by http, or turn it off by http: none", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", n.serveHealth)
-	mux.HandleFunc("GET /readyz", n.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry(), promhttp.HandlerOpts{}))
-	n.http.listener = l
-	n.http.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	mux.HandleFunc("GET /healthz", s.serveHealth)
+	mux.HandleFunc("GET /readyz", s.serveReady)
+	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	s.listener, s.served = l, make(chan error, 1)
+	s.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { s.served <- s.server.Serve(l) }()
 	return nil
 }
 
-// serveHealth answers 200 while every worker comes round to its next batch, else 503: a daemon that should be started again.
-func (n *Node) serveHealth(w http.ResponseWriter, r *http.Request) {
+func (n *Node) listenHTTP() error { return n.http.open(n.config.HTTP) }
+
+// serveHealth answers 200 while every worker comes round to its next batch, else 503: a daemon that should be started again. One that
+// waits is not to be.
+func (s *httpServer) serveHealth(w http.ResponseWriter, r *http.Request) {
+	n := s.node.Load()
+	if n == nil {
+		answer(w, nil)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	answer(w, n.stack.Healthy(ctx))
 }
 
 // serveReady answers 200 once pods can be attached and reached, from the host too, else 503.
-func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
-	if !n.http.ready.Load() {
-		answer(w, errors.New("the node is starting or ending"))
+func (s *httpServer) serveReady(w http.ResponseWriter, _ *http.Request) {
+	if n := s.node.Load(); n != nil {
+		answer(w, n.readiness())
 		return
+	}
+	answer(w, s.starting())
+}
+
+// starting says why there is no node yet.
+func (s *httpServer) starting() error {
+	if waits := s.waits.Load(); waits != nil {
+		return errors.New(*waits)
+	}
+	return errors.New("the node is starting or ending")
+}
+
+func (s *httpServer) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	if n := s.node.Load(); n != nil {
+		n.metrics.ServeHTTP(w, r)
+		return
+	}
+	answer(w, s.starting())
+}
+
+// readiness returns why pods cannot be attached and reached, nil if they can.
+func (n *Node) readiness() error {
+	if !n.http.ready.Load() {
+		return errors.New("the node is starting or ending")
 	}
 	if n.host.device != "" {
 		if _, missing := n.host.look(); missing != "" {
-			answer(w, errors.New(missing+"; the host does not reach all pods"))
-			return
+			return errors.New(missing + "; the host does not reach all pods")
 		}
 	}
-	answer(w, n.cluster.ready())
+	return n.cluster.ready()
 }
 
 func answer(w http.ResponseWriter, err error) {
@@ -83,23 +126,32 @@ func answer(w http.ResponseWriter, err error) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-func (s *httpServer) run(ctx context.Context) error {
+// run answers for a node until ctx ends.
+func (s *httpServer) run(ctx context.Context, n *Node) error {
 	if s.listener == nil {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.server.Close() })
-	defer stop()
-	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	s.node.Store(&serving{n, promhttp.HandlerFor(n.registry(), promhttp.HandlerOpts{})})
+	select {
+	case <-ctx.Done():
+		s.node.Store(nil)
+		return nil
+	case err := <-s.served:
+		s.served <- err
 		return fmt.Errorf("serve health and metrics: %w", err)
 	}
-	return nil
 }
 
+// close ends the server.
 func (s *httpServer) close() error {
 	if s.listener == nil {
 		return nil
 	}
-	if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+	_ = s.server.Close() // of a listener that may not be its yet
+	err := s.listener.Close()
+	<-s.served
+	s.listener = nil
+	if !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil

@@ -62,33 +62,96 @@ type Node struct {
 	madeLeases bool
 	notes      []string // for the status
 	status     statusServer
-	http       httpServer
+	http       *httpServer
+	troubles   troubles
 	started    time.Time
 }
 
 // Run builds a node and runs it until ctx ends or a part of it fails. What it could not build in whole it takes down
-// again before it returns; devices of pods stay, so that the next daemon takes them up.
+// again before it returns; devices of pods stay, so that the next daemon takes them up. In a cluster with an API server that is told why,
+// and what may be mended meanwhile is waited for and tried again.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
-	n, err := New(ctx, c, log)
+	front := &httpServer{}
+	n, err := start(ctx, c, front, log)
 	if ctx.Err() != nil && n == nil {
-		return nil // it waited for the cluster
+		return front.close() // it waited
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, front.close())
 	}
-	return errors.Join(n.Run(ctx), n.Close())
+	return errors.Join(n.Run(ctx), front.close(), n.Close())
 }
 
-// New builds a node. Nothing runs before Run. In a cluster it waits until that tells of the node, or ctx ends.
-func New(ctx context.Context, c Config, log *slog.Logger) (*Node, error) {
-	n := &Node{config: c, log: log.With("node", c.Name), started: time.Now(), notes: []string{}}
+// start builds a node, with further attempts where these make sense.
+func start(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (*Node, error) {
+	if c.Kubernetes.hasAPI() {
+		_ = front.open(c.HTTP) // where another daemon of this node still answers, that is tried again once it has ended
+	}
+	told := ""
+	for {
+		n, err := build(ctx, c, front, log)
+		if err == nil {
+			return n, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if _, waits := reasonOf(err); !waits || n.cluster.api == nil {
+			return nil, err
+		}
+		why := sentence(err)
+		if why != told {
+			n.log.Error(why + "; this is tried again")
+			told = why
+		}
+		front.waits.Store(&why)
+		if !wait(ctx, startPause) {
+			return nil, err
+		}
+	}
+}
+
+// startPause is between attempts to start.
+const startPause = 3 * time.Second
+
+// build builds a node. Nothing runs before Run, but what answers about health. In a cluster it waits until that tells of the node, and
+// until another daemon in its place has ended, or ctx ends. A node that could not be built is closed.
+func build(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (*Node, error) {
+	n := &Node{config: c, log: log.With("node", c.Name), http: front, started: time.Now(), notes: []string{}}
+	n.troubles.log = n.log
 	n.others.Store(&c.Peers)
-	for _, step := range []func() error{
-		n.openSource, func() error { return n.learn(ctx) }, n.leaveOutIPv6, n.openState, n.findUnderlay, n.openTunnel, n.probeOffloads, n.openDNS, n.openNetstack, n.openLeases, n.openWays, n.buildStack, n.openPipeline, n.attachPods,
-		n.attachHost, n.listenStatus, n.listenHTTP, n.openCNI, n.openListeners, n.recordPods, n.recordSelf, n.keepDevices,
+	for _, step := range []struct {
+		reason string // why it fails
+		waits  bool   // it may be mended meanwhile
+		do     func() error
+	}{
+		{reasonConfiguration, false, n.openSource},
+		{reasonConfiguration, false, func() error { return n.learn(ctx) }},
+		{reasonConfiguration, false, n.leaveOutIPv6},
+		{reasonRunDir, false, func() error { return n.openState(ctx) }},
+		{reasonAddress, true, n.findUnderlay},
+		{reasonStart, false, n.openTunnel},
+		{reasonStart, false, n.probeOffloads},
+		{reasonConfiguration, false, n.openDNS},
+		{reasonStart, false, n.openNetstack},
+		{reasonRunDir, false, n.openLeases},
+		{reasonStart, false, n.openWays},
+		{reasonStart, false, n.buildStack},
+		{reasonStart, false, n.openPipeline},
+		{reasonStart, false, n.attachPods},
+		{reasonHostDevice, true, n.attachHost},
+		{reasonRunDir, false, n.listenStatus},
+		{reasonStart, true, n.listenHTTP},
+		{reasonRunDir, true, n.openCNI},
+		{reasonStart, false, n.openListeners},
+		{reasonRunDir, false, n.recordPods},
+		{reasonRunDir, false, n.recordSelf},
+		{reasonStart, false, n.keepDevices},
 	} {
-		if err := step(); err != nil {
-			return nil, errors.Join(err, n.Close(), n.removeState())
+		if err := step.do(); err != nil {
+			err = failed(step.reason, step.waits, err)
+			n.tellFailure(ctx, err)
+			return n, errors.Join(err, n.Close(), n.removeState())
 		}
 	}
 	return n, nil
@@ -110,13 +173,17 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.netstack.Run(ctx) })
 	g.Go(func() error { return n.tunnel.Run(ctx) })
 	g.Go(func() error { return n.status.run(ctx) })
-	g.Go(func() error { return n.http.run(ctx) })
+	g.Go(func() error { return n.http.run(ctx, n) })
 	g.Go(func() error { return n.watchUnderlay(ctx) })
 	if n.host.device != "" {
 		g.Go(func() error { return n.watchHost(ctx) })
 		g.Go(func() error { return n.keepHost(ctx) })
 	}
 	g.Go(func() error { return n.cni.Run(ctx) })
+	if n.config.CNI.Conflist != "" {
+		g.Go(func() error { return n.keepConflist(ctx) })
+	}
+	g.Go(func() error { return n.troubles.repeat(ctx) })
 	n.runWays(ctx, g)
 	n.runCluster(ctx, g)
 	if n.config.EchoPort > 0 {
@@ -136,7 +203,7 @@ func (n *Node) Run(ctx context.Context) error {
 // Close closes what New opened. Devices that were made persistent stay in the pods' namespaces.
 func (n *Node) Close() error {
 	var errs []error
-	errs = append(errs, n.status.close(), n.http.close())
+	errs = append(errs, n.status.close())
 	if n.cni != nil {
 		errs = append(errs, n.cni.Close())
 	}
@@ -183,7 +250,7 @@ func (n *Node) buildStack() error {
 	}
 	s, err := stack.New(stack.Config{
 		Workers: workers, Spin: time.Duration(n.config.Spin), Flows: n.flows, Ports: ports,
-		Node: n.netstack, NodeAddrs: n.gateways(), DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
+		Node: n.netstack, NodeAddrs: n.gateways(), KnownAddrs: n.config.NodeAddresses, DNSAddrs: n.dns.addrs, Answer: n.answerer(), PodCIDRs: n.config.PodCIDRs,
 		AwaitRoutes: n.cluster.source != nil && len(n.config.Peers) == 0, ServiceCIDRs: n.config.Services.CIDRs, MTU: n.mtu, Logger: n.log,
 		Outside: waysOut{n.ways.proxy}, Vacated: n.ways.forget, TunnelPort: cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort), ClusterCIDRs: n.config.insideOnly(),
 	})

@@ -29,7 +29,7 @@ func (n *Node) openSource() (err error) {
 	case c.hasAPI():
 		conf := informers.Config{
 			Kubeconfig: c.Kubeconfig, Server: c.Server, ServiceCIDRs: n.config.servicesOfAPI(), Node: n.config.Name,
-			Agent: "middleway/" + n.config.Version, Logger: n.log,
+			Pod: object.Key{Namespace: n.config.PodNamespace, Name: n.config.PodName}, Agent: "middleway/" + n.config.Version, Logger: n.log,
 		}
 		if n.config.OutsideSockets != "" {
 			if n.cluster.outside, err = parent.Dial(n.config.OutsideSockets); err != nil {
@@ -37,8 +37,11 @@ func (n *Node) openSource() (err error) {
 			}
 			conf.Dial = apiDialer{n.cluster.outside}.DialContext
 		}
-		n.cluster.api, err = informers.New(conf)
-		n.cluster.source = n.cluster.api
+		if n.cluster.api, err = informers.New(conf); err != nil {
+			n.cluster.api = nil
+			return err
+		}
+		n.cluster.source, n.troubles.warn = n.cluster.api, n.cluster.api.Warn
 	case c.Folder != "":
 		n.cluster.source = &folder.Source{Dir: c.Folder, Log: n.log}
 	}
@@ -62,7 +65,7 @@ func (n *Node) learn(ctx context.Context) error {
 	self, err := readSelf(n.config.RunDir, n.config.Name)
 	if self == nil && err == nil {
 		if n.cluster.api != nil {
-			self, err = n.cluster.api.Node(ctx)
+			self, err = n.cluster.api.Node(ctx, n.tellWaits)
 		} else {
 			self, err = nodeOf(ctx, n.cluster.source, n.config.Name, n.log)
 		}
@@ -76,6 +79,12 @@ func (n *Node) learn(ctx context.Context) error {
 	}
 	n.config.take(self)
 	return n.config.check()
+}
+
+// tellWaits says what the start waits for.
+func (n *Node) tellWaits(waits string) {
+	n.log.Info(waits)
+	n.http.waits.Store(&waits)
 }
 
 // take takes from the node's object what the configuration leaves out.

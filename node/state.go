@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -8,12 +9,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/middleway-net/middleway/stack/flow"
 )
 
+// How long a daemon waits for another one in its run directory to end, and how often it looks. In a cluster that may take as long as it wants:
+// the next pod of an update waits there, and takes over within a few of these looks.
+const (
+	statePatience = time.Second
+	stateInterval = 10 * time.Millisecond
+)
+
 // openState makes the run directory and opens the flow table there; its lock keeps a second daemon out.
-func (n *Node) openState() error {
+func (n *Node) openState(ctx context.Context) error {
 	_, missing := os.Stat(n.config.RunDir)
 	if err := os.MkdirAll(n.config.RunDir, 0o700); err != nil {
 		return fmt.Errorf("make run directory: %w; choose another one by runDir", err)
@@ -22,7 +31,7 @@ func (n *Node) openState() error {
 	if err := CheckRunDir(n.config.RunDir); err != nil {
 		return err
 	}
-	flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
+	flows, err := n.openFlows(ctx)
 	switch {
 	case errors.Is(err, flow.ErrInUse):
 		return fmt.Errorf("another middleway node runs on %s; end it, or choose another runDir", n.config.RunDir)
@@ -31,6 +40,23 @@ func (n *Node) openState() error {
 	}
 	n.flows = flows
 	return nil
+}
+
+// openFlows opens the flow table, once no other daemon has it.
+func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
+	for begin, told := time.Now(), false; ; {
+		flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
+		if !errors.Is(err, flow.ErrInUse) || !n.config.Kubernetes.hasAPI() && time.Since(begin) > statePatience {
+			return flows, err
+		}
+		if !told && n.config.Kubernetes.hasAPI() {
+			n.log.Info("another daemon of this node is at work in " + n.config.RunDir + "; this one takes over when it ends")
+			told = true
+		}
+		if !wait(ctx, stateInterval) {
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // podsName is the name, in the run directory, of the file that tells the next daemon which pods the configuration had.

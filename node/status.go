@@ -43,6 +43,8 @@ type Status struct {
 	Cluster *ClusterStatus `json:"cluster"`
 	// Notes are what whoever runs the node should know, in sentences; each was logged too.
 	Notes []string `json:"notes"`
+	// Problems are what somebody has to mend; each was logged, and is an Event where there is an API server.
+	Problems []Problem `json:"problems"`
 }
 
 // statusServer answers on a unix socket in the run directory.
@@ -86,7 +88,7 @@ func (n *Node) Status() Status {
 		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
 		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
-		Attachments: n.attachments(), Outside: n.waysStatus(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes,
+		Attachments: n.attachments(), Outside: n.waysStatus(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes, Problems: n.troubles.list(),
 	}
 }
 

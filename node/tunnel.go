@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -36,7 +37,7 @@ func (n *Node) setMTU() error {
 
 func (n *Node) openTunnel() error {
 	if err := n.setMTU(); err != nil {
-		return err
+		return unusable(err)
 	}
 	mac, err := vxlan.ParseMAC(n.config.VXLAN.MAC)
 	if err != nil {
@@ -54,7 +55,7 @@ func (n *Node) openTunnel() error {
 		AnySource: n.config.VXLAN.AnySource, Secret: secret, Socket: n.out.Socket, Logger: n.log,
 	})
 	if err != nil {
-		return err
+		return n.portTaken(err, cmp.Or(n.config.VXLAN.Port, vxlan.DefaultPort))
 	}
 	n.tunnel = t
 	peers, err := n.tunnelPeers(n.peers())
@@ -111,7 +112,7 @@ func (n *Node) tunnelPeers(all []Peer) ([]tunnel.Peer, error) {
 // routesTo are the routes to what is behind the peers.
 func routesTo(peers []Peer) (routes []fib.Route) {
 	for _, p := range peers {
-		to := fib.Destination{Kind: fib.Peer, Peer: p.Address}
+		to := fib.Destination{Kind: fib.Peer, Peer: p.Address, Returns: !p.Kernel}
 		for _, r := range p.PodCIDRs {
 			routes = append(routes, fib.Route{Prefix: r, Destination: to})
 		}

@@ -76,7 +76,7 @@ func (n *Node) findUnderlay() error {
 	n.out.mtu = own.MTU
 	n.config.Underlay = underlay.Config{} // it has served
 	n.config.setAddress(n.out.Address)
-	return n.config.check()
+	return unusable(n.config.check())
 }
 
 func (n *Node) chooseUnderlay(interfaces []underlay.Interface) (underlay.Choice, error) {

@@ -144,6 +144,7 @@ func (n *Node) setServices(t *service.Table) {
 	now := time.Now()
 	n.balancers.updated.Store(&now)
 	n.ways.setTable(t)
+	n.checkServiceRanges()
 }
 
 func (n *Node) recallServices(t *service.Table) {

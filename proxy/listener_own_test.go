@@ -61,11 +61,14 @@ func TestOwnListener(t *testing.T) {
 		eventually(t, "it is back", func() bool { _, err := get(); return err == nil })
 		n.SetListeners(map[Listener]string{{Addr: at, Proto: packet.TCP}: "default/web:http"})
 		eventually(t, "a listener of pods has the port", func() bool {
+			if ended.Load() < 2 {
+				return false
+			}
 			c, err := net.Dial("tcp", at.String())
 			if err == nil {
 				_ = c.Close()
 			}
-			return err == nil && ended.Load() == 2
+			return err == nil
 		})
 		if _, h := nextSYN(t, n.own); h.Flow.DstPort() != at.Port() {
 			t.Errorf("a pod is asked at %v, want port %d", h.Flow, at.Port())

@@ -399,6 +399,81 @@ func TestExternal(t *testing.T) {
 	}
 }
 
+// TestKeepClient: whom a backend sees that is to see its client: that one where answers come back through this node, and where the address
+// cannot be a lie about a pod; else the gateway.
+func TestKeepClient(t *testing.T) {
+	tcp := func(src, dst netip.Addr, port uint16) packettest.Packet {
+		return packettest.Packet{Src: src, Dst: dst, Proto: packet.TCP, SrcPort: 4000, DstPort: port, Flags: packet.SYN}
+	}
+	udp := func(src, dst netip.Addr, port uint16) packettest.Packet {
+		return packettest.Packet{Src: src, Dst: dst, SrcPort: 4000, DstPort: port}
+	}
+	keeping := func(backend string, at string) *service.Service {
+		s := reached(serving(elsewhere, "tcp:80", backend), "tcp "+at, "udp "+at)
+		for _, p := range s.External {
+			p.External.KeepClient, p.Inside.KeepClient = true, true
+		}
+		return s
+	}
+	const near, kernel, far, host = 30080, 30081, 30082, 30083
+	services := map[string]*service.Service{
+		"default/near":   keeping("10.244.1.3:8080", "0.0.0.0:30080"),
+		"default/kernel": keeping("10.244.2.2:8080", "0.0.0.0:30081"),
+		"default/far":    keeping("10.244.3.2:8080", "0.0.0.0:30082"),
+		"default/host":   keeping("192.168.254.11:6443", "0.0.0.0:30083"),
+	}
+	for _, tt := range []struct {
+		name  string
+		from  string
+		sent  packettest.Packet
+		want  string
+		reply string
+		back  string
+	}{
+		{"outside", "node", tcp(client, hostNode, near), "b: tcp 203.0.113.7:4000 -> 10.244.1.3:8080", "b", "outside: tcp 192.168.254.11:30080 -> 203.0.113.7:4000"},
+		{"outside, over UDP", "outside", udp(client, hostNode, near), "b: udp 203.0.113.7:4000 -> 10.244.1.3:8080", "b", "outside: udp 192.168.254.11:30080 -> 203.0.113.7:4000"},
+		{"another node", "node", tcp(peer2b, hostNode, near), "b: tcp 198.51.100.12:4000 -> 10.244.1.3:8080", "b", "outside: tcp 192.168.254.11:30080 -> 198.51.100.12:4000"},
+		{"another node's pod", "peer", tcp(farPod, hostNode, near), "b: tcp 10.244.2.2:4000 -> 10.244.1.3:8080", "b", "peer 192.168.254.12: tcp 192.168.254.11:30080 -> 10.244.2.2:4000"},
+		{"who says it is a pod here", "outside", udp(podA, hostNode, near), "b: udp 10.244.1.1:4000 -> 10.244.1.3:8080", "b", "outside: udp 192.168.254.11:30080 -> 10.244.1.2:4000"},
+		{"who says it is a pod elsewhere", "outside", udp(farPod, hostNode, near), "b: udp 10.244.1.1:4000 -> 10.244.1.3:8080", "b", "outside: udp 192.168.254.11:30080 -> 10.244.2.2:4000"},
+		{"on loopback", "node", tcp(loopback, loopback, near), "b: tcp 10.244.1.1:4000 -> 10.244.1.3:8080", "b", "outside: tcp 127.0.0.1:30080 -> 127.0.0.1:4000"},
+		{"the node", "node", tcp(hostNode, hostNode, near), "b: tcp 192.168.254.11:4000 -> 10.244.1.3:8080", "b", "outside: tcp 192.168.254.11:30080 -> 192.168.254.11:4000"},
+		{"the node, by an address that peers do not know", "node", tcp(hostOther, hostNode, near), "b: tcp 10.244.1.1:4000 -> 10.244.1.3:8080", "b", "outside: tcp 192.168.254.11:30080 -> 203.0.113.5:4000"},
+		{"the backend is elsewhere", "node", tcp(client, hostNode, far), "peer 192.168.254.13: tcp 10.244.1.1:4000 -> 10.244.3.2:8080", "peer", "outside: tcp 192.168.254.11:30082 -> 203.0.113.7:4000"},
+		{"the node, and the backend is elsewhere", "node", tcp(hostNode, hostNode, far), "peer 192.168.254.13: tcp 192.168.254.11:4000 -> 10.244.3.2:8080", "peer", "outside: tcp 192.168.254.11:30082 -> 192.168.254.11:4000"},
+		{"the node, and the backend's would answer by the underlay", "node", tcp(hostNode, hostNode, kernel), "peer 192.168.254.12: tcp 10.244.1.1:4000 -> 10.244.2.2:8080", "peer", "outside: tcp 192.168.254.11:30081 -> 192.168.254.11:4000"},
+		{"the backend is the host's", "node", tcp(client, hostNode, host), "host: tcp 10.244.1.1:4000 -> 192.168.254.11:6443", "host", "outside: tcp 192.168.254.11:30083 -> 203.0.113.7:4000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newOutsideBed(t, 1, func(c *Config) { c.KnownAddrs = []netip.Addr{hostNode} })
+			d.run(t)
+			if err := d.SetRoutes([]fib.Route{
+				{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2}},
+				{Prefix: netip.MustParsePrefix("10.244.3.0/24"), Destination: fib.Destination{Kind: fib.Peer, Peer: peer3, Returns: true}},
+				{Prefix: netip.PrefixFrom(peer2b, 32), Destination: fib.Destination{Kind: fib.Peer, Peer: peer2, Host: true}},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			d.SetServices(service.New(serviceRanges).With(services))
+			for round := range 2 { // the second time by the flow table
+				d.gives(tt.from, tt.sent.Frame())
+				o := d.outcome(t)
+				got := o.where
+				if o.packet != nil {
+					got += ": " + describe(t, o.packet)
+				}
+				if got != tt.want {
+					t.Fatalf("round %d: got %s\nwant %s", round, got, tt.want)
+				}
+				d.gives(tt.reply, answerTo(o.packet))
+				if got := d.comesOut(t); got != tt.back {
+					t.Errorf("round %d, the answer: got %s\nwant %s", round, got, tt.back)
+				}
+			}
+		})
+	}
+}
+
 // judgeAnew swaps in tables of a new generation.
 func (d *hostBed) judgeAnew(t *testing.T) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/middleway-net/middleway/stack/fib"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/packet"
 	"github.com/middleway-net/middleway/stack/service"
@@ -265,19 +266,41 @@ func (f *forwarder) open(fl *packet.Flow, from origin) flow.Copy {
 //     attachment's is behind it;
 //   - from the gateway address what a Service leads back to its own sender, which would take a packet from itself for a forgery,
 //     and answer itself past the node;
-//   - from the gateway address what comes from outside or from a peer to an External frontend, so that the backend, wherever it is,
-//     answers through this node;
+//   - from its own what comes so to a backend of this node, where that is to see the client;
+//   - from the gateway address what else comes from outside or from a peer to an External frontend, so that the backend, wherever it
+//     is, answers through this node;
 //   - all others from their own. ok is false if the node has no address of that family.
 func (f *forwarder) sourceOf(s *served, from origin) (source packet.AddrKey, ok bool) {
 	switch {
 	case from == originHost && s.verdict.Action == flow.ToPeer:
 		return f.tables.host.addrOf(&s.to)
-	case s.port == nil:
+	case s.port == nil, s.fromOutside(from) && f.keepsClient(s), s.external && from == originPeer && f.answersHere(s):
 	case s.external && from != originPod && from != originHost, from == originHost && f.toHost(s.verdict), s.to.SrcKey() == s.to.DstKey():
 		gateway := f.s.gatewayOf(&s.to)
 		return packet.KeyOf(gateway), gateway.IsValid()
 	}
 	return s.to.SrcKey(), true
+}
+
+// answersHere reports whether a backend is to see its client, and is a pod of this node: its answers come back here whoever that is. Those
+// of the host's own programs would leave by the host's routes.
+func (f *forwarder) answersHere(s *served) bool {
+	return s.choice.KeepClient && s.verdict.Action == flow.ToAttachment && !f.toHost(s.verdict)
+}
+
+// keepsClient reports whether a backend sees the own address of a client who came in through a socket of the node: its answers come back
+// here, and the address is one that a pod can answer, and no pod's: a socket of UDP does not know whether a client has the address that it
+// tells. Programs of the node keep the addresses that peers know.
+func (f *forwarder) keepsClient(s *served) bool {
+	src := s.to.Src()
+	if !s.choice.KeepClient || src.IsLoopback() || src.IsLinkLocalUnicast() {
+		return false
+	}
+	if slices.Contains(f.s.known, src) {
+		return f.answersHere(s) || s.verdict.Action == flow.ToPeer && f.tables.fib.Lookup(s.to.Dst()).Returns
+	}
+	d := f.tables.fib.Lookup(src)
+	return (d.Kind == fib.None || d.Kind == fib.Peer && d.Host) && f.answersHere(s)
 }
 
 // enter enters a flow with its own port where no other flow leaves as the same, else with a random one.

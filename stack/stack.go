@@ -97,6 +97,8 @@ type Config struct {
 	// NodeAddrs are the addresses that the node itself answers. The first of each family is its pods' gateway, from which ICMP
 	// errors are sent.
 	NodeAddrs []netip.Addr
+	// KnownAddrs are the host's addresses that peers know as this node's, and to which they send through the tunnel.
+	KnownAddrs []netip.Addr
 	// DNSAddrs are the addresses of Services that the node itself serves at port 53, over UDP and TCP: packets there end in Node,
 	// which has these addresses too. Whatever endpoints such a Service has, no packet goes to them.
 	DNSAddrs []netip.Addr
@@ -153,6 +155,7 @@ type Stack struct {
 	fragments  *fragment.Table
 	mtu        int
 	gateways   [2]netip.Addr // of IPv4 and IPv6; not valid where there is none
+	known      []netip.Addr  // Config.KnownAddrs
 	podCIDRs   []netip.Prefix
 	tunnelPort uint16
 	clock      func() time.Duration // since the stack was made
@@ -196,7 +199,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{
 		clock: func() time.Duration { return time.Since(started) },
 		log:   c.Logger, flows: c.Flows, node: c.Node, outside: c.Outside, fragments: fragment.New(),
-		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), awaited: c.AwaitRoutes, tunnelPort: c.TunnelPort,
+		mtu: c.MTU, gateways: gatewaysAmong(c.NodeAddrs), known: slices.Clone(c.KnownAddrs), podCIDRs: c.PodCIDRs, inside: slices.Clone(c.ClusterCIDRs), awaited: c.AwaitRoutes, tunnelPort: c.TunnelPort,
 		told: make(chan []byte, maxTold), gone: gone{news: make(chan struct{}, 1)},
 	}
 	s.dns, s.answer, s.vacated = keysOf(c.DNSAddrs), c.Answer, c.Vacated

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/netip"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +45,8 @@ The configuration is a YAML file, whose fields some flags override:
   cni:
     socket: /run/middleway/cni.sock   where the CNI plugin asks; default: cni.sock in runDir
     interval: 1m                  how often pods are looked for that have gone without a DEL
+    conflist: PATH                the network configuration, for example /etc/cni/net.d/10-middleway.conflist, written when this
+                                  node serves and kept as it is; default: none is written
   vxlan: {vni: 1, port: 8472, mac: "02:…"}          the MAC is made from the address by default
     # anySource: true             what peers send seems to come from another address, as behind a port driver (docs/rootless.md)
   peers:                          default: those that kubernetes tells
@@ -176,6 +179,7 @@ func (f *nodeFlags) register(cmd *cobra.Command) {
 
 func (f *nodeFlags) apply(c *node.Config) {
 	c.Version = version
+	c.PodNamespace, c.PodName = os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME") // as manifests call them (downward API)
 	override(&c.Name, f.name)
 	override(&c.RunDir, string(f.runDir))
 	override(&c.CNI.Socket, string(f.cniSocket))

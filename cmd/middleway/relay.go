@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -35,18 +33,14 @@ func relayCommand() *cobra.Command {
 func attachedCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "attached -- COMMAND [ARGUMENT]...",
-		Short:  "Run a command of this program until it ends, or standard input does",
+		Short:  "Run a command of this program until it ends, or its client at standard input does",
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 0 || len(args) == 0 {
 				return errors.New("attached: want a command, as in `middleway attached -- status -o json`")
 			}
-			ctx, cancel := context.WithCancel(cmd.Context())
+			ctx, cancel := remote.Attended(cmd.Context(), cmd.InOrStdin())
 			defer cancel()
-			go func() {
-				_, _ = io.Copy(io.Discard, cmd.InOrStdin())
-				cancel()
-			}()
 			run := command()
 			run.SetArgs(args)
 			run.SetOut(cmd.OutOrStdout())

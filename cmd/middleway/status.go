@@ -209,6 +209,9 @@ func printStatus(w io.Writer, st node.Status) {
 	if st.Underlay.Changed != "" {
 		fmt.Fprintf(w, "changed   %s\n", st.Underlay.Changed)
 	}
+	for _, p := range st.Problems {
+		fmt.Fprintf(w, "problem   %s (since %s)\n", p.Message, p.Since.Format(time.RFC3339))
+	}
 	for _, note := range st.Notes {
 		fmt.Fprintf(w, "note      %s\n", note)
 	}

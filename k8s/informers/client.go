@@ -33,6 +33,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/middleway-net/middleway/k8s"
+	"github.com/middleway-net/middleway/k8s/object"
 )
 
 // Config says where the API server is.
@@ -49,6 +50,8 @@ type Config struct {
 	Node string
 	// Dial connects to the API server, as net.Dialer does. Default: this process's own sockets.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Pod is the pod in which this process runs, whose Events tell what is wrong beside the node's. Default: none is known.
+	Pod object.Key
 	// Agent is the program's name and version, as the API server logs it.
 	Agent string
 	// Logger takes state changes. Required.
@@ -61,7 +64,7 @@ type Client struct {
 	server          string
 	core, discovery rest.Interface
 	health          health
-	events          events
+	events          *events
 }
 
 var _ k8s.Source = (*Client)(nil)
@@ -74,6 +77,7 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client := &Client{config: c, server: config.Host, health: newHealth(c.Logger, config.Host), events: newEvents()}
+	client.health.warn = client.Warn
 	if err := notAmongServices(config.Host, c.ServiceCIDRs); err != nil {
 		return nil, err
 	}

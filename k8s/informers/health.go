@@ -21,6 +21,7 @@ type Unreachable struct {
 type health struct {
 	log    *slog.Logger
 	server string
+	warn   func(reason, message string) // has an Event written
 
 	mu      sync.Mutex        // guards the following
 	failing map[string]string // why, by what was asked
@@ -44,7 +45,8 @@ func (h *health) note(what string, err error) {
 	if errors.As(err, &request) {
 		err = request.Err
 	}
-	why, refused := err.Error(), apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+	why := err.Error()
+	sentence, refused := Refusal(err)
 	if len(h.failing) == 0 {
 		h.since = time.Now()
 	}
@@ -53,15 +55,35 @@ func (h *health) note(what string, err error) {
 	if refused {
 		reason = what
 	}
+	if refused {
+		h.warn(ReasonRights, sentence)
+	}
 	if h.told[reason] {
 		return
 	}
 	h.told[reason] = true
-	if refused {
-		h.log.Error("the API server refuses what this node needs; deploy/middleway.yaml has the rights", "what", what, "server", h.server, "err", err)
-		return
+	switch {
+	case refused:
+		h.log.Error(sentence, "server", h.server)
+	case what == ownObject:
+		h.log.Warn("the API server does not answer, and this node waits until it does; see that kubernetes.server is its own address, and that the way there is open", "server", h.server, "err", err)
+	default:
+		h.log.Warn("the API server does not answer; what is known of the cluster stays in force", "server", h.server, "err", err)
 	}
-	h.log.Warn("the API server does not answer; what is known of the cluster stays in force", "server", h.server, "err", err)
+}
+
+// ReasonRights is the reason of Events about what the API server refuses to this node.
+const ReasonRights = "RightsMissing"
+
+// Refusal returns, of an error that says that the API server refuses what this node needs, a sentence with what to do.
+func Refusal(err error) (sentence string, refused bool) {
+	switch {
+	case apierrors.IsUnauthorized(err):
+		return "the API server does not know who this node is (" + err.Error() + "); renew the kubeconfig file or, in a pod, the service account's token", true
+	case apierrors.IsForbidden(err):
+		return "the API server refuses what this node needs: " + err.Error() + "; allow it in the ClusterRole, as deploy/middleway.yaml does", true
+	}
+	return "", false
 }
 
 func (h *health) answeredLocked(what string) {

@@ -26,7 +26,8 @@ func (c *Cluster) Dial(ctx context.Context, d Daemon) (net.Conn, error) {
 	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stdin, toStdin := io.Pipe()
 	fromStdout, stdout := io.Pipe()
-	conn := &conn{daemon: d, in: bufio.NewReader(fromStdout), read: fromStdout, out: toStdin, cancel: cancel}
+	conn := &conn{daemon: d, in: bufio.NewReader(fromStdout), read: fromStdout, out: &frames{w: toStdin}, write: toStdin, cancel: cancel}
+	conn.running.Go(func() { conn.out.beat(under.Done()) })
 	conn.running.Go(func() {
 		err := c.Exec(under, c.containerOf(d), command, Streams{Stdin: stdin, Stdout: stdout})
 		_ = stdin.CloseWithError(io.ErrClosedPipe)
@@ -58,7 +59,8 @@ type conn struct {
 	daemon  Daemon
 	in      *bufio.Reader
 	read    *io.PipeReader
-	out     *io.PipeWriter
+	out     *frames
+	write   *io.PipeWriter
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -86,7 +88,7 @@ func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
 // Close ends the command and returns when nothing of it is left here.
 func (c *conn) Close() error {
 	c.cancel()
-	_ = c.out.CloseWithError(net.ErrClosed)
+	_ = c.write.CloseWithError(net.ErrClosed)
 	_ = c.read.CloseWithError(net.ErrClosed)
 	c.running.Wait()
 	return nil

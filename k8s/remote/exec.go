@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/remotecommand"
@@ -33,10 +34,16 @@ const program = "middleway"
 // Run runs this program with arguments in a daemon's container, for example `status -o json`. It has no standard input, and ends with
 // ctx or with the connection, however that ends.
 func (c *Cluster) Run(ctx context.Context, d Daemon, args []string, s Streams) error {
-	stdin, end := io.Pipe()
-	defer end.Close()
-	s.Stdin = stdin
-	return c.Exec(ctx, c.containerOf(d), append([]string{program, "attached", "--"}, args...), s)
+	in, out := io.Pipe()
+	done := make(chan struct{})
+	var beating sync.WaitGroup
+	beating.Go(func() { (&frames{w: out}).beat(done) })
+	s.Stdin = in
+	err := c.Exec(ctx, c.containerOf(d), append([]string{program, "attached", "--"}, args...), s)
+	close(done)
+	_ = in.Close()
+	beating.Wait()
+	return err
 }
 
 func (c *Cluster) containerOf(d Daemon) Container {

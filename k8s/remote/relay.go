@@ -1,23 +1,21 @@
 package remote
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 )
 
-// Relay is the other end of Dial: it joins the daemon's socket with standard input and output until either of them ends, and closes it.
-// It may return while in is still being read.
+// Relay is the other end of Dial: it joins the daemon's socket with standard input and output until the socket ends or the client does, and
+// closes it. It may return while in is still being read.
 func Relay(socket net.Conn, in io.Reader, out io.Writer) error {
 	defer socket.Close()
 	if _, err := io.WriteString(out, Greeting); err != nil {
 		return err
 	}
 	ended := make(chan error, 2)
-	go func() {
-		_, err := io.Copy(socket, in)
-		ended <- err
-	}()
+	go func() { ended <- attend(in, socket) }()
 	go func() {
 		_, err := io.Copy(out, socket)
 		ended <- err
@@ -27,4 +25,11 @@ func Relay(socket net.Conn, in io.Reader, out io.Writer) error {
 		return nil
 	}
 	return err
+}
+
+// Attended is the other end of Run: it returns a context that ends when the client does whose frames are in.
+func Attended(ctx context.Context, in io.Reader) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() { cancel(attend(in, io.Discard)) }()
+	return ctx, func() { cancel(nil) }
 }

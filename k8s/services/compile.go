@@ -76,6 +76,7 @@ func compilePort(s *object.Service, p *object.ServicePort, all []endpoint, on No
 	}
 	if s.ExternalLocal {
 		port.External = local
+		port.External.KeepClient, port.Inside.KeepClient = true, true
 	}
 	return port
 }

@@ -30,6 +30,9 @@ type Destination struct {
 	Peer       netip.Addr // the peer's underlay address; valid iff Kind is Peer
 	// Host: the addresses are the peer's own, and none of its pods'. Valid iff Kind is Peer.
 	Host bool
+	// Returns: what the peer's pods send to this node's own addresses comes through the tunnel, and not by the underlay. Valid iff Kind
+	// is Peer.
+	Returns bool
 }
 
 // String returns the destination as a trace prints it.

@@ -57,6 +57,9 @@ type Choice struct {
 	// None is what becomes of a packet when there are no Backends: packet.DropNoBackend, which is answered with a refusal, or
 	// packet.DropNoLocalBackend, which is not.
 	None packet.DropReason
+	// KeepClient: backends see the client's own address as far as their answers come back through this node, as policy Local promises
+	// to clients outside (core/v1, externalTrafficPolicy), and not that of the node.
+	KeepClient bool
 	// Why says by which rule these are the backends, for traces: for example "ready", "terminating, as none is ready".
 	Why string
 

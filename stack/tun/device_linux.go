@@ -133,18 +133,28 @@ func (d *Device) alone() error {
 	return nil
 }
 
+// ErrUnavailable is the error, by errors.Is, of a machine or container that gives this process no TUN devices.
+var ErrUnavailable = errors.New("no tun devices")
+
+type unavailable struct{ error }
+
+func (u unavailable) Unwrap() error        { return u.error }
+func (u unavailable) Is(target error) bool { return target == ErrUnavailable }
+
 func openQueue(c Config, flags uint16) (int, error) {
 	path := c.clonePath
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return -1, fmt.Errorf("open %s: it does not exist; load the tun module (modprobe tun) or make the device (mknod %s c 10 200): %w", path, path, err)
+		return -1, unavailable{fmt.Errorf("open %s: it does not exist; load the tun module (modprobe tun) or make the device (mknod %s c 10 200), and let a container see it: %w", path, path, err)}
 	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return -1, fmt.Errorf("open %s: the kernel has no tun devices; load the tun module (modprobe tun): %w", path, err)
+		return -1, unavailable{fmt.Errorf("open %s: the kernel has no tun devices; load the tun module (modprobe tun): %w", path, err)}
+	case errors.Is(err, unix.EPERM): // the device controller of the cgroup (device_cgroup.c)
+		return -1, unavailable{fmt.Errorf("open %s: the container's device rules forbid it; add a rule for c 10:200 rw, or use a container runtime whose rules have it (runc 1.2.0 to 1.2.3 has not): %w", path, err)}
 	case errors.Is(err, fs.ErrPermission):
-		return -1, fmt.Errorf("open %s: not allowed for uid %d; let it in (chmod 0666 %s, or a device rule of the container runtime): %w", path, os.Geteuid(), path, err)
+		return -1, unavailable{fmt.Errorf("open %s: not allowed for uid %d; let it in (chmod 0666 %s, or a mount without nodev): %w", path, os.Geteuid(), path, err)}
 	case err != nil:
-		return -1, fmt.Errorf("open %s: %w", path, err)
+		return -1, unavailable{fmt.Errorf("open %s: %w", path, err)}
 	}
 	if err := setInterface(fd, c.Name, flags); err != nil {
 		_ = unix.Close(fd)

@@ -175,19 +175,20 @@ func TestStartPortInUse(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		occup func(*machine)
+		who   string
 	}{
-		{"by a socket of that address", func(m *machine) { m.listen("192.168.254.11:8472") }},
-		{"by a socket of all addresses", func(m *machine) { m.listen("0.0.0.0:8472") }},
+		{"by a socket of that address", func(m *machine) { m.listen("192.168.254.11:8472") }, fmt.Sprintf("process %d (", os.Getpid())},
+		{"by a socket of all addresses", func(m *machine) { m.listen("0.0.0.0:8472") }, fmt.Sprintf("process %d (", os.Getpid())},
 		{"by a VXLAN device of the kernel", func(m *machine) {
 			_, err := lab.NewKernelVXLAN(m.node, lab.KernelVXLANConfig{Own: lab.PlanVTEPs(1)[:1]})
 			mustHave(m.t, err)
-		}},
+		}, "flannel.1, a VXLAN device of the kernel,"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newMachine(t)
 			tt.occup(m)
 			before := len(m.left())
-			if text := m.mustFail("192.168.254.11:8472", "has this port", "choose another", "flannel.1", "vxlan.port"); strings.Contains(text, "in use") {
+			if text := m.mustFail("192.168.254.11:8472", tt.who, " has this port", "choose another", "vxlan.port"); strings.Contains(text, "in use") {
 				t.Errorf("says it twice: %s", text)
 			}
 			if left := m.left(); len(left) > before {

@@ -59,6 +59,49 @@ func TestNodePort(t *testing.T) {
 	}
 }
 
+// TestKeepClient: under policy Local a backend sees who asks its node, by TCP and by UDP, and a program of another node that asks that one.
+func TestKeepClient(t *testing.T) {
+	c := newCluster(t, lab.ClusterConfig{})
+	servePod(t, c.pod(1, 1))
+	s := service("web", 0)
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	c.put(s, onPod(1, c.pod(1, 1)))
+	for _, f := range families {
+		for _, network := range networks {
+			awaitAnswer(t, c.outside(f.outside(2)), network, netip.AddrPortFrom(f.node(1), nodePort(0)))
+			awaitAnswer(t, c.Nodes[1], network, netip.AddrPortFrom(f.loopback(), nodePort(0)))
+			for _, tt := range []struct {
+				name string
+				from client
+				to   netip.Addr
+				seen netip.Addr
+			}{
+				{"outside", c.outside(f.outside(2)), f.node(1), f.outside(2)},
+				{"another node", c.Nodes[1], f.node(1), f.node(2)},
+				{"a pod of another node", c.pod(2, 1), f.node(1), f.pod(c.pod(2, 1))},
+				{"a pod of the node", c.pod(1, 2), f.node(1), f.pod(c.pod(1, 2))},
+				{"the backend itself", c.pod(1, 1), f.node(1), f.gateway(1)},
+				{"the node, by its loopback", c.Nodes[0], f.loopback(), f.gateway(1)},
+				{"the node, by its address", c.Nodes[0], f.node(1), f.node(1)},
+				{"another node, by its loopback", c.Nodes[1], f.loopback(), f.gateway(2)},
+				{"another node, by its address", c.Nodes[1], f.node(2), f.node(2)},
+				{"a pod of another node, by that", c.pod(2, 1), f.node(2), f.pod(c.pod(2, 1))},
+			} {
+				t.Run(f.name+"/"+network+"/"+tt.name, func(t *testing.T) {
+					mustAsk(t, tt.from, network, netip.AddrPortFrom(tt.to, nodePort(0)), c.pod(1, 1).Name(), tt.seen)
+				})
+			}
+		}
+	}
+	for _, n := range c.Nodes {
+		for _, reason := range []packet.DropReason{packet.DropNoRoute, packet.DropGuarded, packet.DropUninvited, packet.DropSource, packet.DropTransit} {
+			if count := c.drops(n, reason); count > 0 {
+				t.Errorf("%s dropped %d: %v", n.Name(), count, reason)
+			}
+		}
+	}
+}
+
 // TestExternalIP: an address of a node that is a Service's, at the Service's port; other ports of it are none of the Service's business.
 func TestExternalIP(t *testing.T) {
 	c := newCluster(t, lab.ClusterConfig{})

@@ -133,18 +133,19 @@ func bySlirp4netns(h *host, pid int) {
 	})
 }
 
-// TestHiddenSource: nodes behind port drivers, on hosts whose nodes all have the same address, know each other all the same, by tokens.
-// A peer that is not told so refuses all that seems to come from the port driver.
+// TestHiddenSource: nodes on hosts whose nodes all have the same address, with port drivers between them, know each other all the same: by
+// tokens behind the relay, which hides where datagrams come from, and by their public addresses behind slirp4netns, which does not.
 func TestHiddenSource(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		device string
 		way    func(*host, int)
-	}{{"relay", "eth0", byRelay}, {"slirp4netns", "tap0", bySlirp4netns}} {
+		any    bool
+	}{{"relay", "eth0", byRelay, true}, {"slirp4netns", "tap0", bySlirp4netns, false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			hosts := newHosts(t, 2)
 			for _, h := range hosts {
-				h.hide(hosts, tt.device, tt.way, func(c *node.Config) { c.MTU = 1450 })
+				h.hide(hosts, tt.device, tt.way, func(c *node.Config) { c.MTU, c.VXLAN.AnySource = 1450, tt.any })
 				h.start()
 			}
 			for _, h := range hosts {

@@ -224,6 +224,13 @@ func (h *host) run(pod string, args ...string) (string, error) {
 	}
 }
 
+// serve starts the program in a pod, where it runs as long as the node.
+func (h *host) serve(pod string, args ...string) {
+	h.t.Helper()
+	id, _ := h.told.expect()
+	must(h.t, h.orders.Encode(order{ID: id, Pod: pod, Args: args}))
+}
+
 // telling takes what a node tells, a line at a time; what is no answer is its log.
 type telling struct {
 	pid     chan int

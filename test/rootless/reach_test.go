@@ -201,7 +201,7 @@ func (h *host) status() (st node.Status, err error) {
 }
 
 // awaitPeers waits until a host's node has heard from n peers.
-func awaitPeers(t *testing.T, h *host, n int) {
+func awaitPeers(t testing.TB, h *host, n int) {
 	t.Helper()
 	eventually(t, 30*time.Second, fmt.Sprintf("%d peers of host %d are up", n, h.number), func() error {
 		st, err := h.status()

@@ -1,0 +1,385 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/middleway-net/middleway/k8s/informers/informerstest"
+	"github.com/middleway-net/middleway/lab"
+	"github.com/middleway-net/middleway/node"
+)
+
+// member is a machine whose daemon is a cluster's, with an API server on it.
+type member struct {
+	*machine
+	api  *informerstest.Server
+	once func() error // mends what was prepared; nil: nothing does
+}
+
+func newMember(t *testing.T) *member {
+	m := &member{machine: newMachine(t)}
+	m.api = informerstest.At(t, "127.0.0.1:6443", func(addr string) (net.Listener, error) { return m.node.Listen("tcp", addr) })
+	m.api.Set("nodes", asNode(1, lab.PodCIDR4(1), lab.PodCIDR6(1)))
+	m.config = node.Config{
+		Name: "node-1", RunDir: m.config.RunDir, FlowEntries: 512,
+		Kubernetes: node.Kubernetes{Kubeconfig: filepath.Join(m.dir, "kubeconfig")},
+		Services:   node.Services{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}},
+		CNI:        node.CNI{Conflist: filepath.Join(m.dir, "net.d", "10-middleway.conflist")},
+	}
+	m.must(os.WriteFile(m.config.Kubernetes.Kubeconfig, []byte(m.api.Kubeconfig()), 0o644))
+	return m
+}
+
+// asNode is a Node as an API server sends it.
+func asNode(number int, podCIDRs ...netip.Prefix) *corev1.Node {
+	n := nodeObject(number, podCIDRs...)
+	n.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}
+	return n
+}
+
+// get returns the status with which the daemon answers, 0 where it does not.
+func (m *member) get(path string) int {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: m.node.Dial}}
+	resp, err := client.Get("http://" + node.DefaultHTTP + path)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// told returns the message of an Event about the node with that reason, "" if there is none.
+func (m *member) told(reason string) string {
+	for _, e := range m.api.Events() {
+		if e.Reason == reason && e.InvolvedObject.Kind == "Node" && e.InvolvedObject.Name == "node-1" && e.Type == "Warning" {
+			return e.Message
+		}
+	}
+	return ""
+}
+
+// What is wrong with a node of a cluster is one sentence in its log, and the same one in an Event about the Node. Where that can be
+// mended while the daemon waits it waits, and serves when it is; else it ends.
+func TestTroubles(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prepare func(*member)
+		reason  string
+		words   []string // of the sentence
+		ends    bool     // the daemon
+		runs    bool     // it serves all the same
+	}{
+		{name: "rights", prepare: func(m *member) {
+			m.api.Refuse("nodes")
+			m.once = func() error { m.api.Refuse(""); return nil }
+		}, reason: "RightsMissing", words: []string{"refuses what this node needs", "nodes is forbidden", "ClusterRole"}},
+		{name: "no Node", prepare: func(m *member) {
+			n := asNode(1, ofPlan(1)...)
+			m.api.Delete("nodes", n)
+			m.once = func() error { m.api.Set("nodes", n); return nil }
+		}, reason: "NodeNotRegistered", words: []string{"waiting for the Node object node-1", "--name"}},
+		{name: "no range", prepare: func(m *member) {
+			m.api.Set("nodes", asNode(1))
+			m.once = func() error { m.api.Set("nodes", asNode(1, ofPlan(1)...)); return nil }
+		}, reason: "PodCIDRMissing", words: []string{"waiting for a pod range of node node-1", "--allocate-node-cidrs"}},
+		{name: "no range but an address", prepare: func(m *member) {
+			n := asNode(1)
+			n.Spec.PodCIDRs = []string{"10.244.1.5/24"}
+			m.api.Set("nodes", n)
+			m.once = func() error { m.api.Set("nodes", asNode(1, ofPlan(1)...)); return nil }
+		}, reason: "PodCIDRNotUsable", words: []string{"10.244.1.5/24", "delete the Node"}},
+		{name: "pods' range and Services' overlap", prepare: func(m *member) {
+			m.config.Services.CIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+		}, reason: "ConfigurationNotUsable", words: []string{"services.cidrs[0]: 10.244.0.0/16 overlaps 10.244.1.0/24"}, ends: true},
+		{name: "pods' range has the node's address", prepare: func(m *member) {
+			m.api.Set("nodes", asNode(1, netip.MustParsePrefix("192.168.254.0/24")))
+		}, reason: "ConfigurationNotUsable", words: []string{"192.168.254.11 of a node lies within 192.168.254.0/24"}, ends: true},
+		{name: "Services' range has the node's address", prepare: func(m *member) {
+			m.config.Services.CIDRs = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
+		}, reason: "ConfigurationNotUsable", words: []string{"services.cidrs[0]: 192.168.0.0/16 contains 192.168.254.11 of a node"}, ends: true},
+		{name: "MTU", prepare: func(m *member) { m.config.MTU = 1500 },
+			reason: "ConfigurationNotUsable", words: []string{"mtu: 1500 needs 1550 bytes", "lower mtu to 1450"}, ends: true},
+		{name: "port of a process", prepare: func(m *member) {
+			c, err := m.node.ListenPacket("udp4", "0.0.0.0:8472")
+			m.must(err)
+			m.once = c.Close
+		}, reason: "TunnelPortTaken", words: []string{fmt.Sprintf("process %d (", os.Getpid()), "has this port (udp 192.168.254.11:8472)", "vxlan.port"}},
+		{name: "port of flannel.1", prepare: func(m *member) {
+			_, err := lab.NewKernelVXLAN(m.node, lab.KernelVXLANConfig{Own: lab.PlanVTEPs(1)[:1]})
+			m.must(err)
+			m.once = func() error { return errors.Join(m.remove("flannel.1"), m.remove("cni0")) }
+		}, reason: "TunnelPortTaken", words: []string{"flannel.1, a VXLAN device of the kernel, has this port", "ip link del flannel.1"}},
+		{name: "a device called mw0", prepare: func(m *member) {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "mw0"
+			nl, err := m.node.Netlink()
+			m.must(err)
+			m.must(nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+			m.once = func() error { return m.remove("mw0") }
+		}, reason: "HostDeviceNotUsable", words: []string{"an interface mw0 exists that is not ours", "ip link del mw0"}},
+		{name: "address of another node", prepare: func(m *member) {
+			m.config.Address = lab.NodeAddr4(7).Addr()
+		}, reason: "AddressNotUsable", words: []string{"192.168.254.17", "set address to one that it has"}},
+		{name: "no tun device", prepare: func(m *member) { m.run = []string{"no-tun", "missing"} },
+			reason: "TUNDeviceNotUsable", words: []string{"open /dev/net/tun: it does not exist", "modprobe tun"}},
+		{name: "forbidden tun device", prepare: func(m *member) {
+			if ordinaryUser() {
+				m.t.Skip("an ordinary user may not mount over this /dev/net/tun")
+			}
+			m.run = []string{"no-tun", "forbidden"}
+		}, reason: "TUNDeviceNotUsable", words: []string{"open /dev/net/tun: not allowed"}, ends: true},
+		{name: "no capability", prepare: func(m *member) {
+			if ordinaryUser() {
+				m.t.Skip("an ordinary user cannot become another one")
+			}
+			m.must(os.Mkdir(m.config.RunDir, 0o755))
+			m.must(os.Chown(m.config.RunDir, 65534, 65534))
+			m.run = []string{"no-root", strconv.Itoa(1 << unix.CAP_DAC_OVERRIDE)}
+		}, reason: "CapabilityMissing", words: []string{"CAP_NET_ADMIN is missing"}, ends: true},
+		{name: "another network's configuration", prepare: func(m *member) {
+			other := filepath.Join(m.dir, "net.d", "05-cilium.conflist")
+			m.must(os.MkdirAll(filepath.Dir(other), 0o755))
+			m.must(os.WriteFile(other, []byte(`{"name": "cilium", "plugins": [{"type": "cilium-cni"}]}`), 0o644))
+			m.once = func() error { return os.Remove(other) }
+		}, reason: "OtherNetworkConfiguration", words: []string{"05-cilium.conflist, which comes before 10-middleway.conflist by name", "remove it"}, runs: true},
+		{name: "no room for the configuration", prepare: func(m *member) {
+			dir := filepath.Dir(m.config.CNI.Conflist)
+			m.must(os.WriteFile(dir, nil, 0o644)) // a file in the place of the directory
+			m.once = func() error { return os.Remove(dir) }
+		}, reason: "NetworkConfigurationNotWritten", words: []string{"write the network configuration", "cni.conflist"}, runs: true},
+		{name: "Services' range is another", prepare: func(m *member) {
+			m.api.Set("services", &corev1.Service{
+				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"},
+				Spec: corev1.ServiceSpec{ClusterIPs: []string{"10.43.0.1"}, Ports: []corev1.ServicePort{{Port: 443, Protocol: corev1.ProtocolTCP}}},
+			})
+		}, reason: "ServiceRangeWrong", words: []string{"Service default/kubernetes has the address 10.43.0.1", "outside of services.cidrs [10.96.0.0/16]", "--service-cluster-ip-range"}, runs: true},
+		{name: "another node has the same range", prepare: func(m *member) {
+			m.api.Set("nodes", asNode(2, lab.PodCIDR4(1)))
+		}, reason: "PeerLeftOut", words: []string{"node node-2", "10.244.1.0/24 of its pods overlaps 10.244.1.0/24 of this node"}, runs: true},
+		{name: "another node has the same address", prepare: func(m *member) {
+			n := asNode(2, lab.PodCIDR4(2))
+			n.Annotations["flannel.alpha.coreos.com/public-ip"] = lab.NodeAddr4(1).Addr().String()
+			m.api.Set("nodes", n)
+		}, reason: "PeerLeftOut", words: []string{"node node-2", "192.168.254.11, its address, is that of this node"}, runs: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMember(t)
+			tt.prepare(m)
+			p := m.daemon()
+			m.must(p.Start())
+			defer func() {
+				_ = p.Kill()
+				if t.Failed() {
+					t.Log(p.Tail())
+				}
+			}()
+			eventually(t, "an Event "+tt.reason, func() bool { return m.told(tt.reason) != "" })
+			message := m.told(tt.reason)
+			for _, w := range tt.words {
+				if !strings.Contains(message, w) {
+					t.Errorf("%q is not in: %s", w, message)
+				}
+			}
+			if tt.ends {
+				if p.Wait() == nil {
+					t.Error("it ended without an error")
+				}
+				m.once = nil
+			}
+			eventually(t, "the sentence in the log", func() bool { return strings.Contains(unquoted(p.Tail()), message) })
+			if got := strings.Count(unquoted(p.Tail()), message); got != 1 {
+				t.Errorf("the log has the sentence %d times:\n%s", got, p.Tail())
+			}
+			t.Logf("%s: %s", tt.reason, message)
+			switch {
+			case tt.ends:
+				return
+			case !tt.runs && (m.get("/healthz") != http.StatusOK || m.get("/readyz") != http.StatusServiceUnavailable):
+				t.Errorf("a daemon that waits: /healthz %d, /readyz %d", m.get("/healthz"), m.get("/readyz"))
+			case tt.runs:
+				eventually(t, "it serves all the same", func() bool { return m.get("/readyz") == http.StatusOK })
+				st, err := node.ReadStatus(t.Context(), m.config.RunDir)
+				m.must(err)
+				if len(st.Problems) != 1 || st.Problems[0].Message != message || st.Problems[0].Reason != tt.reason {
+					t.Errorf("status has %+v, want %s", st.Problems, message)
+				}
+			}
+			if m.once != nil {
+				m.must(m.once())
+				eventually(t, "it is mended", func() bool {
+					st, err := node.ReadStatus(t.Context(), m.config.RunDir)
+					return err == nil && len(st.Problems) == 0 && m.get("/readyz") == http.StatusOK
+				})
+			}
+		})
+	}
+}
+
+// unquoted is a log without the marks that quotation put into it.
+func unquoted(log string) string { return strings.ReplaceAll(log, `\"`, `"`) }
+
+func (m *machine) remove(device string) error {
+	nl, err := m.node.Netlink()
+	if err != nil {
+		return err
+	}
+	l, err := nl.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	return nl.LinkDel(l)
+}
+
+// Another daemon with the same name writes its own annotations, again and again.
+func TestSameName(t *testing.T) {
+	t.Parallel()
+	m := newMember(t)
+	p := m.daemon()
+	m.must(p.Start())
+	defer p.Kill()
+	const key = "flannel.alpha.coreos.com/public-ip"
+	address := func() string { return m.api.Object("nodes//node-1").(*corev1.Node).Annotations[key] }
+	for m.told("NodeNameTaken") == "" {
+		eventually(t, "the daemon's own annotation, or a word", func() bool { return address() == "192.168.254.11" || m.told("NodeNameTaken") != "" })
+		other := asNode(1, ofPlan(1)...)
+		other.Annotations[key] = "192.168.254.99"
+		m.api.Set("nodes", other)
+		eventually(t, "it is written anew", func() bool { return address() == "192.168.254.11" || m.told("NodeNameTaken") != "" })
+	}
+	if got := m.told("NodeNameTaken"); !strings.Contains(got, "another daemon writes annotations of node node-1") || !strings.Contains(got, "192.168.254.99") {
+		t.Error(got)
+	}
+}
+
+// An API server that is not there at the first start is waited for, in one sentence.
+func TestStartWithoutAPIServer(t *testing.T) {
+	t.Parallel()
+	m := newMember(t)
+	m.api.Stop()
+	p := m.daemon()
+	m.must(p.Start())
+	defer p.Kill()
+	eventually(t, "a sentence", func() bool {
+		return strings.Contains(p.Tail(), "the API server does not answer, and this node waits until it does")
+	})
+	eventually(t, "it is healthy", func() bool { return m.get("/healthz") == http.StatusOK })
+	if got := m.get("/readyz"); got != http.StatusServiceUnavailable {
+		t.Errorf("/readyz answers %d", got)
+	}
+	m.api.Start()
+	eventually(t, "it serves", func() bool { return m.get("/readyz") == http.StatusOK })
+	if got := strings.Count(p.Tail(), "level=WARN"); got != 1 {
+		t.Errorf("the log has %d warnings, want one:\n%s", got, p.Tail())
+	}
+}
+
+// The network configuration is there once the node serves, not before, and comes back as it was; --cleanup takes it away.
+func TestConflist(t *testing.T) {
+	t.Parallel()
+	m := newMember(t)
+	path := m.config.CNI.Conflist
+	m.api.Set("nodes", asNode(1)) // it waits
+	m.must(os.MkdirAll(filepath.Dir(path), 0o755))
+	p := m.daemon()
+	m.must(p.Start())
+	defer p.Kill()
+	eventually(t, "it waits", func() bool { return m.told("PodCIDRMissing") != "" })
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a node that waits has its network configuration")
+	}
+	m.api.Set("nodes", asNode(1, ofPlan(1)...))
+	read := func() string { b, _ := os.ReadFile(path); return string(b) }
+	eventually(t, "the configuration", func() bool { return read() != "" })
+	want := `{
+  "cniVersion": "1.1.0",
+  "name": "middleway",
+  "plugins": [
+    {
+      "type": "middleway-cni",
+      "capabilities": {
+        "portMappings": true
+      },
+      "socket": "` + filepath.Join(m.config.RunDir, "cni.sock") + `"
+    }
+  ]
+}
+`
+	if got := read(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := m.get("/readyz"); got != http.StatusOK {
+		t.Errorf("/readyz answers %d beside it", got)
+	}
+	for what, change := range map[string]func() error{
+		"removed":  func() error { return os.Remove(path) },
+		"changed":  func() error { return os.WriteFile(path, []byte("{}"), 0o644) },
+		"replaced": func() error { return os.Rename(m.write("x"), path) },
+	} {
+		m.must(change())
+		eventually(t, "it is back after it was "+what, func() bool { return read() == want })
+	}
+	m.must(p.Stop(10 * time.Second))
+	if read() != want {
+		t.Error("the daemon's end took the configuration away")
+	}
+	m.args = []string{"node", "--config", m.write(m.json()), "--pod-cidr", "10.244.1.0/24", "--cleanup"}
+	p = m.daemon()
+	m.must(p.Start())
+	m.must(p.Wait())
+	if left := read(); left != "" {
+		t.Errorf("--cleanup left %s", left)
+	}
+}
+
+// The next daemon waits for the former one to end, and takes over at once: what an update with two pods at a time does.
+func TestHandOver(t *testing.T) {
+	m := newMember(t)
+	old, next := m.daemon(), m.daemon()
+	m.must(old.Start())
+	defer old.Kill()
+	pid := func() int {
+		st, err := node.ReadStatus(t.Context(), m.config.RunDir)
+		if err != nil {
+			return 0
+		}
+		return st.PID
+	}
+	eventually(t, "the former daemon serves", func() bool { return m.get("/readyz") == http.StatusOK })
+	m.must(next.Start())
+	defer next.Kill()
+	eventually(t, "the next one waits", func() bool { return strings.Contains(next.Tail(), "this one takes over when it ends") })
+	if pid() != old.PID() || m.get("/healthz") != http.StatusOK || m.get("/readyz") != http.StatusOK {
+		t.Error("the former daemon does not serve while the next one waits")
+	}
+	for _, end := range []func() error{
+		func() error { return old.Signal(unix.SIGTERM) },
+		func() error { return old.Kill() },
+	} {
+		begin := time.Now()
+		m.must(end())
+		eventually(t, "the next daemon serves", func() bool { return pid() == next.PID() && m.get("/readyz") == http.StatusOK })
+		t.Logf("from one daemon to the next: %v", time.Since(begin).Round(time.Millisecond))
+		if strings.Contains(next.Tail(), "level=ERROR") || strings.Contains(next.Tail(), "level=WARN") {
+			t.Errorf("the next daemon's log:\n%s", next.Tail())
+		}
+		old, next = next, m.daemon()
+		m.must(next.Start())
+		defer next.Kill()
+		eventually(t, "the next one waits", func() bool { return strings.Contains(next.Tail(), "this one takes over when it ends") })
+	}
+}
