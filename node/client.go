@@ -60,6 +60,9 @@ func (c *Client) Status(ctx context.Context) (st Status, err error) {
 		return st, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("the status of %s: %w", c.name, c.refusal(resp, "status"))
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
 		return Status{}, fmt.Errorf("read the status of %s: %w", c.name, err)
 	}

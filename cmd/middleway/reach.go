@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -90,20 +89,6 @@ func (r *reach) nobody(err error) error {
 
 // nodePrefix is what kubectl puts before a node's name.
 const nodePrefix = "node/"
-
-// podAddrs returns the addresses of a pod of a real cluster.
-func podAddrs(ctx context.Context, c *remote.Cluster, namespace, name string) (all []netip.Addr, err error) {
-	p, err := c.Pod(ctx, namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	for _, ip := range p.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			all = append(all, a)
-		}
-	}
-	return all, nil
-}
 
 // daemon is one that is asked.
 type daemon struct {
