@@ -134,6 +134,7 @@ func (s *httpServer) run(ctx context.Context, n *Node) error {
 	s.node.Store(&serving{n, promhttp.HandlerFor(n.registry(), promhttp.HandlerOpts{})})
 	select {
 	case <-ctx.Done():
+		s.waits.Store(nil)
 		s.node.Store(nil)
 		return nil
 	case err := <-s.served:

@@ -87,9 +87,9 @@ func start(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (
 	if c.Kubernetes.hasAPI() {
 		_ = front.open(c.HTTP) // where another daemon of this node still answers, that is tried again once it has ended
 	}
-	told := ""
+	var former failure
 	for {
-		n, err := build(ctx, c, front, log)
+		n, err := build(ctx, c, front, &former, log)
 		if err == nil {
 			return n, nil
 		}
@@ -100,11 +100,9 @@ func start(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (
 			return nil, err
 		}
 		why := sentence(err)
-		if why != told {
+		if shown := front.waits.Swap(&why); shown == nil || *shown != why {
 			n.log.Error(why + "; this is tried again")
-			told = why
 		}
-		front.waits.Store(&why)
 		if !wait(ctx, startPause) {
 			return nil, err
 		}
@@ -116,7 +114,7 @@ const startPause = 3 * time.Second
 
 // build builds a node. Nothing runs before Run, but what answers about health. In a cluster it waits until that tells of the node, and
 // until another daemon in its place has ended, or ctx ends. A node that could not be built is closed.
-func build(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (*Node, error) {
+func build(ctx context.Context, c Config, front *httpServer, former *failure, log *slog.Logger) (*Node, error) {
 	n := &Node{config: c, log: log.With("node", c.Name), http: front, started: time.Now(), notes: []string{}}
 	n.troubles.log = n.log
 	n.others.Store(&c.Peers)
@@ -150,7 +148,7 @@ func build(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (
 	} {
 		if err := step.do(); err != nil {
 			err = failed(step.reason, step.waits, err)
-			n.tellFailure(ctx, err)
+			n.tellFailure(ctx, err, former)
 			return n, errors.Join(err, n.Close(), n.removeState())
 		}
 	}

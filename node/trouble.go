@@ -149,11 +149,18 @@ func reasonOf(err error) (reason string, waits bool) {
 	return step.reason, step.waits
 }
 
-// tellFailure has the cluster told why a start failed, where it can be.
-func (n *Node) tellFailure(ctx context.Context, err error) {
-	if n.cluster.api == nil || ctx.Err() != nil {
+// failure is what was told of a former attempt to start.
+type failure struct {
+	sentence string
+	told     time.Time
+}
+
+// tellFailure has the cluster told why a start failed, where it can be, and of the same failure again and again, but not each time.
+func (n *Node) tellFailure(ctx context.Context, err error, former *failure) {
+	if n.cluster.api == nil || ctx.Err() != nil || former.sentence == sentence(err) && time.Since(former.told) < troubleRepeat {
 		return
 	}
+	*former = failure{sentence(err), time.Now()}
 	ctx, cancel := context.WithTimeout(ctx, failurePatience)
 	defer cancel()
 	reason, _ := reasonOf(err)

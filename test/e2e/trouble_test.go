@@ -337,7 +337,7 @@ func TestConflist(t *testing.T) {
 	if read() != want {
 		t.Error("the daemon's end took the configuration away")
 	}
-	m.args = []string{"node", "--config", m.write(m.json()), "--pod-cidr", "10.244.1.0/24", "--cleanup"}
+	m.args = []string{"node", "--config", m.write(m.json()), "--cleanup"}
 	p = m.daemon()
 	m.must(p.Start())
 	m.must(p.Wait())
@@ -346,9 +346,13 @@ func TestConflist(t *testing.T) {
 	}
 }
 
-// The next daemon waits for the former one to end, and takes over at once: what an update with two pods at a time does.
+// The next daemon waits for the former one to end, and takes over at once: what an update with two pods at a time does. A transfer between pods
+// goes on.
 func TestHandOver(t *testing.T) {
 	m := newMember(t)
+	for i, pod := range m.pods {
+		m.config.Pods = append(m.config.Pods, node.Pod{Name: "default/" + pod.Name(), Netns: pod.Path(), Addresses: []netip.Addr{host(lab.PodCIDR4(1), i+2)}})
+	}
 	old, next := m.daemon(), m.daemon()
 	m.must(old.Start())
 	defer old.Kill()
@@ -370,10 +374,16 @@ func TestHandOver(t *testing.T) {
 		func() error { return old.Signal(unix.SIGTERM) },
 		func() error { return old.Kill() },
 	} {
+		r := transfer{from: m.pods[0], to: m.pods[1], addr: host(lab.PodCIDR4(1), 3), timeout: time.Minute}.start(t)
+		r.more(t, flowing)
 		begin := time.Now()
 		m.must(end())
 		eventually(t, "the next daemon serves", func() bool { return pid() == next.PID() && m.get("/readyz") == http.StatusOK })
-		t.Logf("from one daemon to the next: %v", time.Since(begin).Round(time.Millisecond))
+		took := time.Since(begin)
+		r.more(t, flowing)
+		r.stop()
+		got := r.wait(t)
+		t.Logf("from one daemon to the next %v, longest stall of a transfer %v", took.Round(time.Millisecond), got.stall.Round(time.Millisecond))
 		if strings.Contains(next.Tail(), "level=ERROR") || strings.Contains(next.Tail(), "level=WARN") {
 			t.Errorf("the next daemon's log:\n%s", next.Tail())
 		}
