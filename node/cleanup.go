@@ -15,7 +15,8 @@ import (
 )
 
 // Cleanup removes what a daemon with this configuration leaves for the next one: the network configuration that it wrote, the host's device
-// with its routes, the pods' devices where their namespaces still are, and the state in the run directory. A daemon that still runs is an error.
+// with its routes, the pods' devices where their namespaces still are, the state in the run directory, and what the Node object says of it. A
+// daemon that still runs is an error.
 // It removes as much as it can.
 func Cleanup(c Config, log *slog.Logger) error {
 	unlock, err := lockState(&c)
@@ -44,6 +45,7 @@ func Cleanup(c Config, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, unlock())
+	errs = append(errs, withdraw(&c, log))
 	_ = os.Remove(c.RunDir) // stays if somebody else has something in it
 	return errors.Join(errs...)
 }

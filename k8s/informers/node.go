@@ -98,7 +98,7 @@ func (c *Client) Announce(ctx context.Context, annotations map[string]string) er
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"annotations": annotations},
 		"status": map[string]any{"conditions": []corev1.NodeCondition{{
-			Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: "MiddlewayIsUp",
+			Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: reasonUp,
 			Message: "middleway is running on this node", LastTransitionTime: now, LastHeartbeatTime: now,
 		}}},
 	})

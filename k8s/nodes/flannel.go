@@ -28,6 +28,12 @@ const (
 	valueMiddleway = "1"
 )
 
+// Annotations returns the names of those that a node announces itself by: mark is ours alone, the others are flannel's too. The first of them is without
+// which no node has another as a peer.
+func Annotations() (mark string, others []string) {
+	return keyMiddleway, []string{keyManager, keyType, keyData, keyData6, keyAddress, keyAddress6}
+}
+
 // backendData is the value of keyData.
 type backendData struct {
 	VNI vxlan.VNI `json:"VNI"`

@@ -17,6 +17,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
 
 // Server is an API server, which streams lists (sendInitialEvents) as a real one does.
@@ -225,14 +226,9 @@ func bookmark(kind string) runtime.Object {
 	return &discoveryv1.EndpointSlice{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}}
 }
 
-// patch takes a node's annotations.
+// patch changes a node as the API server does, by a strategic merge.
 func (s *Server) patch(w http.ResponseWriter, r *http.Request, name string) {
-	var patch corev1.Node
 	body, _ := io.ReadAll(r.Body)
-	if err := json.Unmarshal(body, &patch); err != nil || r.Header.Get("Content-Type") != "application/strategic-merge-patch+json" {
-		http.Error(w, "bad patch", http.StatusBadRequest)
-		return
-	}
 	s.mu.Lock()
 	n, ok := s.objects["nodes//"+name].(*corev1.Node)
 	s.mu.Unlock()
@@ -240,8 +236,14 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, name string) {
 		http.Error(w, "no such node", http.StatusNotFound)
 		return
 	}
-	n = n.DeepCopy()
-	n.Annotations, n.Status.Conditions = patch.Annotations, patch.Status.Conditions
+	was, _ := json.Marshal(n)
+	is, err := strategicpatch.StrategicMergePatch(was, body, corev1.Node{})
+	if err != nil || r.Header.Get("Content-Type") != "application/strategic-merge-patch+json" {
+		http.Error(w, "bad patch", http.StatusBadRequest)
+		return
+	}
+	n = &corev1.Node{}
+	_ = json.Unmarshal(is, n) // what was one before
 	s.Set("nodes", n)
 	_ = json.NewEncoder(w).Encode(n)
 }
