@@ -37,7 +37,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image test-deploy kube kube-build kube-up kube-down e2e test-kube lint tidy clean asuser tunonly
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image manifest test-deploy kube kube-build kube-up kube-down e2e test-kube lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
@@ -126,6 +126,9 @@ kube-down: kube ## take it down
 
 e2e: kube ## Kubernetes' own tests against it (SUITE=rest, or FOCUS='DNS should' SKIP=… PROCS=4; without, those of conformance)
 	bin/kube e2e --cluster $(CLUSTER) --suite '$(SUITE)' --focus '$(FOCUS)' --skip '$(SKIP)' $(if $(PROCS),--procs $(PROCS))
+
+manifest: ## deploy/middleway.yaml, deploy/uninstall.yaml and docs/configuration.md, from the chart and the sources
+	cd deploy && $(GO) run $(FLAGS) ./cmd/manifest
 
 test-deploy: ## tests of deploy/: image, chart and manifests
 	cd deploy && $(GOTEST) $(TESTFLAGS) ./...
