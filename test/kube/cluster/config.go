@@ -15,9 +15,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/middleway-net/middleway/test/kube/node"
 	"github.com/middleway-net/middleway/test/kube/plan"
 	"github.com/middleway-net/middleway/test/kube/sandbox"
 )
@@ -59,7 +61,10 @@ type Cluster struct {
 	Config
 	// Inits are the first processes of the nodes, by the nodes' names.
 	Inits map[string]int `json:"inits"`
+	// Added is the components that were started on nodes by Run, by the nodes' names.
+	Added map[string][]node.Component `json:"added"`
 
+	mu  sync.Mutex // held while the fields above change
 	api *api
 	out io.Writer
 }
@@ -99,6 +104,14 @@ func Open(dir string) (*Cluster, error) {
 	}
 	c.api, err = newAPI(c.Config)
 	return c, err
+}
+
+// change changes what the state file has.
+func (c *Cluster) change(f func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	return c.save()
 }
 
 // save writes the state file at once, not in parts.

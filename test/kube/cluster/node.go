@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,8 +103,33 @@ func (n *Node) State(ctx context.Context) (node.State, error) {
 
 // Run starts a component, in the place of one of the same name; it is started again whenever it ends.
 func (n *Node) Run(ctx context.Context, c node.Component) error {
-	return n.order(ctx, http.MethodPut, "/component", c, nil)
+	if err := n.order(ctx, http.MethodPut, "/component", c, nil); err != nil {
+		return err
+	}
+	return n.c.change(func() {
+		others := slices.DeleteFunc(n.c.Added[n.Name], func(o node.Component) bool { return o.Name == c.Name })
+		n.c.Added[n.Name] = append(others, c)
+	})
 }
+
+// Crash ends the node as a loss of power does: all its processes at once, its namespaces, what was in its /run and its kernel.
+// What is on its disk stays.
+func (n *Node) Crash() error {
+	if err := n.c.cgroup(n.Name).Remove(20 * time.Second); err != nil {
+		return fmt.Errorf("crash %s: %w", n.Name, err)
+	}
+	if err := sandbox.DeleteNetns(n.Name); err != nil {
+		return err
+	}
+	return sandbox.Disconnected(n.c.Outside(), n.Number)
+}
+
+// Boot starts a node that has crashed, with its components. It does not wait until the node is Ready. Routes that a network gave to
+// the node are gone; middleway's manifest needs nothing more.
+func (n *Node) Boot(ctx context.Context) error { return n.c.makeNode(ctx, n) }
+
+// Ready waits until the Node object says that it is Ready. One that has just crashed may still say so.
+func (n *Node) Ready(ctx context.Context) error { return n.c.awaitReady(ctx, n) }
 
 // Stop kills a component, which stays away until Start.
 func (n *Node) Stop(ctx context.Context, component string) error {

@@ -29,6 +29,9 @@ func Up(ctx context.Context, config Config, network Network, out io.Writer) (*Cl
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
+	if strings.HasPrefix(config.Dir, "/run/") {
+		return nil, fmt.Errorf("nodes have a /run of their own and would not see %s: set MIDDLEWAY_KUBE_DIR to a folder elsewhere", config.Dir)
+	}
 	unlock, err := lock(config.Dir)
 	if err != nil {
 		return nil, err
@@ -45,8 +48,11 @@ func Up(ctx context.Context, config Config, network Network, out io.Writer) (*Cl
 			return nil, err
 		}
 	}
-	c := &Cluster{Config: config, Inits: map[string]int{}, out: out}
-	return c, c.up(ctx, network)
+	c := &Cluster{Config: config, Inits: map[string]int{}, Added: map[string][]node.Component{}, out: out}
+	if err := c.up(ctx, network); err != nil {
+		return nil, fmt.Errorf("%w\nWhat was made stays for a look, with logs in %s; kube down --cluster %s takes it away", err, filepath.Join(c.Dir, "logs"), c.Name)
+	}
+	return c, nil
 }
 
 // up is the steps of Up in their order.
@@ -84,19 +90,23 @@ func (c *Cluster) up(ctx context.Context, network Network) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	installed := make(chan struct{})
 	work.Go(func() error {
-		defer close(installed)
-		return network.Install(workCtx, c)
+		err := network.Install(workCtx, c)
+		if err == nil {
+			close(installed)
+		}
+		return err
 	})
 	for _, n := range c.AllNodes() {
 		work.Go(func() error {
 			if err := c.awaitRange(workCtx, n); err != nil {
 				return err
 			}
-			<-installed
-			if workCtx.Err() != nil {
+			select {
+			case <-workCtx.Done():
 				return workCtx.Err()
+			case <-installed:
+				return network.Join(workCtx, c, n)
 			}
-			return network.Join(workCtx, c, n)
 		})
 	}
 	if err := work.Wait(); err != nil {
@@ -174,6 +184,7 @@ func (c *Cluster) makeNode(ctx context.Context, n *Node) error {
 	if err != nil {
 		return err
 	}
+	spec.Components = append(spec.Components, c.Added[n.Name]...)
 	file, err := spec.Write()
 	if err != nil {
 		return err
@@ -218,8 +229,7 @@ func (c *Cluster) startNode(ctx context.Context, n *Node, specFile string) error
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.Name, err)
 	}
-	c.Inits[n.Name] = pid
-	if err := c.save(); err != nil {
+	if err := c.change(func() { c.Inits[n.Name] = pid }); err != nil {
 		return err
 	}
 	return wait{what: "node " + n.Name + " begins", limit: 20 * time.Second, log: n.Log("init"), done: func(ctx context.Context) error {

@@ -84,19 +84,30 @@ func (c Cgroup) Make() error {
 		return err
 	}
 	for _, h := range hierarchies {
-		dir := h.Dir
-		for _, part := range []string{cgroupRoot, c.Cluster, c.Name} {
-			if part == "" {
+		err := c.makeIn(h)
+		for range 3 { // another cluster that goes may have taken the folder of all clusters away meanwhile
+			if !errors.Is(err, fs.ErrNotExist) {
 				break
 			}
-			parent := dir
-			dir = filepath.Join(parent, part)
-			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("make cgroup: %w", err)
-			}
-			if err := inherit(h, parent, dir); err != nil {
-				return fmt.Errorf("make cgroup %s: %w", dir, err)
-			}
+			err = c.makeIn(h)
+		}
+		if err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c Cgroup) makeIn(h Hierarchy) error {
+	dir := h.Dir
+	for _, part := range []string{cgroupRoot, c.Cluster, c.Name} {
+		parent := dir
+		dir = filepath.Join(parent, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := inherit(h, parent, dir); err != nil {
+			return err
 		}
 	}
 	return nil

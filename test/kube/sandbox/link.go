@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -54,7 +55,7 @@ func Connect(node, outside string, number int, addrs []netip.Prefix, routers []n
 		return err
 	}
 	defer inside.Close()
-	port := fmt.Sprintf("port%d", number)
+	port := portName(number)
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: uplink, PeerNamespace: netlink.NsFd(inside)}
 	if err := o.LinkAdd(pair); err != nil {
 		return fmt.Errorf("link %s to %s: %w", node, outside, err)
@@ -77,6 +78,28 @@ func Connect(node, outside string, number int, addrs []netip.Prefix, routers []n
 		return err
 	}
 	return InNetns(node, func() error { return sysctls(routing) })
+}
+
+// portName is the outside's end of a node's link.
+func portName(number int) string { return fmt.Sprintf("port%d", number) }
+
+// Disconnected waits until the link of a node is gone, which the kernel takes away some time after the node's namespace.
+func Disconnected(outside string, number int) error {
+	o, close, err := handle(outside)
+	if err != nil {
+		return err
+	}
+	defer close()
+	if !eventually(20*time.Second, func() bool {
+		_, err = o.LinkByName(portName(number))
+		return err != nil
+	}) {
+		return fmt.Errorf("the link of node %d is still there: a process keeps its network namespace", number)
+	}
+	if !errors.As(err, new(netlink.LinkNotFoundError)) {
+		return err
+	}
+	return nil
 }
 
 // configure brings the loopback and a link up, with addresses that are good at once, and routes.

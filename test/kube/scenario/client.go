@@ -65,6 +65,17 @@ func (c Client) Answers(ctx context.Context, url string, n int) (map[string]int,
 	return r.Bodies, err
 }
 
+// Backends waits until exactly that many different answers come from a URL: a Service's pods, by their names.
+func (c Client) Backends(ctx context.Context, url string, want int) error {
+	return Eventually(ctx, 10*time.Second, func() error {
+		answers, err := c.Answers(ctx, url, 20*want)
+		if err == nil && len(answers) != want {
+			err = fmt.Errorf("the Service's answers are %v, and %d pods should answer", answers, want)
+		}
+		return err
+	})
+}
+
 // A Running is a load that runs in a pod's network.
 type Running struct {
 	cmd    *exec.Cmd

@@ -87,7 +87,7 @@ func outage(ctx context.Context, t *T) error {
 	if err := o.look(ctx); err != nil {
 		return err
 	}
-	if err := o.backends(ctx, 2); err != nil {
+	if err := o.client.Backends(ctx, o.web, 2); err != nil {
 		return err
 	}
 	load, err := o.client.Load(ctx, Load{URL: o.web, Workers: 4, Every: 20 * time.Millisecond})
@@ -120,15 +120,11 @@ func (o *outageTest) look(ctx context.Context) error {
 	if o.client, err = o.Client(ctx, "client"); err != nil {
 		return err
 	}
-	for service, url := range map[string]*string{"web": &o.web, "files": &o.files} {
-		ip, err := o.ClusterIP(ctx, service)
-		if err != nil {
-			return err
-		}
-		if strings.Contains(ip, ":") {
-			ip = "[" + ip + "]"
-		}
-		*url = "http://" + ip
+	if o.web, err = o.URL(ctx, "web"); err != nil {
+		return err
+	}
+	if o.files, err = o.URL(ctx, "files"); err != nil {
+		return err
 	}
 	o.web += "/hostname"
 	sum, err := o.client.Get(ctx, o.files+"/sum")
@@ -152,7 +148,7 @@ func (o *outageTest) away(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(time.Until(gone.Add(outageLength))):
 	}
-	err := o.backends(ctx, 2)
+	err := o.client.Backends(ctx, o.web, 2)
 	return errors.Join(err, control.Start(ctx, "kube-apiserver"), o.Cluster.APIReady(ctx))
 }
 
@@ -191,21 +187,6 @@ func (o *outageTest) transfer(ctx context.Context) error {
 	return nil
 }
 
-// backends waits until exactly that many pods answer behind the Service.
-func (o *outageTest) backends(ctx context.Context, want int) error {
-	err := Eventually(ctx, 10*time.Second, func() error {
-		answers, err := o.client.Answers(ctx, o.web, 20*want)
-		if err == nil && len(answers) != want {
-			err = fmt.Errorf("the Service's answers are %v, and %d pods should answer", answers, want)
-		}
-		return err
-	})
-	if err == nil {
-		o.Say("%d pods answer behind the Service", want)
-	}
-	return err
-}
-
 // back looks that what changes reaches the nodes again.
 func (o *outageTest) back(ctx context.Context) error {
 	o.Say("the API server is back")
@@ -217,7 +198,7 @@ func (o *outageTest) back(ctx context.Context) error {
 			return err
 		}
 		o.Say("the Deployment has %d pods", replicas)
-		if err := o.backends(ctx, replicas); err != nil {
+		if err := o.client.Backends(ctx, o.web, replicas); err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,7 @@ type Scenario struct {
 var All = []Scenario{
 	{"deployment", "twenty pods of a Deployment behind a Service: how long until each pod and its name are reached", deployment},
 	{"outage", "a minute without API server: a transfer goes on over killed daemons, Services are served, and afterwards the tables are right", outage},
+	{"reboot", "a node loses its power and boots: how long until its pods are reached again", reboot},
 }
 
 // A T is a scenario under way: a namespace of its own in a cluster, and where it tells what happens.
@@ -89,9 +90,13 @@ func (t *T) PodsReady(ctx context.Context) error {
 	return err
 }
 
-// ClusterIP is the address of a Service.
-func (t *T) ClusterIP(ctx context.Context, service string) (string, error) {
-	return t.Kubectl(ctx, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+// URL is the HTTP URL of a Service at port 80 of its address, without a path.
+func (t *T) URL(ctx context.Context, service string) (string, error) {
+	ip, err := t.Kubectl(ctx, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+	if strings.Contains(ip, ":") {
+		ip = "[" + ip + "]"
+	}
+	return "http://" + ip, err
 }
 
 // Eventually asks done until it returns no error, and returns its last one after the limit.
