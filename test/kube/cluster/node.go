@@ -185,7 +185,18 @@ func (n *Node) giveUp(ctx context.Context) error {
 			return fmt.Errorf("%s on %s ended %d times; %s:\n%s", p.Name, n.Name, p.Restarts, n.Log(p.Name), node.Tail(n.Log(p.Name), 10))
 		}
 	}
-	return nil
+	return n.crashing()
+}
+
+// crashing is an error where a container of a pod ended for the third time: kubelet names its logs /var/log/pods/POD/CONTAINER/TIMES.log.
+func (n *Node) crashing() error {
+	logs, err := filepath.Glob(n.Inside("/var/log/pods/*/*/3.log"))
+	if err != nil || len(logs) == 0 {
+		return err
+	}
+	container := filepath.Dir(logs[0])
+	return fmt.Errorf("container %s of pod %s on %s ends again and again; %s:\n%s",
+		filepath.Base(container), filepath.Base(filepath.Dir(container)), n.Name, logs[0], node.Tail(logs[0], 10))
 }
 
 // WriteFile writes a file in one of the node's own folders, whole or not at all.
