@@ -65,7 +65,7 @@ func (a *Archive) Add(name string, text []byte, err error) {
 	name = string(a.rewrite([]byte(name)))
 	e := Entry{Name: name}
 	if err != nil {
-		e.Missing = strings.ReplaceAll(string(a.rewrite([]byte(err.Error()))), "\n", " ")
+		e.Missing = strings.ReplaceAll(string(a.rewrite([]byte(err.Error()))), "\n", "; ")
 	}
 	if len(text) > 0 {
 		text = a.rewrite(text)
