@@ -56,7 +56,7 @@ type Config struct {
 	// of two. Default 65536.
 	FlowEntries int `json:"flowEntries,omitempty"`
 	// RunDir holds what a restarted daemon takes up again, and the status socket: an absolute path, best in a tmpfs. Default
-	// what DefaultRunDir returns.
+	// /run/middleway; of an ordinary user middleway in $XDG_RUNTIME_DIR, and without that one of theirs among the temporary files.
 	RunDir string `json:"runDir,omitempty"`
 	// PortableDevices drives the pods' devices through golang.zx2c4.com/wireguard/tun, with one queue each and super-packets
 	// split and merged: slower, for comparison and for kernels whose offloads are in doubt. Pods attached before must have
