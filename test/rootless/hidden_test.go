@@ -91,7 +91,8 @@ func byRelay(h *host, pid int) {
 	})
 }
 
-// bySlirp4netns gives a node slirp4netns' way out, and has its UDP port forwarded, as a rootless container engine does.
+// bySlirp4netns gives a node slirp4netns' way out, and has its UDP port forwarded, as a rootless container engine does, unless its sockets are
+// handed in.
 func bySlirp4netns(h *host, pid int) {
 	t := h.t
 	t.Helper()
@@ -103,6 +104,9 @@ func bySlirp4netns(h *host, pid int) {
 	p := h.user(path, "--mtu=65520", "--disable-host-loopback", "--api-socket", api, fmt.Sprint(pid), h.plan.Device)
 	must(t, p.Start())
 	t.Cleanup(func() { p.Kill() })
+	if h.config.Sockets != "" {
+		return
+	}
 	request, err := json.Marshal(map[string]any{"execute": "add_hostfwd", "arguments": map[string]any{
 		"proto": "udp", "host_addr": h.addr(false).String(), "host_port": vxlanPort, "guest_addr": hiddenAddr.Addr().String(), "guest_port": vxlanPort,
 	}})

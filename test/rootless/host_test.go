@@ -26,6 +26,7 @@ type host struct {
 	home   string
 	config node.Config
 	plan   plan
+	cgroup string        // what a cgroup folder is called that is the user's; empty: there is none
 	wayOut func(pid int) // gives the node, of which a process has this number, plan.Device
 
 	sockets, node *lab.Process
@@ -201,6 +202,12 @@ func (h *host) stop() {
 func (h *host) user(argv ...string) *lab.Process {
 	p := lab.Command(h.ns, roleUser, append([]string{fmt.Sprint(h.uid)}, argv...)...)
 	p.Env = []string{"HOME=" + h.home, "XDG_RUNTIME_DIR=" + h.home}
+	if argv[0] == enterNode {
+		p.Env = append(p.Env, cgroupVar+"="+h.cgroup)
+		if h.cgroup != "" {
+			p.Env = append(p.Env, subordinateVar+"="+h.path("kube"))
+		}
+	}
 	p.Dir = "/"
 	return p
 }

@@ -46,6 +46,8 @@ func becomeUser(args []string) int {
 			unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755"),
 			unix.Mknod("/dev/net/tun", unix.S_IFCHR, int(unix.Mkdev(10, 200))),
 			os.Chmod("/dev/net/tun", 0o666),
+			delegate(uid, os.Getenv(cgroupVar)),
+			subordinate(uid, os.Getenv(subordinateVar)),
 			syscall.Setgroups(nil), syscall.Setgid(uid), syscall.Setuid(uid),
 			// Both went with the credentials.
 			unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0),
@@ -69,10 +71,19 @@ func startInside(args []string) error {
 	cmd := lab.RoleCommand(context.Background(), roleNode, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWCGROUP,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		Pdeathsig:   syscall.SIGKILL,
+	}
+	if dir := os.Getenv(subordinateVar); dir != "" { // then newuidmap maps them, for unshare
+		unshare, err := exec.LookPath("unshare")
+		if err != nil {
+			return err
+		}
+		cmd.Path = unshare
+		cmd.Args = append([]string{"unshare", "--user", "--map-root-user", "--map-auto", "--net", "--mount", "--cgroup", filepath.Join(dir, "self")}, args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	}
 	return cmd.Run()
 }
@@ -90,6 +101,7 @@ type plan struct {
 	Cache   string       // libcni's
 	Pods    []string     // names
 	Socket  string       // the daemon's, of the plugin
+	Kubelet *kubelet     // in the place of libcni; nil: there is none
 }
 
 // order asks for a run of the program in a pod, or in the node where Pod is empty. Kill stops the pod's network: DEL.
@@ -173,6 +185,14 @@ func (n *containerRuntime) run() error {
 		return err
 	}
 	addrs := map[string][]netip.Addr{}
+	if n.Kubelet != nil {
+		stop, err := n.Kubelet.start(n.plan)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		n.Pods = nil
+	}
 	for _, name := range n.Pods {
 		a, err := n.add(name)
 		if err != nil {
