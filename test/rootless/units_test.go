@@ -50,6 +50,11 @@ func TestUnits(t *testing.T) {
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(dir, filepath.Base(f)), []byte(strings.ReplaceAll(string(b), installed, "/bin/true")), 0o644))
 	}
+	right := filepath.Join(dir, "right.service")
+	must(t, os.WriteFile(right, []byte("[Service]\nExecStart=/bin/true\n"), 0o644))
+	if out := verify(right); out != "" {
+		t.Skip("systemd-analyze does not work here: ", out)
+	}
 	for _, f := range files {
 		if out := verify(filepath.Join(dir, filepath.Base(f))); out != "" {
 			t.Errorf("%s: %s", filepath.Base(f), out)
