@@ -37,7 +37,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image manifest test-deploy kube kube-build kube-up kube-down e2e test-kube lint tidy clean asuser tunonly
+.PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image manifest test-deploy kube kube-build kube-up kube-down e2e test-apiserver test-kube lint tidy clean asuser tunonly
 
 help:
 	@echo 'make TARGET, one of:'; while IFS= read -r line; do case "$$line" in [a-z]*:*'## '*) \
@@ -135,6 +135,10 @@ test-deploy: ## tests of deploy/: image, chart and manifests
 
 kube-build: kube ## build what a real Kubernetes cluster consists of, once, into a cache (COMPONENTS=server for etcd and kube-apiserver)
 	bin/kube build $(COMPONENTS)
+
+test-apiserver: kube ## node daemons beside a real API server, which is built once, into the same cache
+	bin/kube build server
+	MIDDLEWAY_APISERVER="$${MIDDLEWAY_KUBE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/middleway-kube}/bin" $(GOTEST) $(TESTFLAGS) ./test/apiserver
 
 test-kube: ## tests of what builds and runs real clusters, test/kube
 	cd test/kube && $(GOTEST) $(TESTFLAGS) ./...
