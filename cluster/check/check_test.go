@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,9 +29,6 @@ type world struct {
 	broken func(node, pod string, q probe.Question) string
 	// silent are nodes whose daemons do not answer.
 	silent []string
-
-	mu   sync.Mutex
-	pods map[string]corev1.Pod // of the stage, by address and name
 }
 
 func newWorld(t *testing.T, nodes int) *world {

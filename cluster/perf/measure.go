@@ -98,14 +98,14 @@ func (r *run) measure(ctx context.Context, w way, k kind) (f figures, err error)
 	if w.streams != "" {
 		argv = append(argv, "--to", w.streams)
 	}
-	for range tries {
+	for try := 1; ; try++ {
 		limited, cancel := context.WithTimeout(ctx, r.Time+30*time.Second)
 		err = stage.Ask(limited, r.stage, w.from, container, argv, nil, func(answer figures) { f = answer })
 		cancel()
 		if err == nil && k.value(f) == 0 {
 			err = fmt.Errorf("%s: nothing arrived", w.from)
 		}
-		if err == nil || ctx.Err() != nil {
+		if err == nil || try == tries || ctx.Err() != nil {
 			return f, err
 		}
 		select {
@@ -113,5 +113,4 @@ func (r *run) measure(ctx context.Context, w way, k kind) (f figures, err error)
 		case <-time.After(retryPause):
 		}
 	}
-	return f, err
 }

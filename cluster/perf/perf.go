@@ -67,7 +67,6 @@ type run struct {
 	image  stage.Image
 	pairs  [][2]string
 	nodes  []*node
-	done   int // of all measurements
 }
 
 // Run sets up pods, measures, and removes them. What was measured before it was interrupted or could not go on is in the report, which is
