@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"strings"
 
 	"github.com/middleway-net/middleway/test/kube/node"
 )
@@ -27,7 +28,7 @@ type NodeStatus struct {
 func (c *Cluster) Status(ctx context.Context) Status {
 	s := Status{Name: c.Name, Family: string(c.Family), Network: c.Network, Server: c.Server(), API: "is ready"}
 	if err := c.api.get(ctx, "/readyz", nil); err != nil {
-		s.API = "is not ready: " + err.Error()
+		s.API = "is not ready: " + unready(err.Error())
 	}
 	for _, n := range c.AllNodes() {
 		state, err := n.State(ctx)
@@ -41,6 +42,20 @@ func (c *Cluster) Status(ctx context.Context) Status {
 		s.Nodes = append(s.Nodes, ns)
 	}
 	return s
+}
+
+// unready is what is wrong of an answer of /readyz, which tells of every check on a line of its own.
+func unready(answer string) string {
+	var wrong []string
+	for line := range strings.Lines(answer) {
+		if check, ok := strings.CutPrefix(strings.TrimSpace(line), "[-]"); ok {
+			wrong = append(wrong, strings.TrimSuffix(check, ": reason withheld"))
+		}
+	}
+	if len(wrong) == 0 {
+		return answer
+	}
+	return strings.Join(wrong, ", ")
 }
 
 // Init is a node's first process, as InitCommand runs it.
