@@ -23,7 +23,7 @@ import (
 // serviceAddr is that of the Service web, behind which are all pods of all hosts.
 const serviceAddr = "10.96.0.20"
 
-// podAddr is the address that host n gives its first (1) or second pod.
+// podAddrs are the addresses that host n gives its first (1) or second pod.
 func podAddrs(n, number int) []netip.Addr {
 	var addrs []netip.Addr
 	for _, r := range []netip.Prefix{lab.PodCIDR4(n), lab.PodCIDR6(n)} {

@@ -104,12 +104,11 @@ type plan struct {
 	Kubelet *kubelet     // in the place of libcni; nil: there is none
 }
 
-// order asks for a run of the program in a pod, or in the node where Pod is empty. Kill stops the pod's network: DEL.
+// order asks for a run of the program in a pod, or in the node where Pod is empty.
 type order struct {
 	ID   int
 	Pod  string
 	Args []string
-	Del  bool
 }
 
 // answer tells what came of an order, or, with ID 0, in which process the node is, and then the pods' addresses.
@@ -319,15 +318,8 @@ func (n *containerRuntime) obey() {
 
 func (n *containerRuntime) do(o order) answer {
 	var ns *lab.Namespace
-	s := n.pods[o.Pod]
-	if s != nil {
+	if s := n.pods[o.Pod]; s != nil {
 		ns = s.ns
-	}
-	if o.Del {
-		if err := n.cni.DelNetworkList(context.Background(), n.list, s.conf); err != nil {
-			return answer{ID: o.ID, Code: -1, Output: err.Error()}
-		}
-		return answer{ID: o.ID}
 	}
 	p := lab.Exec(ns, append([]string{n.Program}, o.Args...)...)
 	err := p.Start()
