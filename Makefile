@@ -138,7 +138,7 @@ kube-build: kube ## build what a real Kubernetes cluster consists of, once, into
 
 test-apiserver: kube ## node daemons beside a real API server, which is built once, into the same cache
 	bin/kube build server
-	MIDDLEWAY_APISERVER="$${MIDDLEWAY_KUBE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/middleway-kube}/bin" $(GOTEST) $(TESTFLAGS) ./test/apiserver
+	MIDDLEWAY_APISERVER="$${MIDDLEWAY_KUBE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/middleway-kube}/bin" $(GOTEST) $(TESTFLAGS) -run 'TestCluster|TestAPIServer' ./test/apiserver ./test/rootless
 
 test-kube: ## tests of what builds and runs real clusters, test/kube
 	cd test/kube && $(GOTEST) $(TESTFLAGS) ./...
