@@ -34,7 +34,7 @@ func MakeOutside(name string, addrs []netip.Prefix) error {
 	if err := configure(h, bridge, addrs, nil); err != nil {
 		return err
 	}
-	return InNetns(name, func() error { return sysctls(routing) })
+	return InNetns(name, func() error { return sysctls(routing("0")) })
 }
 
 // Connect gives the node's namespace an interface eth0 with these addresses, whose other end is at the outside's bridge, and
@@ -77,7 +77,7 @@ func Connect(node, outside string, number int, addrs []netip.Prefix, routers []n
 	if err := configure(n, uplink, addrs, routers); err != nil {
 		return err
 	}
-	return InNetns(node, func() error { return sysctls(routing) })
+	return InNetns(node, func() error { return sysctls(routing("1")) })
 }
 
 // portName is the outside's end of a node's link.
@@ -164,13 +164,15 @@ func handle(name string) (*netlink.Handle, func(), error) {
 	return h, func() { h.Close(); ns.Close() }, nil
 }
 
-// routing is what a node's and the outside's kernel settings must be. What a bridge carries is not netfilter's business
-// here; the settings of that are there only with br_netfilter.
-var routing = map[string]string{
-	"net/ipv4/ip_forward":                 "1",
-	"net/ipv6/conf/all/forwarding":        "1",
-	"net/bridge/bridge-nf-call-iptables":  "0",
-	"net/bridge/bridge-nf-call-ip6tables": "0",
+// routing is what a node's and the outside's kernel settings must be. Whether netfilter sees what a bridge carries is said by filtered,
+// 0 or 1: on a node, where pods behind a bridge ask Services, it has to; outside it has not. That setting is there only with br_netfilter.
+func routing(filtered string) map[string]string {
+	return map[string]string{
+		"net/ipv4/ip_forward":                 "1",
+		"net/ipv6/conf/all/forwarding":        "1",
+		"net/bridge/bridge-nf-call-iptables":  filtered,
+		"net/bridge/bridge-nf-call-ip6tables": filtered,
+	}
 }
 
 // sysctls sets what is there of values, in the network namespace of the calling thread.
