@@ -232,7 +232,8 @@ func (n *Node) answerer() stack.Answerer {
 }
 
 // runDNS serves the DNS Service's addresses through the netstack, for what the workers do not answer at once and for TCP, until ctx ends.
-// Once it has returned nobody is refused there.
+// Once it has returned nobody is refused there. The gateway addresses answer, too: pods of nodes without a daemon are led there by endpoints of the
+// DNS Service, for its own address leads to no node in particular.
 func (n *Node) runDNS(ctx context.Context, g *errgroup.Group) {
 	s := n.dns.server
 	if s == nil {
@@ -240,7 +241,7 @@ func (n *Node) runDNS(ctx context.Context, g *errgroup.Group) {
 	}
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { return n.followResolvConf(ctx) })
-	for _, a := range n.dns.addrs {
+	for _, a := range slices.Concat(n.dns.addrs, n.gateways()) {
 		at := netip.AddrPortFrom(a, dnsPort)
 		c, packetErr := n.netstack.ListenPacket(at)
 		l, err := n.netstack.Listen(at)

@@ -199,6 +199,7 @@ func TestClusterDNS(t *testing.T) {
 			}
 		}
 	}
+	t.Run("gateway", func(t *testing.T) { askGateways(t, n) })
 	t.Run("large", func(t *testing.T) { largeAnswer(t, n) })
 	t.Run("parallel", func(t *testing.T) { parallelQuestions(t, n) })
 	t.Run("search path", func(t *testing.T) { searchPath(t, n) })
@@ -207,6 +208,21 @@ func TestClusterDNS(t *testing.T) {
 	st := mustStatus(t, n.Nodes[0])
 	if st.DNS == nil || st.DNS.Answers["A"]["NXDOMAIN"] == 0 || len(st.DNS.Upstreams) != 1 || st.DNS.Upstreams[0].State != "up" {
 		t.Errorf("status: %+v", st.DNS)
+	}
+}
+
+// askGateways: pods elsewhere, whose node answers no names, ask at a node's gateway addresses.
+func askGateways(t *testing.T, n *named) {
+	for _, server := range []string{"10.244.1.1:53", "[fd00:10:244:1::1]:53"} {
+		for _, network := range []string{"udp", "tcp"} {
+			for question, want := range map[string]string{"web.default.svc.cluster.local. A": "10.96.0.20", "www.example.com. A": "203.0.113.5"} {
+				for _, from := range []*lab.Namespace{n.Nodes[1].Pods[0].Namespace, n.Nodes[1].Namespace} {
+					if got := answers(ask(t, from, network, server, question)); !slices.Equal(got, []string{want}) {
+						t.Errorf("%s asks %s over %s for %s: got %q, want %s", from.Name(), server, network, question, got, want)
+					}
+				}
+			}
+		}
 	}
 }
 
