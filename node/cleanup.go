@@ -16,9 +16,10 @@ import (
 
 // Cleanup removes what a daemon with this configuration leaves for the next one: the network configuration that it wrote, the host's device
 // with its routes, the pods' devices where their namespaces still are, the state in the run directory, and what the Node object says of it. A
-// daemon that still runs is an error.
+// daemon that still runs is an error. With toFlannel the Node object keeps the annotations by which flannel's nodes know each other, so that flannel takes
+// the VTEP's address from there and its peers need not learn another.
 // It removes as much as it can.
-func Cleanup(c Config, log *slog.Logger) error {
+func Cleanup(c Config, toFlannel bool, log *slog.Logger) error {
 	unlock, err := lockState(&c)
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func Cleanup(c Config, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, unlock())
-	errs = append(errs, withdraw(&c, log))
+	errs = append(errs, withdraw(&c, toFlannel, log))
 	_ = os.Remove(c.RunDir) // stays if somebody else has something in it
 	return errors.Join(errs...)
 }

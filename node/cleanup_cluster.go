@@ -14,8 +14,9 @@ import (
 // withdrawPatience is how long the API server has to take what a node takes back.
 const withdrawPatience = 15 * time.Second
 
-// withdraw takes what the node has announced off its Node object, so that the others have it no more as a peer.
-func withdraw(c *Config, log *slog.Logger) error {
+// withdraw takes what the node has announced off its Node object, so that the others have it no more as a peer; with toFlannel merely that it is a
+// middleway node.
+func withdraw(c *Config, toFlannel bool, log *slog.Logger) error {
 	if !c.Kubernetes.hasAPI() {
 		return nil
 	}
@@ -37,9 +38,13 @@ func withdraw(c *Config, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawPatience)
 	defer cancel()
 	mark, annotations := nodes.Annotations()
+	gone := annotations[0]
+	if toFlannel {
+		gone, annotations = mark, nil
+	}
 	was, err := api.Withdraw(ctx, mark, annotations)
 	if err != nil {
-		return fmt.Errorf("%w; the node itself is clean, and `kubectl annotate node %s %s-` has the others leave it out", err, c.Name, annotations[0])
+		return fmt.Errorf("%w; the node itself is clean, and `kubectl annotate node %s %s-` takes its annotation back", err, c.Name, gone)
 	}
 	if was {
 		log.Info("the node has taken back what it announced", "node", c.Name)

@@ -98,7 +98,7 @@ func nodeCommand() *cobra.Command {
 	var file string
 	var logs logFlags
 	var over nodeFlags
-	var cleanup bool
+	var cleanup, toFlannel bool
 	var binDir pathFlag
 	cmd := &cobra.Command{
 		Use:   "node [--config FILE] [flags]",
@@ -109,7 +109,8 @@ func nodeCommand() *cobra.Command {
   middleway node --name node-1 --address 192.168.254.11 --pod-cidr 10.244.1.0/24
   middleway node --name "$NODE_NAME" --kubeconfig /etc/middleway/kubeconfig --service-cidr 10.96.0.0/16
   middleway node --config /etc/middleway/node.yaml --cleanup
-  middleway node --config /etc/middleway/node.yaml --cleanup --bin-dir /opt/cni/bin`,
+  middleway node --config /etc/middleway/node.yaml --cleanup --bin-dir /opt/cni/bin
+  middleway node --config /etc/middleway/node.yaml --cleanup --to-flannel`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && over.name == "" {
@@ -124,7 +125,7 @@ func nodeCommand() *cobra.Command {
 				return err
 			}
 			if cleanup {
-				err := node.Cleanup(c, log)
+				err := node.Cleanup(c, toFlannel, log)
 				if binDir != "" {
 					err = errors.Join(err, cni.Uninstall(string(binDir)))
 				}
@@ -133,12 +134,16 @@ func nodeCommand() *cobra.Command {
 			if binDir != "" {
 				return errors.New("node: --bin-dir says what --cleanup removes; `middleway install` puts the plugin there")
 			}
+			if toFlannel {
+				return errors.New("node: --to-flannel says what --cleanup leaves; give both")
+			}
 			return node.Run(cmd.Context(), c, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove what a daemon with this configuration left (devices, routes, state), and end")
 	cmd.Flags().Var(&binDir, "bin-dir", "with --cleanup: remove the plugin from this directory too, where `middleway install` has put it")
+	cmd.Flags().BoolVar(&toFlannel, "to-flannel", false, "with --cleanup: leave the Node object's annotations of the tunnel to flannel, which takes the VTEP's address from there")
 	logs.register(cmd)
 	over.register(cmd)
 	return cmd

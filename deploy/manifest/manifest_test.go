@@ -219,23 +219,59 @@ func TestUninstallChangesOnlyPods(t *testing.T) {
 	}
 }
 
+// TestToFlannel: nodes with the label are cleaned by pods that the daemon's DaemonSet does not count as its own, and keep the addresses of their tunnel.
+func TestToFlannel(t *testing.T) {
+	text, err := Render(chart, set(t, "nodeSelector.network=middleway,toFlannel.nodeSelector.network=leaving"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets := map[string]*appsv1.DaemonSet{}
+	for _, d := range Documents(text) {
+		o, _, err := strict.Decode([]byte(d), nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, d)
+		}
+		if set, ok := o.(*appsv1.DaemonSet); ok {
+			sets[set.Name] = set
+		}
+	}
+	daemon, leaving := sets["middleway"], sets["middleway-to-flannel"]
+	if daemon == nil || leaving == nil {
+		t.Fatalf("got the DaemonSets %v", slices.Sorted(maps.Keys(sets)))
+	}
+	for set, label := range map[*appsv1.DaemonSet]string{daemon: "middleway", leaving: "leaving"} {
+		pod := set.Spec.Template
+		if pod.Spec.NodeSelector["network"] != label || pod.Labels["app"] != set.Name || pod.Labels["app.kubernetes.io/name"] != set.Name || set.Spec.Selector.MatchLabels["app"] != set.Name {
+			t.Errorf("%s: nodes %v, selector %v, labels %v", set.Name, pod.Spec.NodeSelector, set.Spec.Selector.MatchLabels, pod.Labels)
+		}
+	}
+	if args := leaving.Spec.Template.Spec.InitContainers[0].Args; !slices.Contains(args, "--cleanup") || !slices.Contains(args, "--to-flannel") {
+		t.Errorf("what cleans has the arguments %q", args)
+	}
+	if diff := cmp.Diff(daemon.Spec.Template.Spec.Volumes, leaving.Spec.Template.Spec.Volumes); diff != "" {
+		t.Errorf("volumes (-daemon +what cleans):\n%s", diff)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	for pairs, want := range map[string]string{
 		"kubeProxyReplacement=true,services.cidrs={10.96.0.0/12}":    "kubernetes.server: without kube-proxy",
 		"kubeProxyReplacement=true,kubernetes.server=https://a:6443": "services.cidrs: without kube-proxy",
 		"dns.enabled=true": "dns.addresses: where the DNS Service is",
-		"dns.service.create=true,dns.addresses={10.96.0.10}":                     "dns.service.create:",
-		"dns.service.create=true,dns.enabled=true,services.cidrs={10.96.0.0/12}": "dns.service.create:",
-		"kubeproxyreplacement=true":                                              "kubeproxyreplacement",
-		"kubeProxyReplacement=maybe":                                             "kubeProxyReplacement",
-		"kubernetes.server=192.168.254.11:6443":                                  "server",
-		"services.cidrs={10.96.0.0}":                                             "cidrs",
-		"vxlan.vni=0":                                                            "vni",
-		"vxlan.port=65536":                                                       "port",
-		"mtu=100":                                                                "mtu",
-		"log.level=loud":                                                         "level",
-		"cni.binDir=bin":                                                         "binDir",
-		"policy=true":                                                            "policy",
+		"dns.service.create=true,dns.addresses={10.96.0.10}":                      "dns.service.create:",
+		"dns.service.create=true,dns.enabled=true,services.cidrs={10.96.0.0/12}":  "dns.service.create:",
+		"toFlannel.nodeSelector.network=leaving":                                  "toFlannel.nodeSelector: its nodes would have the daemon too",
+		"toFlannel.nodeSelector.network=middleway,nodeSelector.network=middleway": "toFlannel.nodeSelector: its nodes would have the daemon too",
+		"kubeproxyreplacement=true":                                               "kubeproxyreplacement",
+		"kubeProxyReplacement=maybe":                                              "kubeProxyReplacement",
+		"kubernetes.server=192.168.254.11:6443":                                   "server",
+		"services.cidrs={10.96.0.0}":                                              "cidrs",
+		"vxlan.vni=0":                                                             "vni",
+		"vxlan.port=65536":                                                        "port",
+		"mtu=100":                                                                 "mtu",
+		"log.level=loud":                                                          "level",
+		"cni.binDir=bin":                                                          "binDir",
+		"policy=true":                                                             "policy",
 	} {
 		if _, err := Render(chart, set(t, pairs)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", pairs, err, want)

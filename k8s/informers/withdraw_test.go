@@ -19,13 +19,15 @@ func TestWithdraw(t *testing.T) {
 		name string
 		// change makes of an announced node what it is when it is withdrawn.
 		change      func(n *corev1.Node)
+		take        []string // of others
 		was         bool
 		annotations []string
 		conditions  int
 	}{
-		{"as announced", func(*corev1.Node) {}, true, []string{"somebody.example/note"}, 1},
-		{"taken back before", func(n *corev1.Node) { delete(n.Annotations, mark) }, false, append(slices.Clone(others), "somebody.example/note"), 2},
-		{"flannel has come", func(n *corev1.Node) { n.Status.Conditions[0].Reason = "FlannelIsUp" }, true, append(slices.Clone(others), "somebody.example/note"), 2},
+		{"as announced", func(*corev1.Node) {}, others, true, []string{"somebody.example/note"}, 1},
+		{"taken back before", func(n *corev1.Node) { delete(n.Annotations, mark) }, others, false, append(slices.Clone(others), "somebody.example/note"), 2},
+		{"flannel has come", func(n *corev1.Node) { n.Status.Conditions[0].Reason = "FlannelIsUp" }, others, true, append(slices.Clone(others), "somebody.example/note"), 2},
+		{"flannel is to come", func(*corev1.Node) {}, nil, true, append(slices.Clone(others), "somebody.example/note"), 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			api := informerstest.New(t)
@@ -38,7 +40,7 @@ func TestWithdraw(t *testing.T) {
 			}
 			row.change(n)
 			api.Set("nodes", n)
-			was, err := c.Withdraw(t.Context(), mark, others)
+			was, err := c.Withdraw(t.Context(), mark, row.take)
 			if was != row.was || err != nil {
 				t.Errorf("got %t, %v; want %t", was, err, row.was)
 			}

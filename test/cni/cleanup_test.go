@@ -48,7 +48,7 @@ func TestCleanup(t *testing.T) {
 	r.mustDel(gone) // leaves a tombstone
 	c := configOf(t, n)
 	for range 2 { // the second time there is nothing to do
-		if err := node.Cleanup(c, slog.New(slog.DiscardHandler)); err != nil {
+		if err := node.Cleanup(c, false, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range []*sandbox{a, b} {
@@ -75,7 +75,7 @@ func TestCleanupWithoutLeases(t *testing.T) {
 	s := r.sandbox("pod")
 	c := configOf(t, n)
 	c.RunDir = filepath.Join(dir, "another")
-	if err := node.Cleanup(c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
+	if err := node.Cleanup(c, false, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("of another daemon's socket: %v", err)
 	}
 	r.mustAdd(s)
@@ -88,7 +88,7 @@ func TestCleanupWithoutLeases(t *testing.T) {
 	if err := os.Remove(filepath.Join(c.RunDir, "leases.db")); err != nil {
 		t.Fatal(err)
 	}
-	if err := node.Cleanup(c, slog.New(slog.DiscardHandler)); err != nil {
+	if err := node.Cleanup(c, false, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {

@@ -29,6 +29,16 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- define "middleway.checkToFlannel" -}}
+{{- $differs := false }}
+{{- range $label, $value := .Values.toFlannel.nodeSelector }}
+{{- with get $.Values.nodeSelector $label }}{{ if ne . $value }}{{ $differs = true }}{{ end }}{{ end }}
+{{- end }}
+{{- if and .Values.toFlannel.nodeSelector (not $differs) }}
+{{- fail "toFlannel.nodeSelector: its nodes would have the daemon too; give nodeSelector the same label with another value, as network=middleway and network=leaving" }}
+{{- end }}
+{{- end }}
+
 {{- /* The daemon's configuration, node.yaml. Numbers of values are float64, which would print large ones with an exponent. */ -}}
 {{- define "middleway.config" -}}
 {{- $v := .Values }}
