@@ -118,8 +118,11 @@ image: ## bin/middleway-image.tar: a container image, for containerd, Docker and
 	cd deploy && $(GO) run $(FLAGS) ./cmd/image -name '$(IMAGE)' -version '$(VERSION)' -created '$(CREATED)' \
 		-arch "$$(echo $(ARCHES) | tr ' ' ,)" -programs ../bin -o ../bin/middleway-image.tar
 
-kube-up: kube $(if $(filter middleway,$(NETWORK)),image) ## a real Kubernetes cluster on this machine, as root (NODES=3 FAMILY=dual NETWORK=reference CLUSTER=name BESIDE=kube-proxy,coredns)
+kube-up: kube $(if $(filter middleway mixed,$(NETWORK)),image) $(if $(filter mixed,$(NETWORK)),bin/middleway-mixed.yaml) ## a real Kubernetes cluster on this machine, as root (NODES=3 FAMILY=dual NETWORK=mixed CLUSTER=name BESIDE=kube-proxy,coredns)
 	bin/kube up --nodes $(NODES) --family $(FAMILY) --network $(NETWORK) --beside '$(BESIDE)' --cluster $(CLUSTER)
+
+bin/middleway-mixed.yaml: $(wildcard deploy/chart/*.yaml deploy/chart/templates/*)
+	cd deploy && $(GO) run $(FLAGS) ./cmd/manifest -set nodeSelector.network=middleway -set toFlannel.nodeSelector.network=leaving >../$@
 
 kube-down: kube ## take it down
 	bin/kube down --cluster $(CLUSTER)

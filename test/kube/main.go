@@ -33,7 +33,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), kubectlCommand(), execCommand(), logsCommand(), e2eCommand(), scenarioCommand())
+	root.AddCommand(buildCommand(), upCommand(), downCommand(), statusCommand(), moveCommand(), kubectlCommand(), execCommand(), logsCommand(), e2eCommand(), scenarioCommand())
 	root.AddCommand(hiddenCommands()...)
 	return root
 }

@@ -37,6 +37,7 @@ func upCommand() *cobra.Command {
 		Example: `  kube up
   kube up --nodes 3 --family dual --cluster three
   kube up --beside kube-proxy,coredns
+  kube up --nodes 3 --network mixed
   kube up --network flannel --proxy-mode iptables --cluster reference`,
 		Args: cobra.NoArgs,
 	}
@@ -45,10 +46,10 @@ func upCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.IntVarP(&o.Nodes, "nodes", "n", 2, "number of nodes; the first has the control plane, and pods as the others")
 	f.StringVar((*string)(&o.Family), "family", string(plan.IPv4), "ipv4, dual or ipv6")
-	f.StringVar(&o.network, "network", "middleway", "middleway; or the reference, kube-proxy and CoreDNS with routes between nodes (reference) or flannel's VXLAN (flannel)")
+	f.StringVar(&o.network, "network", "middleway", "middleway; the reference, kube-proxy and CoreDNS with routes between nodes (reference) or flannel's VXLAN (flannel); or mixed, middleway and on the last node flannel with kube-proxy")
 	f.StringSliceVar(&o.beside, "beside", nil, "what runs beside middleway and does its part: kube-proxy, coredns")
 	f.StringVar(&o.proxyMode, "proxy-mode", "nftables", "of the reference's kube-proxy: nftables or iptables")
-	f.StringVar(&o.manifest, "manifest", "", "what installs middleway; default deploy/middleway.yaml of this checkout")
+	f.StringVar(&o.manifest, "manifest", "", "what installs middleway; default deploy/middleway.yaml of this checkout, and for mixed bin/middleway-mixed.yaml, which make kube-up writes")
 	f.StringVar(&o.image, "image", "", "middleway's image; default bin/middleway-image.tar of this checkout, which make image writes")
 	f.BoolVar(&o.kubeletRules, "kubelet-rules", false, "let kubelets make iptables rules of their own beside middleway, as they do beside the reference (makeIPTablesUtilChains)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -84,8 +85,9 @@ func (o upOptions) up(cmd *cobra.Command) error {
 	config := cluster.Config{
 		Plan:         o.Plan,
 		Dir:          dir,
+		Deploy:       o.deploy(),
 		Network:      strings.Join(append([]string{o.network}, o.beside...), "+"),
-		KubeletRules: o.kubeletRules || o.network != "middleway",
+		KubeletRules: o.kubeletRules || o.network != "middleway" && o.network != "mixed",
 		Programs: cluster.Programs{
 			Bin:     cache.Bin(""),
 			CNI:     cache.CNI(),
@@ -101,7 +103,7 @@ func (o upOptions) up(cmd *cobra.Command) error {
 // choose returns the network, and its own images.
 func (o upOptions) choose() (cluster.Network, []string, error) {
 	for _, b := range o.beside {
-		if o.network != "middleway" || b != "kube-proxy" && b != "coredns" {
+		if o.network != "middleway" && o.network != "mixed" || b != "kube-proxy" && b != "coredns" {
 			return nil, nil, fmt.Errorf("--beside %s: kube-proxy and coredns may run beside middleway", b)
 		}
 	}
@@ -109,6 +111,19 @@ func (o upOptions) choose() (cluster.Network, []string, error) {
 		return nil, nil, fmt.Errorf("--proxy-mode is nftables or iptables, not %q", o.proxyMode)
 	}
 	switch o.network {
+	case "mixed":
+		if o.Family != plan.IPv4 || o.Nodes < 2 {
+			return nil, nil, errors.New("a mixed cluster has at least two nodes and IPv4 alone: flannel has a second tunnel for IPv6, which middleway does not open")
+		}
+		image, err := o.file(o.image, "bin/middleway-image.tar", "make image writes it")
+		if err != nil {
+			return nil, nil, err
+		}
+		manifest, err := o.file(o.manifest, "bin/middleway-mixed.yaml", "make kube-up NETWORK=mixed writes it")
+		if err != nil {
+			return nil, nil, err
+		}
+		return network.Mixed{Middleway: o.middleway(manifest), Flannel: []string{o.Node(o.Nodes)}}, []string{image}, nil
 	case "middleway":
 		image, err := o.file(o.image, "bin/middleway-image.tar", "make image writes it")
 		if err != nil {
@@ -118,11 +133,16 @@ func (o upOptions) choose() (cluster.Network, []string, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		return network.Middleway{Manifest: manifest, KubeProxy: slices.Contains(o.beside, "kube-proxy"), CoreDNS: slices.Contains(o.beside, "coredns")}, []string{image}, nil
+		return o.middleway(manifest), []string{image}, nil
 	case "reference", "flannel":
 		return network.Reference{Flannel: o.network == "flannel", ProxyMode: o.proxyMode}, nil, nil
 	}
-	return nil, nil, fmt.Errorf("--network is middleway, reference or flannel, not %q", o.network)
+	return nil, nil, fmt.Errorf("--network is middleway, mixed, reference or flannel, not %q", o.network)
+}
+
+// middleway is the network that a manifest installs, with what is beside it.
+func (o upOptions) middleway(manifest string) network.Middleway {
+	return network.Middleway{Manifest: manifest, KubeProxy: slices.Contains(o.beside, "kube-proxy"), CoreDNS: slices.Contains(o.beside, "coredns")}
 }
 
 // file is a file as it was given, or else where the checkout that the caller is in has it.
@@ -138,6 +158,15 @@ func (o upOptions) file(given, inRepository, remedy string) (string, error) {
 		return "", fmt.Errorf("%w; %s", err, remedy)
 	}
 	return filepath.Abs(given)
+}
+
+// deploy is the folder deploy of the checkout that the caller is in, if it is in one; only moves of nodes want it.
+func (o upOptions) deploy() string {
+	root, err := repository()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(root, "deploy")
 }
 
 // repository is the root of the checkout that the working directory is in.

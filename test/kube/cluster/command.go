@@ -118,6 +118,23 @@ func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 	return nil
 }
 
+// Eventually asks done again and again until it returns no error, and returns its last one after the limit.
+func Eventually(ctx context.Context, limit time.Duration, done func() error) error {
+	for end := time.Now().Add(limit); ; {
+		err := done()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("not within %v: %w", limit, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // Wait waits until an API object is as kubectl wait's condition says.
 func (c *Cluster) Wait(ctx context.Context, limit time.Duration, args ...string) error {
 	_, err := c.Kubectl(ctx, append([]string{"wait", "--timeout=" + limit.String()}, args...)...)

@@ -41,6 +41,8 @@ type Config struct {
 	Programs Programs `json:"programs"`
 	// Network is the name of the pod network, for people and for results.
 	Network string `json:"network"`
+	// Deploy is the repository's folder of that name.
+	Deploy string `json:"deploy"`
 	// KubeletRules lets kubelets make iptables rules of their own (makeIPTablesUtilChains).
 	KubeletRules bool `json:"kubeletRules"`
 }

@@ -112,6 +112,19 @@ func (n *Node) Run(ctx context.Context, c node.Component) error {
 	})
 }
 
+// Remove ends a component that Run started; the node boots without it.
+func (n *Node) Remove(ctx context.Context, component string) error {
+	if err := n.Stop(ctx, component); err != nil {
+		return err
+	}
+	return n.c.change(func() {
+		n.c.Added[n.Name] = slices.DeleteFunc(n.c.Added[n.Name], func(o node.Component) bool { return o.Name == component })
+	})
+}
+
+// Registered waits until the Node object is there with its range of pods, which is PodCIDRs then.
+func (n *Node) Registered(ctx context.Context) error { return n.c.awaitRange(ctx, n) }
+
 // Crash ends the node as a loss of power does: all its processes at once, its namespaces, what was in its /run and its kernel.
 // What is on its disk stays.
 func (n *Node) Crash() error {

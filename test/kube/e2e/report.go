@@ -88,7 +88,7 @@ func Reference(suite, family string) (Report, bool, error) {
 // SaveReference writes a run of the reference network into a checkout, where the next build of this program finds it, and returns
 // the file.
 func (r Report) SaveReference(repository string) (string, error) {
-	if strings.HasPrefix(r.Network, "middleway") {
+	if strings.HasPrefix(r.Network, "middleway") || strings.HasPrefix(r.Network, "mixed") {
 		return "", fmt.Errorf("the reference is not %s: kube up --network reference makes a cluster to compare with", r.Network)
 	}
 	if r.Suite == "chosen" {

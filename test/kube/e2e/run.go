@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,10 +74,8 @@ func Run(ctx context.Context, c *cluster.Cluster, s Suite, o Options, out io.Wri
 	if r.Results, err = parseJUnit(junit); err != nil {
 		return r, err
 	}
-	if strings.HasPrefix(c.Network, "middleway") {
-		if r.Findings, err = Findings(c); err != nil {
-			return r, err
-		}
+	if r.Findings, err = Findings(c); err != nil {
+		return r, err
 	}
 	return r, r.write()
 }
@@ -95,13 +92,16 @@ func ginkgo(c *cluster.Cluster, s Suite, o Options, dir, kubeconfig string) []st
 }
 
 // Findings looks what every node holds that it did not at first. What runs beside middleway is a part of the cluster, and leaves
-// rules of its own: there nothing is looked for.
+// rules of its own: there nothing is looked for, nor on nodes of a mixed cluster that have flannel.
 func Findings(c *cluster.Cluster) (map[string][]inspect.Finding, error) {
-	if c.Network != "middleway" {
+	if c.Network != "middleway" && c.Network != "mixed" {
 		return nil, nil
 	}
 	found := map[string][]inspect.Finding{}
 	for _, n := range c.AllNodes() {
+		if len(c.Added[n.Name]) > 0 {
+			continue
+		}
 		f, err := n.Findings()
 		if err != nil {
 			return nil, err

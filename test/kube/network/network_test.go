@@ -113,6 +113,20 @@ func TestFlannelConfig(t *testing.T) {
 	}
 }
 
+func TestDNSEndpoints(t *testing.T) {
+	text, err := dnsEndpoints("kube-1 10.244.0.0/24\nkube-2 10.244.1.0/24\nkube-3 10.244.2.0/24\n", "kube-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []any{map[string]any{"addresses": []any{"10.244.0.1"}}, map[string]any{"addresses": []any{"10.244.2.1"}}}
+	if diff := cmp.Diff(want, objects(t, text)[0]["endpoints"]); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if _, err := dnsEndpoints("kube-1 \n", ""); err == nil || !strings.Contains(err.Error(), "kube-1") {
+		t.Errorf("a node without a range: %v", err)
+	}
+}
+
 func TestMasquerade(t *testing.T) {
 	want := `table inet reference {
 	chain post {

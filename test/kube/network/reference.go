@@ -3,7 +3,9 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"regexp"
@@ -54,7 +56,9 @@ func (r Reference) joinPods(ctx context.Context, c *cluster.Cluster, n *cluster.
 		if err != nil {
 			return err
 		}
-		return writeConflist(n, map[string]any{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": mtu, "ipam": hostLocal(n.PodCIDRs)})
+		ipam := hostLocal(n.PodCIDRs)
+		delete(ipam, "dataDir") // /var/lib/cni/networks, as flannel's own configuration has it
+		return writeConflist(n, flannelConflist, map[string]any{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": mtu, "ipam": ipam})
 	}
 	for _, other := range c.AllNodes() {
 		if other.Name == n.Name {
@@ -78,7 +82,7 @@ func (r Reference) joinPods(ctx context.Context, c *cluster.Cluster, n *cluster.
 	if _, err := cluster.Output(cmd, nil); err != nil {
 		return fmt.Errorf("nft on %s: %w", n.Name, err)
 	}
-	return writeConflist(n, map[string]any{"type": "ptp", "ipMasq": false, "ipam": hostLocal(n.PodCIDRs)})
+	return writeConflist(n, "10-reference.conflist", map[string]any{"type": "ptp", "ipMasq": false, "ipam": hostLocal(n.PodCIDRs)})
 }
 
 // Ready waits for CoreDNS.
@@ -110,8 +114,11 @@ func hostLocal(podCIDRs []string) map[string]any {
 	return map[string]any{"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": ranges, "routes": routes}
 }
 
+// flannelConflist is the name of flannel's own CNI network configuration.
+const flannelConflist = "10-flannel.conflist"
+
 // writeConflist writes the CNI network configuration of the node, after which it is Ready.
-func writeConflist(n *cluster.Node, plugin map[string]any) error {
+func writeConflist(n *cluster.Node, name string, plugin map[string]any) error {
 	text, err := json.Marshal(map[string]any{
 		"cniVersion": "1.0.0",
 		"name":       "reference",
@@ -120,7 +127,7 @@ func writeConflist(n *cluster.Node, plugin map[string]any) error {
 	if err != nil {
 		return err
 	}
-	return n.WriteFile("/etc/cni/net.d/10-reference.conflist", string(text))
+	return n.WriteFile("/etc/cni/net.d/"+name, string(text))
 }
 
 // masquerade is nft rules that give pods the node's address toward whatever is neither a pod nor a node. The outside is no
@@ -153,6 +160,9 @@ func runFlannel(ctx context.Context, c *cluster.Cluster, n *cluster.Node) (mtu i
 		return 0, err
 	}
 	subnet := "/etc/kubernetes/flannel.env"
+	if err := os.Remove(n.Inside(subnet)); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier flannel
+		return 0, err
+	}
 	err = n.Run(ctx, node.Component{Name: "flanneld", Env: []string{"NODE_NAME=" + n.Name}, Args: []string{c.Program("flanneld"),
 		"--kube-subnet-mgr", "--kubeconfig-file=" + c.Kubeconfig(), "--net-config-path=/etc/kubernetes/flannel.json",
 		"--subnet-file=" + subnet, "--iface=eth0", "--ip-masq"}})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -34,6 +35,7 @@ type Result struct {
 	Requests          int
 	Failures          []Failure
 	P50, P99, Longest time.Duration  // of those that were answered
+	Connections       int            // that were opened; with KeepAlive one of each worker, if none is lost
 	Bodies            map[string]int // answers by their text, of failures by what was wrong
 }
 
@@ -65,7 +67,7 @@ func (l Load) Run(ctx context.Context) Result {
 }
 
 func (l Load) work(ctx context.Context, t *tally) {
-	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive}
+	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive, DialContext: t.dial}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: l.Timeout}
 	for i := 0; l.Requests == 0 || i < l.Requests; i++ {
@@ -110,6 +112,14 @@ func (l Load) get(client *http.Client) (string, error) {
 		text = nil
 	}
 	return string(text), err
+}
+
+// dial opens a connection, and counts it.
+func (t *tally) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	t.mu.Lock()
+	t.result.Connections++
+	t.mu.Unlock()
+	return (&net.Dialer{}).DialContext(ctx, network, addr)
 }
 
 func (t *tally) add(begin time.Time, body string, err error) {

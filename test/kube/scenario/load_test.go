@@ -43,6 +43,16 @@ func TestLoadEndsWhenItIsTold(t *testing.T) {
 	}
 }
 
+func TestLoadCountsConnections(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") }))
+	defer server.Close()
+	for keep, want := range map[bool]int{true: 2, false: 10} {
+		if r := (Load{URL: server.URL, Workers: 2, Requests: 5, KeepAlive: keep}).Run(t.Context()); r.Connections != want || len(r.Failures) > 0 {
+			t.Errorf("keep %v: %d connections of 10 requests, want %d", keep, r.Connections, want)
+		}
+	}
+}
+
 func TestLoadHashesWhatComesSlowly(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "abc") }))
 	defer server.Close()

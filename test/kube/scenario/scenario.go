@@ -24,6 +24,7 @@ type Scenario struct {
 // All is the scenarios that there are.
 var All = []Scenario{
 	{"deployment", "twenty pods of a Deployment behind a Service: how long until each pod and its name are reached", deployment},
+	{"move", "in a mixed cluster nodes go to flannel and back: requests between the others, over the border of both networks, go on", move},
 	{"outage", "a minute without API server: a transfer goes on over killed daemons, Services are served, and afterwards the tables are right", outage},
 	{"reboot", "a node loses its power and boots: how long until its pods are reached again", reboot},
 }
@@ -101,17 +102,5 @@ func (t *T) URL(ctx context.Context, service string) (string, error) {
 
 // Eventually asks done until it returns no error, and returns its last one after the limit.
 func Eventually(ctx context.Context, limit time.Duration, done func() error) error {
-	for end := time.Now().Add(limit); ; {
-		err := done()
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("not within %v: %w", limit, err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return cluster.Eventually(ctx, limit, done)
 }
