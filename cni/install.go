@@ -112,8 +112,23 @@ func sameBytes(a, b io.Reader) (bool, error) {
 }
 
 // replace makes what r has the content of the file at path. Readers see the former file or the whole new one, and so they do when the
-// machine has lost its power. What an earlier replace left unfinished in that directory is removed.
-func replace(path string, mode fs.FileMode, r io.Reader) (err error) {
+// machine has lost its power. What an earlier replace left unfinished in that directory is removed. Errors name path alone, so that the same
+// one has the same words each time.
+func replace(path string, mode fs.FileMode, r io.Reader) error {
+	var at *fs.PathError
+	var between *os.LinkError
+	switch err := replaceAside(path, mode, r); {
+	case errors.As(err, &at):
+		return &fs.PathError{Op: at.Op, Path: path, Err: at.Err}
+	case errors.As(err, &between):
+		return &fs.PathError{Op: between.Op, Path: path, Err: between.Err}
+	default:
+		return err
+	}
+}
+
+// replaceAside is replace, with errors that may name the file aside.
+func replaceAside(path string, mode fs.FileMode, r io.Reader) (err error) {
 	dir := filepath.Dir(path)
 	left, _ := filepath.Glob(filepath.Join(dir, aside+"*"))
 	for _, l := range left {

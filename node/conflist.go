@@ -33,7 +33,7 @@ func (n *Node) keepConflist(ctx context.Context) error {
 		for more := true; more; {
 			wait(ctx, p.left(time.Now()))
 			if n.writeConflist() {
-				p.tried(time.Now()) // somebody else may write there too, again and again
+				p.tried(time.Now()) // somebody else may write there too, and an attempt that fails leaves events behind it itself
 			}
 			select {
 			case <-ctx.Done():
@@ -81,13 +81,14 @@ func (n *Node) watchConflist() (changed <-chan fsnotify.Event, stop func()) {
 	return w.Events, func() { _ = w.Close() }
 }
 
-// writeConflist makes the configuration what it is to be, and looks whether another one comes before it. It reports whether it had to write.
-func (n *Node) writeConflist() (wrote bool) {
+// writeConflist makes the configuration what it is to be, and looks whether another one comes before it. It reports whether it had to write,
+// successfully or not.
+func (n *Node) writeConflist() (tried bool) {
 	c := n.config.conflist()
 	wrote, err := c.Write()
 	if err != nil {
 		n.troubles.begin("conflist", reasonConflist, sentence(err)+"; no pod of this node gets a network before")
-		return false
+		return true
 	}
 	n.troubles.end("conflist", "the network configuration could be written")
 	if wrote {
