@@ -109,19 +109,26 @@ func (n *Node) tellLeft(left []nodes.Left) {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	now := map[string]string{}
+	of := map[string][]nodes.Left{}
 	for _, l := range left {
-		if was := now[l.Node]; was != "" {
-			l.Why = was + "; " + l.Why
+		of[l.Node] = append(of[l.Node], l)
+	}
+	for _, node := range slices.Sorted(maps.Keys(of)) {
+		whole := of[node][0]
+		for _, more := range of[node][1:] {
+			whole.Why += "; " + more.Why
+			whole.Waits = whole.Waits && more.Waits
 		}
-		now[l.Node] = l.Why
-		if n.cluster.left[l.Node] == l.Why {
+		now[node] = whole.Why
+		if n.cluster.left[node] == whole.Why {
 			continue
 		}
-		if l.Waits {
-			n.log.Info("a node is no peer yet", "peer", l.Node, "why", l.Why)
+		if whole.Waits {
+			n.troubles.end("peer "+node, "nothing is wrong with node "+node+" any more")
+			n.log.Info("a node is no peer yet", "peer", node, "why", whole.Why)
 			continue
 		}
-		n.troubles.begin("peer "+l.Node, reasonPeer, "node "+l.Node+", or an address of it, is left out: "+l.Why)
+		n.troubles.begin("peer "+node, reasonPeer, "node "+node+", or an address of it, is left out: "+whole.Why)
 	}
 	for peer := range n.cluster.left {
 		if now[peer] == "" {
