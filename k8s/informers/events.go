@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -166,10 +167,9 @@ func (c *Client) write(ctx context.Context, e Event) error {
 	if e.Warning {
 		kind = corev1.EventTypeWarning
 	}
-	const longest = 1024 // of a message (the API server's validation)
 	event := corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: e.namespace(), Name: e.name(now.Time)},
-		InvolvedObject: about, Type: kind, Reason: e.Reason, Message: e.Message[:min(len(e.Message), longest)],
+		InvolvedObject: about, Type: kind, Reason: e.Reason, Message: cut(e.Message),
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		Source:              corev1.EventSource{Component: "middleway", Host: c.config.Node},
 		ReportingController: controller, ReportingInstance: c.config.Node,
@@ -179,6 +179,21 @@ func (c *Client) write(ctx context.Context, e Event) error {
 		return nil
 	}
 	return err
+}
+
+// longestMessage is the length of the longest message that the API server takes, in bytes.
+const longestMessage = 1024
+
+// cut cuts a message that is too long between two characters: half a one would become another one on its way, which is longer.
+func cut(message string) string {
+	if len(message) <= longestMessage {
+		return message
+	}
+	end := longestMessage
+	for end > 0 && !utf8.RuneStart(message[end]) {
+		end--
+	}
+	return message[:end]
 }
 
 // reference names an object as `kubectl describe` looks for its Events: with its uid, which stripped objects do not have.

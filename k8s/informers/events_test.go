@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -68,6 +69,19 @@ func TestEventOfNode(t *testing.T) {
 	got := api.Events()[0]
 	if a := got.InvolvedObject; got.Namespace != "default" || a.Kind != "Node" || a.Name != "node-1" || a.Namespace != "" || a.UID != "node-1" {
 		t.Errorf("in %q, about %+v", got.Namespace, a)
+	}
+}
+
+// A message that is too long is cut, between characters.
+func TestEventIsCut(t *testing.T) {
+	for message, want := range map[string]int{
+		strings.Repeat("a", longestMessage):         longestMessage,
+		strings.Repeat("a", longestMessage+1):       longestMessage,
+		strings.Repeat("a", longestMessage-1) + "é": longestMessage - 1,
+	} {
+		if got := cut(message); len(got) != want || !utf8.ValidString(got) {
+			t.Errorf("%d bytes become %d, want %d: …%q", len(message), len(got), want, got[len(got)-3:])
+		}
 	}
 }
 
