@@ -149,8 +149,28 @@ func (f *reportFlags) create(stdout io.Writer) (io.WriteCloser, string, error) {
 	if problem := canBeMade("--file", name); problem != nil {
 		return nil, name, problem
 	}
-	w, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	return w, name, err
+	w, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, name, err
+	}
+	if err := emptied(w); err != nil {
+		return nil, name, errors.Join(err, w.Close())
+	}
+	return w, name, nil
+}
+
+// emptied makes of a file that was there already what a new one is, a pipe or a device aside.
+func emptied(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return err
+	}
+	if st.Mode().Perm() != 0o600 {
+		if err := f.Chmod(0o600); err != nil {
+			return err
+		}
+	}
+	return f.Truncate(0)
 }
 
 type nopCloser struct{ io.Writer }

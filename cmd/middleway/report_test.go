@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,6 +54,28 @@ func TestReportOfThisMachine(t *testing.T) {
 		if !strings.Contains(index, want) {
 			t.Errorf("%q is missing in\n%s", want, index)
 		}
+	}
+}
+
+// An archive is its owner's alone, also in the place of a file that was not.
+func TestReportIsPrivate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report.tar.gz")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("x"), 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := reportFlags{file: file}
+	w, _, err := f.create(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode() != 0o600 || st.Size() != 0 {
+		t.Errorf("got %v, %v", st, err)
 	}
 }
 
