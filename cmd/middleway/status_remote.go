@@ -146,5 +146,8 @@ func amiss(s *node.Status) (all []string) {
 	for _, pod := range s.Stack.Lost {
 		all = append(all, "somebody has removed the interface of pod "+pod)
 	}
+	for _, p := range s.Problems {
+		all = append(all, p.Message)
+	}
 	return append(all, s.Notes...)
 }
