@@ -24,7 +24,10 @@ func Cleanup(c Config, toFlannel bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{remove(filepath.Join(c.RunDir, podsName))}
+	var errs []error
+	if c.CNI.Conflist != "" { // first, so that no pod is attached by what goes
+		errs = append(errs, c.conflist().Remove())
+	}
 	if c.HostDevice != noHostDevice {
 		errs = append(errs, link.RemoveHost(c.HostDevice))
 	}
@@ -35,9 +38,6 @@ func Cleanup(c Config, toFlannel bool, log *slog.Logger) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("clean up pod %s: %w", p.Name, err))
 		}
-	}
-	if c.CNI.Conflist != "" { // first, so that no pod is attached by what goes
-		errs = append(errs, c.conflist().Remove())
 	}
 	errs = append(errs, cleanupLeases(&c))
 	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, flowsName} { // the lock comes last
