@@ -67,6 +67,17 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestNodeUnitWritesNetworkConfiguration: ProtectSystem=full makes /etc read-only but for what the unit excepts.
+func TestNodeUnitWritesNetworkConfiguration(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(units, "middleway.service"))
+	must(t, err)
+	for _, line := range []string{"ExecStartPre=+/bin/mkdir -p /etc/cni/net.d", "ReadWritePaths=-/etc/cni/net.d"} {
+		if !strings.Contains(string(b), "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s", line)
+		}
+	}
+}
+
 // command returns what a unit of the user runs, as systemd reads it: words, one of them in quotes, with %t, %E and $$ replaced.
 func (h *host) command(unit, key string) []string {
 	h.t.Helper()
