@@ -62,7 +62,6 @@ func checkCommand(r reach) *cobra.Command {
 	flags.StringToStringVarP(&f.config.Selector, "selector", "l", nil, "only nodes with these labels, like topology.kubernetes.io/zone=a")
 	flags.IntVar(&f.config.Targets, "targets", 16, "how many nodes each node asks at most")
 	flags.Uint16Var(&f.config.FirstPort, "first-port", 0, "the first of four ports of the nodes that it takes (default at random, from 20000 on)")
-	flags.Lookup("first-port").DefValue = ""
 	flags.StringArrayVar(&f.config.Outside, "outside", nil, "HOST:PORT outside of the cluster to be reached by TCP; may be given several times")
 	flags.DurationVar(&f.config.Timeout, "timeout", 6*time.Second, "how long each answer is waited for, over three tries")
 	flags.DurationVar(&f.config.Patience, "start-timeout", 90*time.Second, "how long the pods have to start")

@@ -47,7 +47,6 @@ func perfCommand(r reach) *cobra.Command {
 	flags.IntVar(&f.config.Rounds, "rounds", 3, "how often each is measured")
 	flags.DurationVar(&f.config.Time, "time", time.Second, "how long each measurement takes")
 	flags.Uint16Var(&f.config.FirstPort, "first-port", 0, "the first of two ports of the nodes that it takes (default at random, from 20000 on)")
-	flags.Lookup("first-port").DefValue = ""
 	flags.DurationVar(&f.config.Patience, "start-timeout", 90*time.Second, "how long the pods have to start")
 	f.output.register(cmd)
 	return cmd
