@@ -189,8 +189,8 @@ func TestRights(t *testing.T) {
 			}
 			added[c.Name] = s.Capabilities.Add
 		}
-		daemon := []corev1.Capability{"NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE"}
-		want := map[string][]corev1.Capability{"install": nil, "node": daemon}
+		daemon := []corev1.Capability{"NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE", "DAC_OVERRIDE"}
+		want := map[string][]corev1.Capability{"install": {"DAC_OVERRIDE"}, "node": daemon}
 		if mode != "" {
 			want = map[string][]corev1.Capability{"cleanup": daemon, "node": nil}
 		}
@@ -272,6 +272,10 @@ func TestMistakes(t *testing.T) {
 		"log.level=loud":                                                          "level",
 		"cni.binDir=bin":                                                          "binDir",
 		"policy=true":                                                             "policy",
+		"config.http=none":                                                        "config.http: this field is the chart's; set metrics.port",
+		"config.runDir=/var/run/mw":                                               "config.runDir: this field is the chart's",
+		"config.name=kube-1":                                                      "config.name: this field is the chart's",
+		"config.cni.conflist=/etc/cni/net.d/05-mw.conflist":                       "set cni.confDir",
 	} {
 		if _, err := Render(chart, set(t, pairs)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", pairs, err, want)

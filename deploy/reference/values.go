@@ -50,10 +50,9 @@ func walk(group *yaml.Node, prefix, inherited string, rows *[]row) error {
 
 // known are values that are in all charts and need no words in the file: they go into the pod as they are.
 var known = map[string]string{
-	"priorityClassName": "The pods' priority class.",
-	"affinity":          "The pods' affinity.",
-	"podAnnotations":    "More annotations of the pods.",
-	"podLabels":         "More labels of the pods.",
+	"affinity":       "The pods' affinity.",
+	"podAnnotations": "More annotations of the pods.",
+	"podLabels":      "More labels of the pods.",
 }
 
 // documented reports whether an entry of a group has a comment of its own.

@@ -74,6 +74,7 @@ spec:
           readOnlyRootFilesystem: true
           capabilities:
             drop: [ALL]
+            add: [DAC_OVERRIDE] # the directory is another user's on some nodes
         volumeMounts:
         - name: cni-bin
           mountPath: /host/opt/cni/bin
@@ -92,7 +93,7 @@ spec:
         {{- else }}
         args: [node, --config=/etc/middleway/node.yaml, --name=$(NODE_NAME), --log-level={{ $v.log.level }}, --log-format={{ $v.log.format }}]
         {{- include "middleway.node" $root | nindent 8 }}
-        startupProbe: # it waits for the range of its Node object, which may take a new cluster long
+        startupProbe: # it answers at once; where another program has the port, it waits for that
           httpGet:
             host: 127.0.0.1
             port: {{ int $v.metrics.port }}

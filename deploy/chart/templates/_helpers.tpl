@@ -24,6 +24,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.dns.enabled (not .Values.dns.addresses) (not .Values.services.cidrs) }}
 {{- fail "dns.addresses: where the DNS Service is has to be said, by them or by services.cidrs, whose tenth address it then is" }}
 {{- end }}
+{{- range $field, $instead := dict
+  "http" "set metrics.port and metrics.public, which the probes follow"
+  "runDir" "leave it out, since the node's /run/middleway is mounted there"
+  "name" "leave it out, since the pod has the Node's name" }}
+{{- if hasKey $.Values.config $field }}
+{{- fail (printf "config.%s: this field is the chart's; %s" $field $instead) }}
+{{- end }}
+{{- end }}
+{{- if hasKey (get .Values.config "cni" | default dict) "conflist" }}
+{{- fail "config.cni.conflist: this field is the chart's; set cni.confDir, which is mounted for it" }}
+{{- end }}
 {{- if and .Values.dns.service.create (or (not .Values.dns.enabled) (not .Values.dns.addresses)) }}
 {{- fail "dns.service.create: a Service kube-dns without a selector is for dns.enabled, and its address is the first of dns.addresses" }}
 {{- end }}

@@ -23,6 +23,7 @@ securityContext:
     - NET_ADMIN # makes TUN devices, gives them addresses and routes
     - SYS_ADMIN # enters the pods' network namespaces, to take their devices up again after a restart
     - NET_BIND_SERVICE # host ports and ports of externalIPs below 1024
+    - DAC_OVERRIDE # writes to the directories of CNI where these are another user's, as some installers leave them
 volumeMounts:
 - name: config
   mountPath: /etc/middleway
