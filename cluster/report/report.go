@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -108,7 +109,7 @@ func (a *Archive) Close() error {
 		case e.Missing == "":
 			fmt.Fprintf(&b, "%10d  %s\n", e.Bytes, e.Name)
 		case e.Bytes > 0:
-			fmt.Fprintf(&b, "%10d  %s, not all of it: %s\n", e.Bytes, e.Name, e.Missing)
+			fmt.Fprintf(&b, "%10d  %s%s%s\n", e.Bytes, e.Name, notAll, e.Missing)
 		default:
 			fmt.Fprintf(&b, "   missing  %s: %s\n", e.Name, e.Missing)
 		}
@@ -140,33 +141,60 @@ func (a *Archive) AddAbout(version, of string, anonymised bool) {
 	a.AddJSON("report.json", about{version, a.now.UTC().Truncate(time.Second), of, anonymised}, nil)
 }
 
-// copyFrom adds all entries of another archive below a folder. Those that the other could not have stay missing.
+// copyFrom adds all entries of another archive below a folder. Those that the other could not have, or not all of, stay so.
 func (a *Archive) copyFrom(below string, archive io.Reader) error {
 	gz, err := gzip.NewReader(archive)
 	if err != nil {
 		return err
 	}
+	var names []string
+	texts := map[string][]byte{}
+	missing := map[string]error{}
 	for t := tar.NewReader(gz); ; {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
+		h, errNext := t.Next()
+		if errNext != nil {
+			err = errNext
+			break
 		}
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(io.LimitReader(t, maxPart))
+		text, errText := io.ReadAll(io.LimitReader(t, maxPart))
 		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/"+folder+"/")
-		if name != index {
-			a.Add(path.Join(below, name), text, err)
+		if name == index {
+			for _, e := range missingIn(text) {
+				missing[e.Name] = errors.New(e.Missing)
+				names = append(names, e.Name)
+			}
 			continue
 		}
-		for line := range strings.Lines(string(text)) {
-			if missing, ok := strings.CutPrefix(strings.TrimSpace(line), "missing  "); ok {
-				name, why, _ := strings.Cut(missing, ": ")
-				a.Add(path.Join(below, name), nil, errors.New(why))
-			}
+		names, texts[name] = append(names, name), text
+		if errText != nil {
+			missing[name] = errText
 		}
 	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		a.Add(path.Join(below, name), texts[name], missing[name])
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// notAll stands in the index between the name of an entry and why it is not whole.
+const notAll = ", not all of it: "
+
+// missingIn returns the entries of an index that are not there, or not whole.
+func missingIn(text []byte) (all []Entry) {
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		size, rest, _ := strings.Cut(line, "  ")
+		if name, why, ok := strings.Cut(rest, ": "); ok && size == "missing" {
+			all = append(all, Entry{Name: name, Missing: why})
+		} else if name, why, ok := strings.Cut(rest, notAll); ok {
+			all = append(all, Entry{Name: name, Missing: why})
+		}
+	}
+	return all
 }
 
 // maxPart is the greatest size of a part, in bytes.

@@ -146,6 +146,34 @@ func TestPartsMissing(t *testing.T) {
 	}
 }
 
+// What a daemon could not tell about itself, or not all of, is not there, or not whole, in the cluster's archive either.
+func TestCopyKeepsWhatIsMissing(t *testing.T) {
+	var inner, outer bytes.Buffer
+	of := New(&inner, nil, nil)
+	of.Add("status.json", []byte("{}"), nil)
+	of.Add("flows.json", nil, errors.New("nobody answers: not now"))
+	of.Add("metrics.txt", []byte("half"), errors.New("HTTP status 503"))
+	if err := of.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := New(&outer, nil, nil)
+	if err := a.copyFrom("nodes/node-1", &inner); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := []Entry{
+		{"nodes/node-1/flows.json", 0, "nobody answers: not now"}, {"nodes/node-1/metrics.txt", 4, "HTTP status 503"}, {"nodes/node-1/status.json", 2, ""},
+	}
+	if !slices.Equal(a.entries, want) {
+		t.Errorf("got %+v\nwant %+v", a.entries, want)
+	}
+	if got := unpack(t, outer.Bytes())["nodes/node-1/metrics.txt"]; got != "half" {
+		t.Errorf("metrics.txt: got %q", got)
+	}
+}
+
 func TestLocalWithoutDaemon(t *testing.T) {
 	dir := t.TempDir()
 	conf := `{"cniVersion": "1.1.0", "name": "other", "plugins": [{"type": "bridge", "token": "` + planted + `"}, {"type": "portmap"}]}`
