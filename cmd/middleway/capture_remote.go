@@ -91,6 +91,7 @@ func begin(ctx context.Context, sources []source, req capture.Request) ([]*captu
 	g := errgroup.Group{}
 	g.SetLimit(atOnce)
 	for i, s := range sources {
+		req := req
 		req.Interfaces = s.interfaces
 		g.Go(func() (err error) {
 			streams[i], err = s.client.Capture(ctx, req)
