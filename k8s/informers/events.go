@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,13 +50,18 @@ type Event struct {
 
 // name names an Event. One that repeats has the same name for repeatPause, in each life of the daemon: the API server takes it once.
 func (e *Event) name(now time.Time) string {
+	of := strings.TrimRight(e.Object.Name[:min(len(e.Object.Name), longestEventPrefix)], "-.")
 	if !e.Repeats {
-		return fmt.Sprintf("%s.%x%s", e.Object.Name, now.UnixNano(), rand.String(4))
+		return fmt.Sprintf("%s.%x%s", of, now.UnixNano(), rand.String(4))
 	}
 	h := fnv.New64a()
 	fmt.Fprint(h, e.Reason, "\n", e.Message, "\n", now.Unix()/int64(repeatPause/time.Second))
-	return fmt.Sprintf("%s.%016x", e.Object.Name, h.Sum64())
+	return fmt.Sprintf("%s.%016x", of, h.Sum64())
 }
+
+// longestEventPrefix is how much of an object's name stands in that of an Event, in bytes: names have 253 (RFC 1123), of which the rest needs
+// up to 21.
+const longestEventPrefix = 232
 
 // namespace is where an Event is kept: that of its object, and default where that has none (the API server's validation).
 func (e *Event) namespace() string { return cmp.Or(e.Object.Namespace, metav1.NamespaceDefault) }

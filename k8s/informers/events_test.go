@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/middleway-net/middleway/k8s/informers/informerstest"
 	"github.com/middleway-net/middleway/k8s/object"
@@ -81,6 +82,19 @@ func TestEventIsCut(t *testing.T) {
 	} {
 		if got := cut(message); len(got) != want || !utf8.ValidString(got) {
 			t.Errorf("%d bytes become %d, want %d: …%q", len(message), len(got), want, got[len(got)-3:])
+		}
+	}
+}
+
+// The name of an Event is one, however long that of its object is.
+func TestEventNames(t *testing.T) {
+	for _, of := range []string{"web", strings.Repeat("a", 253), strings.Repeat("a", longestEventPrefix-1) + ".b" + strings.Repeat("c", 60)} {
+		e := Event{Object: object.Key{Name: of}}
+		for range 2 {
+			if name := e.name(time.Unix(1e9, 0)); len(validation.IsDNS1123Subdomain(name)) > 0 || !strings.HasPrefix(name, of[:3]) {
+				t.Errorf("%s is called %s: %v", of, name, validation.IsDNS1123Subdomain(name))
+			}
+			e.Repeats = true
 		}
 	}
 }
