@@ -182,6 +182,8 @@ func installRemedy(err error, dir string) error {
 		return fmt.Errorf("%w; mount %s without readOnly, or name a directory of plugins that can be written, where the host's /opt is read-only, and give it to the container runtime too (containerd: bin_dirs)", err, dir)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w; make room in the file system of %s", err, dir)
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() == 0:
+		return fmt.Errorf("%w; make root the owner of %s, or give this container CAP_DAC_OVERRIDE", err, dir)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w; run as root of the host, or make %s writable for user %d", err, dir, os.Geteuid())
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"testing"
 
@@ -176,6 +177,28 @@ func TestInstallMistakes(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(full, plugin.PluginName)); err != nil || string(got) != "former" || names(t, full) != plugin.PluginName {
 		t.Errorf("after a failed installation the plugin is %q, %v, beside it %s", got, err, names(t, full))
+	}
+}
+
+// A container's root without CAP_DAC_OVERRIDE writes to no directory that others alone may write to.
+func TestInstallWithoutOverride(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	goruntime.LockOSThread() // whose capabilities they are; the test's end ends the thread too
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		t.Fatal(err)
+	}
+	caps[0].Effective &^= 1 << unix.CAP_DAC_OVERRIDE
+	if err := unix.Capset(&header, &caps[0]); err != nil {
+		t.Fatal(err)
+	}
+	want := "make root the owner of " + dir + ", or give this container CAP_DAC_OVERRIDE"
+	if _, err := plugin.Install(source(t, "x"), dir); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want the end %q", err, want)
 	}
 }
 
