@@ -113,6 +113,18 @@ func TestFlannelConfig(t *testing.T) {
 	}
 }
 
+func TestMixedNames(t *testing.T) {
+	for network, want := range map[string][3]bool{
+		"mixed": {true, false, false}, "mixed+coredns": {true, false, true}, "mixed+kube-proxy+coredns": {true, true, true},
+		"middleway+kube-proxy": {false, true, false}, "reference": {},
+	} {
+		c := &cluster.Cluster{Config: cluster.Config{Network: network}}
+		if got := [3]bool{IsMixed(c), Beside(c, "kube-proxy"), Beside(c, "coredns")}; got != want {
+			t.Errorf("%s: got %v, want %v", network, got, want)
+		}
+	}
+}
+
 func TestDNSEndpoints(t *testing.T) {
 	text, err := dnsEndpoints("kube-1 10.244.0.0/24\nkube-2 10.244.1.0/24\nkube-3 10.244.2.0/24\n", "kube-2")
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,7 +36,7 @@ type Result struct {
 	Requests          int
 	Failures          []Failure
 	P50, P99, Longest time.Duration  // of those that were answered
-	Connections       int            // that were opened; with KeepAlive one of each worker, if none is lost
+	Lost              int            // connections that the other side ended; with KeepAlive only, where they should last
 	Bodies            map[string]int // answers by their text, of failures by what was wrong
 }
 
@@ -67,7 +68,10 @@ func (l Load) Run(ctx context.Context) Result {
 }
 
 func (l Load) work(ctx context.Context, t *tally) {
-	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive, DialContext: t.dial}
+	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive}
+	if l.KeepAlive {
+		transport.DialContext = t.dial
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: l.Timeout}
 	for i := 0; l.Requests == 0 || i < l.Requests; i++ {
@@ -114,12 +118,30 @@ func (l Load) get(client *http.Client) (string, error) {
 	return string(text), err
 }
 
-// dial opens a connection, and counts it.
+// dial opens a connection whose loss is counted.
 func (t *tally) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	t.mu.Lock()
-	t.result.Connections++
-	t.mu.Unlock()
-	return (&net.Dialer{}).DialContext(ctx, network, addr)
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return watched{c, t}, nil
+}
+
+// watched is a connection that should last until this side closes it.
+type watched struct {
+	net.Conn
+	t *tally
+}
+
+// Read is called again after an error by nobody.
+func (w watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		w.t.mu.Lock()
+		w.t.result.Lost++
+		w.t.mu.Unlock()
+	}
+	return n, err
 }
 
 func (t *tally) add(begin time.Time, body string, err error) {

@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -43,12 +44,27 @@ func TestLoadEndsWhenItIsTold(t *testing.T) {
 	}
 }
 
-func TestLoadCountsConnections(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") }))
+func TestLoadCountsLostConnections(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		fmt.Fprint(w, "here")
+	}))
+	server.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateIdle && asked.Load() == 3 {
+			c.Close()
+		}
+	}
+	server.Start()
 	defer server.Close()
-	for keep, want := range map[bool]int{true: 2, false: 10} {
-		if r := (Load{URL: server.URL, Workers: 2, Requests: 5, KeepAlive: keep}).Run(t.Context()); r.Connections != want || len(r.Failures) > 0 {
-			t.Errorf("keep %v: %d connections of 10 requests, want %d", keep, r.Connections, want)
+	for _, row := range []struct {
+		keep         bool
+		before, lost int
+	}{{true, 0, 1}, {true, 3, 0}, {false, 3, 0}} {
+		asked.Store(int32(row.before))
+		r := Load{URL: server.URL, Requests: 6, KeepAlive: row.keep, Every: 10 * time.Millisecond}.Run(t.Context())
+		if r.Lost != row.lost || r.Requests != 6 {
+			t.Errorf("%+v: got %+v", row, r)
 		}
 	}
 }

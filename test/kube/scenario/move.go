@@ -169,8 +169,8 @@ func (m *moveTest) end(loads map[string]*Running) error {
 		if err == nil {
 			err = m.Measure(name, r, 0)
 		}
-		if err == nil && !strings.Contains(name, "Service") && r.Connections != lasting {
-			err = fmt.Errorf("%s %d connections were opened for %d workers: some were lost", name, r.Connections, lasting)
+		if err == nil && r.Lost > 0 {
+			err = fmt.Errorf("%s %d of %d connections that should last were lost", name, r.Lost, lasting)
 		}
 		errs = append(errs, err)
 	}
@@ -240,7 +240,8 @@ func (m *moveTest) run(ctx context.Context) error {
 		if before != after {
 			return fmt.Errorf("%s was %+v, and with %s it is %+v", m.moves.Name, before, to, after)
 		}
-		if err := m.clean(ctx, to); err != nil {
+		// A pod's namespace, and with it the device at its other end, goes when the kernel comes round to it.
+		if err := Eventually(ctx, time.Minute, func() error { return m.clean(ctx, to) }); err != nil {
 			return err
 		}
 	}
