@@ -37,6 +37,7 @@ PROGRAMS := ./cmd/middleway ./cmd/middleway-cni
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help build cross demo demo-asuser test test-asuser test-tun-only test-tun-only-noipv6 race bench fuzz soak image manifest test-deploy kube kube-build kube-up kube-down e2e test-apiserver test-kube lint tidy clean asuser tunonly
 
 help:

@@ -197,6 +197,9 @@ func statusCommand() *cobra.Command {
 	name := clusterName(cmd)
 	output := cmd.Flags().StringP("output", "o", "table", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *output != "table" && *output != "json" {
+			return fmt.Errorf("--output is table or json, not %q", *output)
+		}
 		c, err := openCluster(*name)
 		if err != nil {
 			return err
