@@ -11,7 +11,7 @@ case ${1-} in
   chains='FLANNEL-|CNI-' tables='flannel-ipv4 flannel-ipv6 cni_hostport'
   ;;
 *)
-  sed -n '2,4s/^# //p' "$0" >&2
+  echo 'usage: from-flannel.sh [--keep-kube-proxy]; it removes from this node what flannel has left' >&2
   exit 2
   ;;
 esac
@@ -24,7 +24,7 @@ rm -rf /etc/cni/net.d/10-flannel.conflist /run/flannel /var/lib/cni/networks
 # iptables is one of the two kinds on most machines, and both kinds may hold rules.
 for kind in iptables ip6tables iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
   command -v "$kind-save" >/dev/null || continue
-  rules=$("$kind-save")
+  rules=$("$kind-save") || continue # says why; a kernel without this kind has no rules of it
   case $rules in
   *FLANNEL-* | *CNI-* | *KUBE-*) printf '%s\n' "$rules" | grep -vE -e "$chains" | "$kind-restore" ;;
   esac
