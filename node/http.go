@@ -65,6 +65,15 @@ func (s *httpServer) open(addr string) error {
 
 func (n *Node) listenHTTP() error { return n.http.open(n.config.HTTP) }
 
+// listenEarly is listenHTTP for a node of a cluster that may have to wait for something: a former daemon, which had the address, has ended
+// now. If somebody else has it, listenHTTP tells.
+func (n *Node) listenEarly() error {
+	if n.config.Kubernetes.hasAPI() {
+		_ = n.listenHTTP()
+	}
+	return nil
+}
+
 // serveHealth answers 200 while every worker comes round to its next batch, else 503: a daemon that should be started again. One that
 // waits is not to be.
 func (s *httpServer) serveHealth(w http.ResponseWriter, r *http.Request) {

@@ -127,7 +127,7 @@ func build(ctx context.Context, c Config, front *httpServer, former *failure, lo
 		{reasonConfiguration, false, func() error { return n.learn(ctx) }},
 		{reasonConfiguration, false, n.leaveOutIPv6},
 		{reasonRunDir, false, func() error { return n.openState(ctx) }},
-		{reasonStart, true, n.listenHTTP}, // what follows may have to wait
+		{reasonStart, false, n.listenEarly},
 		{reasonAddress, true, n.findUnderlay},
 		{reasonStart, false, n.openTunnel},
 		{reasonStart, false, n.probeOffloads},
@@ -140,6 +140,7 @@ func build(ctx context.Context, c Config, front *httpServer, former *failure, lo
 		{reasonStart, false, n.attachPods},
 		{reasonHostDevice, true, n.attachHost},
 		{reasonRunDir, false, n.listenStatus},
+		{reasonStart, true, n.listenHTTP},
 		{reasonRunDir, true, n.openCNI},
 		{reasonStart, false, n.openListeners},
 		{reasonRunDir, false, n.recordPods},
