@@ -222,6 +222,7 @@ func (n *Node) announce(ctx context.Context) error {
 
 // announceOnce tries until the API server has taken the annotations, or ctx ends.
 func (n *Node) announceOnce(ctx context.Context, p *pace, annotations map[string]string) {
+	begin := time.Now()
 	for told := false; ; told = true {
 		select {
 		case <-ctx.Done():
@@ -236,7 +237,9 @@ func (n *Node) announceOnce(ctx context.Context, p *pace, annotations map[string
 			return
 		}
 		if reason, message, is := refused(err); is {
-			n.troubles.begin("announce", reason, message)
+			if time.Since(begin) >= informers.RefusalLasts {
+				n.troubles.begin("announce", reason, message)
+			}
 			continue
 		}
 		if !told && ctx.Err() == nil {

@@ -23,15 +23,20 @@ type health struct {
 	server string
 	warn   func(reason, message string) // has an Event written
 
-	mu      sync.Mutex        // guards the following
-	failing map[string]string // why, by what was asked
-	told    map[string]bool   // reasons that were logged since the server answered all
+	mu      sync.Mutex           // guards the following
+	failing map[string]string    // why, by what was asked
+	refused map[string]time.Time // since when, by what was asked; of those that fail
+	told    map[string]bool      // reasons that were logged since the server answered all
 	since   time.Time
 }
 
 func newHealth(log *slog.Logger, server string) health {
-	return health{log: log, server: server, failing: map[string]string{}, told: map[string]bool{}}
+	return health{log: log, server: server, failing: map[string]string{}, refused: map[string]time.Time{}, told: map[string]bool{}}
 }
+
+// RefusalLasts is how long the API server refuses something before that counts as a refusal: one that has just started refuses all until it
+// has read the cluster's roles.
+const RefusalLasts = 5 * time.Second
 
 // note notes how a request ended.
 func (h *health) note(what string, err error) {
@@ -53,10 +58,13 @@ func (h *health) note(what string, err error) {
 	h.failing[what] = why
 	reason := "unreachable"
 	if refused {
+		if !h.lastsLocked(what) {
+			return
+		}
 		reason = what
-	}
-	if refused {
 		h.warn(ReasonRights, sentence)
+	} else {
+		delete(h.refused, what)
 	}
 	if h.told[reason] {
 		return
@@ -70,6 +78,16 @@ func (h *health) note(what string, err error) {
 	default:
 		h.log.Warn("the API server does not answer; what is known of the cluster stays in force", "server", h.server, "err", err)
 	}
+}
+
+// lastsLocked notes that something is refused, and reports whether it has been for long enough to say so.
+func (h *health) lastsLocked(what string) bool {
+	first, before := h.refused[what]
+	if !before {
+		h.refused[what] = time.Now()
+		return false
+	}
+	return time.Since(first) >= RefusalLasts
 }
 
 // ReasonRights is the reason of Events about what the API server refuses to this node.
@@ -91,7 +109,8 @@ func (h *health) answeredLocked(what string) {
 		return
 	}
 	delete(h.failing, what)
-	if len(h.failing) == 0 {
+	delete(h.refused, what)
+	if len(h.failing) == 0 && len(h.told) > 0 {
 		clear(h.told)
 		h.log.Info("the API server answers again", "server", h.server, "after", time.Since(h.since).Round(time.Millisecond))
 	}

@@ -126,4 +126,11 @@ func TestCluster(t *testing.T) {
 			})
 		}
 	})
+
+	// An API server that has just started refuses all for a moment, which nobody has to mend.
+	for _, n := range c.Nodes {
+		if strings.Contains(n.Daemon().Tail(), "refuses what this node needs") {
+			t.Errorf("%s takes a start for a refusal:\n%s", n.Name(), n.Daemon().Tail())
+		}
+	}
 }
