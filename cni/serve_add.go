@@ -15,6 +15,7 @@ const lastWord = 5 * time.Second
 
 // add serves an ADD from its request to the plugin's last word. Whatever fails or breaks off on the way is taken back.
 func (s *Server) add(c conn, r *request) {
+	begin := time.Now()
 	unlock, err := s.lockFor(c, r.Key)
 	if err != nil {
 		s.log.Warn("pod was not added", "container", r.ContainerID, "ifname", r.IfName, "err", err)
@@ -24,6 +25,7 @@ func (s *Server) add(c conn, r *request) {
 	l, err := s.reserve(r)
 	if err == nil {
 		if err = s.attach(c, l); err == nil {
+			s.added(time.Since(begin))
 			return
 		}
 		err = errors.Join(err, s.removeLocked(l.Key, "ADD failed"))

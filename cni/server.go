@@ -61,6 +61,8 @@ type Config struct {
 	// Changed is called after a lease was committed or released, from any goroutine and already in New; it must not block. Default:
 	// nobody is told.
 	Changed func()
+	// Added is called after a pod was attached, with the time from the plugin's request until it had told the runtime. Default: nobody is told.
+	Added func(took time.Duration)
 	// Interval is how often the server looks for namespaces that have gone and for tombstones. Default one minute.
 	Interval time.Duration
 	// Logger takes state changes. Default: none.
@@ -77,6 +79,7 @@ type Server struct {
 	leases   *ipam.Store
 	node     Node
 	changed  func()
+	added    func(took time.Duration)
 	log      *slog.Logger
 	patience time.Duration // with a plugin that has its device, from then on
 	listener *unixsock.Listener
@@ -103,8 +106,11 @@ func New(c Config) (*Server, error) {
 	if c.Changed == nil {
 		c.Changed = func() {}
 	}
+	if c.Added == nil {
+		c.Added = func(time.Duration) {}
+	}
 	s := &Server{
-		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, changed: c.Changed, log: c.Logger,
+		socket: c.Socket, interval: c.Interval, leases: c.Leases, node: c.Node, changed: c.Changed, added: c.Added, log: c.Logger,
 		patience: deadline + lastWord,
 		conns:    map[conn]bool{}, busy: map[ipam.Key]chan struct{}{}, attached: map[ipam.Key]Attachment{}, doubted: map[string]bool{},
 	}

@@ -40,7 +40,7 @@ func Cleanup(c Config, toFlannel bool, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, cleanupLeases(&c))
-	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, flowsName} { // the lock comes last
+	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, successorName, flowsName} { // the lock comes last
 		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove state: %w", err))
 		}

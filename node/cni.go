@@ -81,6 +81,7 @@ func (n *Node) openCNI() (err error) {
 	n.cni, err = cni.New(cni.Config{
 		Socket: n.config.CNI.Socket, Leases: n.leases, Node: attacher{n},
 		Interval: time.Duration(n.config.CNI.Interval), Changed: n.setHostPorts, Logger: n.log,
+		Added: func(took time.Duration) { n.adds.Observe(took.Seconds()) },
 	})
 	return err
 }

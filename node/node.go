@@ -13,10 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/middleway-net/middleway/cni"
 	"github.com/middleway-net/middleway/cni/ipam"
+	"github.com/middleway-net/middleway/proxy"
 	"github.com/middleway-net/middleway/stack"
 	"github.com/middleway-net/middleway/stack/flow"
 	"github.com/middleway-net/middleway/stack/netstack"
@@ -50,6 +52,7 @@ type Node struct {
 	devices   []device    // of the configuration's pods
 	leases    *ipam.Store // of the pods that the CNI plugin attaches
 	cni       *cni.Server
+	adds      prometheus.Histogram // seconds
 	host      host
 	offloads  map[string]Offload
 	cluster   cluster
@@ -57,6 +60,7 @@ type Node struct {
 	ways      ways
 	balancers balancers
 	others    atomic.Pointer[[]Peer] // the peers that there are now
+	heritage  []proxy.Left           // of the daemon before this one
 
 	madeRunDir bool
 	madeLeases bool
@@ -115,7 +119,7 @@ const startPause = 3 * time.Second
 // build builds a node. Nothing runs before Run, but what answers about health. In a cluster it waits until that tells of the node, and
 // until another daemon in its place has ended, or ctx ends. A node that could not be built is closed.
 func build(ctx context.Context, c Config, front *httpServer, former *failure, log *slog.Logger) (*Node, error) {
-	n := &Node{config: c, log: log.With("node", c.Name), http: front, started: time.Now(), notes: []string{}}
+	n := &Node{config: c, log: log.With("node", c.Name), http: front, started: time.Now(), notes: []string{}, adds: newAdds()}
 	n.troubles.log = n.log
 	n.others.Store(&c.Peers)
 	for _, step := range []struct {
@@ -166,7 +170,15 @@ func (n *Node) Run(ctx context.Context) error {
 	n.log.Info("node is up", "address", n.config.Address, "interface", n.out.Interface, "how", n.out.How,
 		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.peers()),
 		"restoredFlows", n.flows.Restored())
+	ended := ctx
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		n.drain(ctx, ended)
+		end()
+		return nil
+	})
 	n.runDNS(ctx, g)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })
@@ -189,6 +201,7 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
 	}
 	n.http.ready.Store(true)
+	context.AfterFunc(ended, func() { n.http.ready.Store(false) })
 	context.AfterFunc(ctx, func() { n.http.ready.Store(false) })
 	err := g.Wait()
 	if err != nil {
@@ -221,6 +234,9 @@ func (n *Node) Close() error {
 	}
 	if n.leases != nil {
 		errs = append(errs, n.leases.Close())
+	}
+	for _, l := range n.heritage {
+		_ = l.Socket.Close() // where the proxy has not
 	}
 	if n.flows != nil {
 		errs = append(errs, n.flows.Close())

@@ -44,6 +44,8 @@ func (n *Node) openState(ctx context.Context) error {
 
 // openFlows opens the flow table, once no other daemon has it.
 func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
+	var next *successor
+	defer func() { n.heritage = next.end() }()
 	for begin, told := time.Now(), false; ; {
 		flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
 		if !errors.Is(err, flow.ErrInUse) || !n.config.Kubernetes.hasAPI() && time.Since(begin) > statePatience {
@@ -52,6 +54,7 @@ func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
 		if !told && n.config.Kubernetes.hasAPI() {
 			n.log.Info("another daemon of this node is at work in " + n.config.RunDir + "; this one takes over when it ends")
 			told = true
+			next = n.succeed()
 		}
 		if !wait(ctx, stateInterval) {
 			return nil, context.Cause(ctx)

@@ -67,7 +67,7 @@ func (n *Node) openWays() (err error) {
 	if n.balancers.mode, err = ownAddresses(modeField, n.config.Services.ModeAddress); err != nil {
 		return err
 	}
-	c := proxy.Config{Netstack: n.netstack, MTU: n.mtu, Problem: w.problems.note, Serve: n.serveBalancers, Logger: n.log}
+	c := proxy.Config{Netstack: n.netstack, MTU: n.mtu, Problem: w.problems.note, Serve: n.serveBalancers, Left: n.heritage, Leave: n.leave, Logger: n.log}
 	if path := n.config.OutsideSockets; path != "" {
 		if w.parent, err = parent.Dial(path); err != nil {
 			return err

@@ -24,6 +24,9 @@ type tcpListener struct {
 
 // listenTCP opens a listener of TCP.
 func (p *Proxy) listenTCP(l Listener) (server, error) {
+	if nl := p.inherited(l); nl != nil {
+		return &tcpListener{p, nl.(*net.TCPListener)}, nil
+	}
 	is4 := l.Addr.Addr().Is4()
 	fd, err := p.socketsOf(l).Socket(domain(is4), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
@@ -73,6 +76,7 @@ func (s *tcpListener) serve() {
 			time.Sleep(acceptPause) // no descriptor is free, which passes
 			continue
 		}
+		s.p.tcp.clients.Add(1)
 		go s.p.tcp.ingress(c)
 	}
 }

@@ -42,8 +42,9 @@ func (h *held) settled() bool { return h.err == nil && h.server != nil && h.sile
 // listenerSet opens and closes listeners, in one goroutine.
 type listenerSet struct {
 	p       *Proxy
-	changed chan struct{}   // has room for one
-	at      map[place]*held // of run alone
+	changed chan struct{}      // has room for one
+	leaving chan chan struct{} // what comes is closed once all was left
+	at      map[place]*held    // of run alone
 	serving sync.WaitGroup
 
 	mu       sync.Mutex
@@ -53,7 +54,7 @@ type listenerSet struct {
 }
 
 func (s *listenerSet) init(p *Proxy) {
-	s.p, s.changed, s.at = p, make(chan struct{}, 1), map[place]*held{}
+	s.p, s.changed, s.leaving, s.at = p, make(chan struct{}, 1), make(chan chan struct{}), map[place]*held{}
 }
 
 func (s *listenerSet) set(wanted map[Listener]string) {
@@ -77,11 +78,21 @@ func (s *listenerSet) run(ctx context.Context) error {
 	defer s.closeAll()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer s.p.inheritance.close()
+	unwanted := time.NewTimer(inheritFor)
+	defer unwanted.Stop()
 	for {
 		timer.Reset(s.settle(time.Now()))
 		select {
 		case <-ctx.Done():
 			return nil
+		case done := <-s.leaving:
+			s.leaveAll()
+			close(done)
+			<-ctx.Done()
+			return nil
+		case <-unwanted.C:
+			s.p.inheritance.close()
 		case <-s.changed:
 		case <-timer.C:
 		}

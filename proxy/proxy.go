@@ -41,6 +41,12 @@ type Config struct {
 	// Problem is told of listeners that cannot be opened, each time with another reason, and with a nil error when that is over.
 	// It must not block and not call the Proxy. Default: nobody is told.
 	Problem func(l Listener, who string, err error)
+	// Left are sockets of listeners that a former daemon had, which are taken up where the same listeners are wanted. They are the Proxy's,
+	// which closes those that nobody wants soon after its start. Default: none.
+	Left []Left
+	// Leave is told by Drain of each open listener of TCP but the node's own, with its socket, which is borrowed: who has a copy keeps clients
+	// from being refused. Default: nobody is told.
+	Leave func(l Listener, socket int) error
 	// Logger takes state changes. Default: none.
 	Logger *slog.Logger
 }
@@ -66,6 +72,8 @@ type Proxy struct {
 	udp       udpProxy
 	echo      echoProxy
 	listeners listenerSet
+
+	inheritance inheritance
 }
 
 // ownSockets are of this process's network namespace.
@@ -106,6 +114,7 @@ func New(c Config) (*Proxy, error) {
 	p.udp.init(p)
 	p.echo.init(p)
 	p.listeners.init(p)
+	p.inheritance.init(c.Left)
 	return p, nil
 }
 
@@ -122,6 +131,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return errors.New("run proxy: Connect was not called")
 	}
 	g, running := errgroup.WithContext(ctx)
+	p.tcp.open(running) // before a listener of a former daemon has who waits there
 	g.Go(func() error { return p.tcp.run(running) })
 	g.Go(func() error { return p.udp.run(running) })
 	g.Go(func() error { return p.echo.run(running) })

@@ -61,13 +61,15 @@ type tcpProxy struct {
 	relays  relays
 	recheck chan struct{} // has room for one
 
-	mu     sync.Mutex
-	closed bool
-	pods   map[netip.Addr]int   // how many connections each client has
-	conns  map[*joined]struct{} // all that are open
-	errors icmp.Limit
-	open   atomic.Int64
-	count  tcpCounters
+	mu          sync.Mutex
+	closed      bool
+	pods        map[netip.Addr]int   // how many connections each client has
+	conns       map[*joined]struct{} // all that are open
+	errors      icmp.Limit
+	connections atomic.Int64 // open ones
+	count       tcpCounters
+
+	clients atomic.Int64 // of listeners
 	// What a person was told of: no room, no descriptor to accept with, no socket to dial with.
 	full, unaccepted, noSocket warned
 }
@@ -80,10 +82,15 @@ func (t *tcpProxy) init(p *Proxy) error {
 	return p.config.Netstack.Spoof()
 }
 
-func (t *tcpProxy) run(ctx context.Context) error {
+// open takes clients from now on, whose connections live no longer than ctx.
+func (t *tcpProxy) open(ctx context.Context) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.ctx, t.closed = ctx, false
-	t.mu.Unlock()
+}
+
+// run is called after open, with its context.
+func (t *tcpProxy) run(ctx context.Context) error {
 	if _, own := t.p.config.Sockets.(ownSockets); !own {
 		t.joining.Go(func() { t.relays.open(ctx, t.p.config.Sockets) })
 	}
@@ -106,15 +113,15 @@ func (t *tcpProxy) enter(client netip.Addr) (ctx context.Context, ok bool) {
 	if t.closed {
 		return nil, false
 	}
-	if most := t.p.config.MaxConns; int(t.open.Load())+t.pods[client] >= most {
+	if most := t.p.config.MaxConns; int(t.connections.Load())+t.pods[client] >= most {
 		t.count.limited.Add(1)
 		if t.full.due() {
-			t.p.log.Warn("too many TCP connections with the outside: one was dropped", "client", client, "connections", t.pods[client], "all", t.open.Load(), "most", most)
+			t.p.log.Warn("too many TCP connections with the outside: one was dropped", "client", client, "connections", t.pods[client], "all", t.connections.Load(), "most", most)
 		}
 		return nil, false
 	}
 	t.pods[client]++
-	t.open.Add(1)
+	t.connections.Add(1)
 	t.joining.Add(1)
 	return t.ctx, true
 }
@@ -125,7 +132,7 @@ func (t *tcpProxy) leave(client netip.Addr) {
 	if t.pods[client]--; t.pods[client] == 0 {
 		delete(t.pods, client)
 	}
-	t.open.Add(-1)
+	t.connections.Add(-1)
 	t.joining.Done()
 }
 
@@ -162,6 +169,7 @@ func (t *tcpProxy) tell(b []byte, e icmp.Error) {
 
 // ingress connects a client of a listener with the address that it asked for.
 func (t *tcpProxy) ingress(host *net.TCPConn) {
+	defer t.clients.Add(-1)
 	from, to := addrPortOf(host.RemoteAddr()), addrPortOf(host.LocalAddr())
 	ctx, ok := t.enter(from.Addr())
 	if !ok {
@@ -203,7 +211,7 @@ func (t *tcpProxy) isOf(j *joined, pod netip.Addr) bool {
 
 func (t *tcpProxy) stats() TCPStats {
 	return TCPStats{
-		Open: int(t.open.Load()), Joined: t.count.joined.Load(), Reset: t.count.reset.Load(), Refused: t.count.refused.Load(),
+		Open: int(t.connections.Load()), Joined: t.count.joined.Load(), Reset: t.count.reset.Load(), Refused: t.count.refused.Load(),
 		Failed: t.count.failed.Load(), Limited: t.count.limited.Load(), AcceptErrors: t.count.acceptErrors.Load(),
 	}
 }

@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/middleway-net/middleway/stack/packet"
+)
+
+// Left is a socket of a listener that a former daemon had. The kernel goes on taking clients there, who wait to be accepted.
+type Left struct {
+	Listener Listener
+	Socket   *os.File
+}
+
+// inheritFor is how long a socket of a former daemon is kept for a listener that is not wanted yet.
+const inheritFor = 10 * time.Second
+
+// inheritance is what a former daemon left and nobody has taken yet.
+type inheritance struct {
+	mu   sync.Mutex
+	left map[place]*os.File
+}
+
+func (i *inheritance) init(left []Left) {
+	i.left = map[place]*os.File{}
+	for _, l := range left {
+		if other := i.left[l.Listener.place()]; other != nil {
+			_ = other.Close()
+		}
+		i.left[l.Listener.place()] = l.Socket
+	}
+}
+
+// take returns the socket for a listener, nil if there is none. It is the caller's.
+func (i *inheritance) take(l Listener) *os.File {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	f := i.left[l.place()]
+	delete(i.left, l.place())
+	return f
+}
+
+// close closes what nobody has taken.
+func (i *inheritance) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, f := range i.left {
+		_ = f.Close()
+	}
+	clear(i.left)
+}
+
+// drainLook is how often Drain looks whether clients are left.
+const drainLook = 2 * time.Millisecond
+
+// Drain accepts no further clients of TCP listeners and leaves these to Config.Leave. It returns once the connections of clients that were
+// accepted have ended, or ctx has. No listener is opened or closed afterwards.
+func (p *Proxy) Drain(ctx context.Context) {
+	if !p.listeners.leave(ctx) {
+		return
+	}
+	for p.tcp.clients.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(drainLook):
+		}
+	}
+}
+
+// leave has run leave all TCP listeners, and reports whether it did so before ctx ended.
+func (s *listenerSet) leave(ctx context.Context) bool {
+	done := make(chan struct{})
+	select {
+	case s.leaving <- done:
+		<-done
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// leaveAll gives the listeners of TCP to Config.Leave, and closes them here.
+func (s *listenerSet) leaveAll() {
+	for at, h := range s.at {
+		l, ok := h.server.(*tcpListener)
+		if !ok {
+			continue
+		}
+		if err := l.leave(h.Listener); err != nil {
+			s.p.log.Warn("the next daemon does not get a listener", "listener", h.Listener, "err", err)
+		}
+		l.close()
+		delete(s.at, at)
+	}
+}
+
+func (s *tcpListener) leave(l Listener) error {
+	if s.p.config.Leave == nil {
+		return nil
+	}
+	raw, err := s.l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = s.p.config.Leave(l, int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// inherited makes a listener of a socket that a former daemon left; nil where it left none that can be used.
+func (p *Proxy) inherited(l Listener) net.Listener {
+	if l.Proto != packet.TCP || l.Own {
+		return nil
+	}
+	f := p.inheritance.take(l)
+	if f == nil {
+		return nil
+	}
+	defer f.Close()
+	nl, err := net.FileListener(f)
+	if err != nil {
+		return nil
+	}
+	s := &tcpListener{p, nl.(*net.TCPListener)}
+	if err := s.setSilent(l.Silent); err != nil {
+		s.close()
+		return nil
+	}
+	return nl
+}
