@@ -16,10 +16,22 @@ import (
 	"github.com/middleway-net/middleway/test/kube/cluster"
 )
 
-// A Client is in the network of a pod, and works while the API server is away.
+// A Client is in the network of a pod, or outside of all nodes, and works while the API server is away.
 type Client struct {
-	node *cluster.Node
-	pid  int
+	cluster *cluster.Cluster
+	node    *cluster.Node // nil: outside
+	pid     int
+}
+
+// Outside is in the network beside the nodes.
+func (t *T) Outside() Client { return Client{cluster: t.Cluster} }
+
+// command is a program in the client's network.
+func (c Client) command(ctx context.Context, argv ...string) (*exec.Cmd, error) {
+	if c.node == nil {
+		return c.cluster.OutsideCommand(ctx, argv...)
+	}
+	return c.node.CommandAt(ctx, c.pid, argv...)
 }
 
 // Client is in the network of a pod of the scenario that is Ready.
@@ -39,15 +51,15 @@ func (t *T) Client(ctx context.Context, pod string) (Client, error) {
 	if len(processes) == 0 {
 		return Client{}, fmt.Errorf("pod %s has no process on %s", pod, on)
 	}
-	return Client{node: n, pid: processes[0].PID}, nil
+	return Client{cluster: t.Cluster, node: n, pid: processes[0].PID}, nil
 }
 
 // Node is where the pod is.
 func (c Client) Node() *cluster.Node { return c.node }
 
-// Output runs a program of the node in the pod's network.
+// Output runs a program in the client's network.
 func (c Client) Output(ctx context.Context, argv ...string) (string, error) {
-	return cluster.Output(c.node.CommandAt(ctx, c.pid, argv...))
+	return cluster.Output(c.command(ctx, argv...))
 }
 
 // Get is the body of an answer within two seconds.
@@ -57,12 +69,17 @@ func (c Client) Get(ctx context.Context, url string) (string, error) {
 
 // Answers asks a URL n times, each by a connection of its own, and counts the answers, failures by what was wrong.
 func (c Client) Answers(ctx context.Context, url string, n int) (map[string]int, error) {
-	l, err := c.Load(ctx, Load{URL: url, Workers: 1, Requests: n, Bodies: true})
-	if err != nil {
-		return nil, err
-	}
-	r, err := l.Wait()
+	r, err := c.once(ctx, Load{URL: url, Workers: 1, Requests: n, Bodies: true})
 	return r.Bodies, err
+}
+
+// once runs a load that has an end to its end.
+func (c Client) once(ctx context.Context, l Load) (Result, error) {
+	running, err := c.Load(ctx, l)
+	if err != nil {
+		return Result{}, err
+	}
+	return running.Wait()
 }
 
 // Backends waits until exactly that many different answers come from a URL: a Service's pods, by their names.
@@ -76,14 +93,14 @@ func (c Client) Backends(ctx context.Context, url string, want int) error {
 	})
 }
 
-// A Running is a load that runs in a pod's network.
+// A Running is a load that runs in a client's network.
 type Running struct {
 	cmd    *exec.Cmd
 	out    bytes.Buffer
 	stderr bytes.Buffer
 }
 
-// Load starts a load generator in the pod's network.
+// Load starts a load generator in the client's network.
 func (c Client) Load(ctx context.Context, l Load) (*Running, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -93,7 +110,7 @@ func (c Client) Load(ctx context.Context, l Load) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := c.node.CommandAt(ctx, c.pid, program, LoadCommand, string(text))
+	cmd, err := c.command(ctx, program, LoadCommand, string(text))
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +143,9 @@ func (t *T) Measure(name string, r Result, may int) error {
 	t.Figures[name+" p50 ms"] = ms(r.P50)
 	t.Figures[name+" p99 ms"] = ms(r.P99)
 	t.Figures[name+" longest ms"] = ms(r.Longest)
+	t.Figures[name+" gap ms"] = ms(r.Gap)
+	t.Say("%-20s %6d requests, %d failed; p50 %.1f ms, p99 %.1f ms, longest %.0f ms; %.0f ms without any answer",
+		name, r.Requests, len(r.Failures), ms(r.P50), ms(r.P99), ms(r.Longest), ms(r.Gap))
 	if len(r.Failures) > may {
 		f := r.Failures[0]
 		return fmt.Errorf("%s: %d of %d requests failed, the first at %s: %s", name, len(r.Failures), r.Requests, f.At.Format(time.TimeOnly), f.Why)

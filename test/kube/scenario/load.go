@@ -29,6 +29,7 @@ type Load struct {
 	Bodies    bool          // count the answers by their text
 	Hash      bool          // the answers' SHA-256 in the place of their text
 	Rate      int           // bytes per second at which an answer is read; default: as they come
+	Resolver  string        // address and port of the DNS server that is asked for the URL's name each time; default: the machine's
 }
 
 // A Result is what came of a load.
@@ -37,6 +38,7 @@ type Result struct {
 	Failures          []Failure
 	P50, P99, Longest time.Duration  // of those that were answered
 	Lost              int            // connections that the other side ended; with KeepAlive only, where they should last
+	Gap               time.Duration  // the longest time in which no request was answered
 	Bodies            map[string]int // answers by their text, of failures by what was wrong
 }
 
@@ -51,6 +53,7 @@ type tally struct {
 	mu     sync.Mutex
 	result Result
 	took   []time.Duration
+	last   time.Time // when the last answer came; at first, the begin
 }
 
 // Run runs the load until it has an end or ctx has.
@@ -58,7 +61,7 @@ func (l Load) Run(ctx context.Context) Result {
 	if l.Timeout == 0 {
 		l.Timeout = 5 * time.Second
 	}
-	t := &tally{result: Result{Bodies: map[string]int{}}}
+	t := &tally{result: Result{Bodies: map[string]int{}}, last: time.Now()}
 	var workers sync.WaitGroup
 	for range max(1, l.Workers) {
 		workers.Go(func() { l.work(ctx, t) })
@@ -68,10 +71,7 @@ func (l Load) Run(ctx context.Context) Result {
 }
 
 func (l Load) work(ctx context.Context, t *tally) {
-	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive}
-	if l.KeepAlive {
-		transport.DialContext = t.dial
-	}
+	transport := &http.Transport{DisableKeepAlives: !l.KeepAlive, DialContext: t.dial(l)}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: l.Timeout}
 	for i := 0; l.Requests == 0 || i < l.Requests; i++ {
@@ -90,6 +90,10 @@ func (l Load) work(ctx context.Context, t *tally) {
 		case <-time.After(time.Until(begin.Add(l.Every))):
 		}
 	}
+}
+
+func (l Load) dialResolver(ctx context.Context, network, _ string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, network, l.Resolver)
 }
 
 // get is one request, which is not given up when the load is to end: it would count as failed.
@@ -118,13 +122,19 @@ func (l Load) get(client *http.Client) (string, error) {
 	return string(text), err
 }
 
-// dial opens a connection whose loss is counted.
-func (t *tally) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
+// dial opens connections, of which those that are to be kept have their loss counted.
+func (t *tally) dial(l Load) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dialer := &net.Dialer{}
+	if l.Resolver != "" {
+		dialer.Resolver = &net.Resolver{PreferGo: true, Dial: l.dialResolver}
 	}
-	return watched{c, t}, nil
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil || !l.KeepAlive {
+			return c, err
+		}
+		return watched{c, t}, nil
+	}
 }
 
 // watched is a connection that should last until this side closes it.
@@ -152,7 +162,10 @@ func (t *tally) add(begin time.Time, body string, err error) {
 		t.result.Failures = append(t.result.Failures, Failure{At: begin, Why: err.Error()})
 		body = err.Error()
 	} else {
-		t.took = append(t.took, time.Since(begin))
+		now := time.Now()
+		t.took = append(t.took, now.Sub(begin))
+		t.result.Gap = max(t.result.Gap, now.Sub(t.last))
+		t.last = now
 	}
 	if body != "" {
 		t.result.Bodies[body]++
@@ -160,6 +173,7 @@ func (t *tally) add(begin time.Time, body string, err error) {
 }
 
 func (t *tally) end() Result {
+	t.result.Gap = max(t.result.Gap, time.Since(t.last))
 	slices.Sort(t.took)
 	if n := len(t.took); n > 0 {
 		t.result.P50, t.result.P99, t.result.Longest = t.took[n/2], t.took[n*99/100], t.took[n-1]

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ spec:
   containers: [{name: client, image: "${IMAGE}", args: [pause]}]
 `
 
-// outageLength is how long the API server is away.
+// outageLength is how long the API server is away, unless somebody says otherwise.
 const outageLength = time.Minute
 
 // transferRate is that of the transfer, in bytes per second: it lasts 10 s, in which two daemons are killed.
@@ -72,6 +73,9 @@ func outage(ctx context.Context, t *T) error {
 	nodes := t.Cluster.AllNodes()
 	if len(nodes) < 2 {
 		return errors.New("it needs two nodes: kube up --nodes 2")
+	}
+	if err := t.rollout(ctx); err != nil { // see crash
+		return err
 	}
 	client, server := nodes[0], nodes[1]
 	if err := t.Apply(ctx, strings.NewReplacer("CLIENT", client.Name, "SERVER", server.Name).Replace(outageManifest)); err != nil {
@@ -99,7 +103,7 @@ func outage(ctx context.Context, t *T) error {
 	if err := errors.Join(err, loadErr); err != nil {
 		return err
 	}
-	if err := t.Measure("without API server:", result, 0); err != nil {
+	if err := t.Measure("without API server", result, 0); err != nil {
 		return err
 	}
 	return o.back(ctx)
@@ -146,7 +150,7 @@ func (o *outageTest) away(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Until(gone.Add(outageLength))):
+	case <-time.After(time.Until(gone.Add(cmp.Or(o.For, outageLength)))):
 	}
 	err := o.client.Backends(ctx, o.web, 2)
 	return errors.Join(err, control.Start(ctx, "kube-apiserver"), o.Cluster.APIReady(ctx))

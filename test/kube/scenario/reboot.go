@@ -66,6 +66,10 @@ func reboot(ctx context.Context, t *T) error {
 	if err := client.Backends(ctx, url+"/hostname", len(nodes)); err != nil {
 		return err
 	}
+	before, err := t.holdings(ctx)
+	if err != nil {
+		return err
+	}
 	if err := last.Crash(); err != nil {
 		return err
 	}
@@ -82,7 +86,7 @@ func reboot(ctx context.Context, t *T) error {
 		return err
 	}
 	t.Figures["from power to all pods reached s"] = time.Since(begin).Seconds()
-	return nil
+	return t.nothingLeft(ctx, before)
 }
 
 // podOn waits until the container on a node has begun after a time, and its pod is Ready.

@@ -26,14 +26,24 @@ var All = []Scenario{
 	{"deployment", "twenty pods of a Deployment behind a Service: how long until each pod and its name are reached", deployment},
 	{"move", "in a mixed cluster nodes go to flannel and back: requests between the others, over the border of both networks, go on", move},
 	{"outage", "a minute without API server: a transfer goes on over killed daemons, Services are served, and afterwards the tables are right", outage},
+	{"update", "the daemons of all nodes are updated under requests of all kinds", update},
+	{"crash", "the daemon of each node is killed under requests of all kinds", crash},
+	{"restart", "kubelet and containerd of each node are killed under requests of all kinds", restart},
+	{"storm", "two hundred pods are started and deleted, five times: what a pod takes to be attached, and that nothing is left of them", storm},
 	{"reboot", "a node loses its power and boots: how long until its pods are reached again", reboot},
+}
+
+// Options are what a scenario is given.
+type Options struct {
+	Image string        // of agnhost
+	For   time.Duration // how long what is away stays so; 0: as the scenario has it
 }
 
 // A T is a scenario under way: a namespace of its own in a cluster, and where it tells what happens.
 type T struct {
 	Cluster   *cluster.Cluster
 	Namespace string
-	Image     string // of agnhost
+	Options
 
 	out   io.Writer
 	begin time.Time
@@ -42,8 +52,8 @@ type T struct {
 }
 
 // Run runs a scenario in a namespace of its own, which is taken away afterwards.
-func Run(ctx context.Context, s Scenario, c *cluster.Cluster, image string, out io.Writer) (*T, error) {
-	t := &T{Cluster: c, Namespace: "scenario-" + s.Name, Image: image, out: out, begin: time.Now(), Figures: map[string]float64{}}
+func Run(ctx context.Context, s Scenario, c *cluster.Cluster, o Options, out io.Writer) (*T, error) {
+	t := &T{Cluster: c, Namespace: "scenario-" + s.Name, Options: o, out: out, begin: time.Now(), Figures: map[string]float64{}}
 	if _, err := c.Kubectl(ctx, "delete", "namespace", t.Namespace, "--ignore-not-found"); err != nil {
 		return t, err
 	}
@@ -94,10 +104,7 @@ func (t *T) PodsReady(ctx context.Context) error {
 // URL is the HTTP URL of a Service at port 80 of its address, without a path.
 func (t *T) URL(ctx context.Context, service string) (string, error) {
 	ip, err := t.Kubectl(ctx, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
-	if strings.Contains(ip, ":") {
-		ip = "[" + ip + "]"
-	}
-	return "http://" + ip, err
+	return "http://" + bracketed(ip), err
 }
 
 // Eventually asks done until it returns no error, and returns its last one after the limit.
