@@ -145,7 +145,7 @@ func TestWhatIsInstalled(t *testing.T) {
 func TestPodSettings(t *testing.T) {
 	all := render(t, strings.Join([]string{
 		"image.repository=registry.example/mw", "image.tag=v1.2.3", "image.pullPolicy=Always", "image.pullSecrets[0].name=registry", "resources.limits.memory=1Gi",
-		"nodeSelector.network=middleway", "tolerations[0].key=a", "tolerations[0].operator=Exists", "priorityClassName=high", "maxUnavailable=10%", "cni.binDir=/usr/libexec/cni",
+		"nodeSelector.network=middleway", "tolerations[0].key=a", "tolerations[0].operator=Exists", "priorityClassName=high", "maxSurge=0", "maxUnavailable=10%", "cni.binDir=/usr/libexec/cni",
 		"podAnnotations.note=x", "podLabels.team=net", "log.level=debug",
 	}, ","))
 	pod := all["DaemonSet"].(*appsv1.DaemonSet).Spec.Template

@@ -19,7 +19,12 @@ spec:
   updateStrategy:
     type: RollingUpdate
     rollingUpdate:
-      maxUnavailable: {{ ternary "100%" $v.maxUnavailable $clean }}
+      {{- if $clean }}
+      maxUnavailable: 100%
+      {{- else }}
+      maxSurge: {{ $v.maxSurge }} # the next daemon waits beside the one at work, and takes over within a fraction of a second when that ends
+      maxUnavailable: {{ $v.maxUnavailable }}
+      {{- end }}
   template:
     metadata:
       labels:
