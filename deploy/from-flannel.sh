@@ -21,12 +21,18 @@ for device in flannel.1 flannel-v6.1 cni0; do # with another VNI the first two h
 done
 rm -rf /etc/cni/net.d/10-flannel.conflist /run/flannel /var/lib/cni/networks
 
-# iptables is one of the two kinds on most machines, and both kinds may hold rules.
+# Chains with these names are emptied and removed, with the rules that lead to them, in one step for each table; other rules are not touched. iptables is one
+# of the two kinds on most machines, and both kinds may hold rules.
 for kind in iptables ip6tables iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
   command -v "$kind-save" >/dev/null || continue
   rules=$("$kind-save") || continue # says why; a kernel without this kind has no rules of it
-  case $rules in
-  *FLANNEL-* | *CNI-* | *KUBE-*) printf '%s\n' "$rules" | grep -vE -e "$chains" | "$kind-restore" ;;
+  changes=$(printf '%s\n' "$rules" | awk -v ours="($chains)" '
+    /^\*/ { print }
+    /^:/ && substr($1, 2) ~ "^" ours { print $1 " - [0:0]"; remove = remove "-X " substr($1, 2) "\n" }
+    /^-A/ && $2 !~ "^" ours && $0 ~ "-[jg] " ours { sub(/^-A/, "-D"); print }
+    /^COMMIT/ { printf "%s", remove; remove = ""; print }')
+  case $changes in
+  *-X*) printf '%s\n' "$changes" | "$kind-restore" --noflush ;;
   esac
 done
 if command -v nft >/dev/null; then

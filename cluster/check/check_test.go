@@ -177,6 +177,45 @@ func TestEverythingWorks(t *testing.T) {
 	}
 }
 
+// A node that has flannel in the place of middleway is checked like the others, and is no failure for having no daemon.
+func TestNodeWithFlannel(t *testing.T) {
+	const manager = "flannel.alpha.coreos.com/kube-subnet-manager"
+	for _, row := range []struct {
+		name        string
+		annotations clustertest.Object
+		state       State
+		asked       int
+	}{
+		{"flannel", clustertest.Object{manager: "true"}, OK, 3},
+		{"middleway, whose pod has gone", clustertest.Object{manager: "true", "middleway.net/tunnel": "1"}, Failed, 4},
+		{"no network yet", nil, Failed, 4},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			w.server.Put("/api/v1/nodes/node-4", clustertest.Object{
+				"metadata": clustertest.Object{"name": "node-4", "labels": clustertest.Object{corev1.LabelOSStable: "linux"}, "annotations": row.annotations},
+				"status": clustertest.Object{
+					"addresses":  []any{clustertest.Object{"type": "InternalIP", "address": "192.168.254.14"}},
+					"conditions": []any{clustertest.Object{"type": "Ready", "status": "True"}},
+				},
+			})
+			r, err := w.check(t.Context(), Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c := verdict(r, daemonAnswers); c.State != row.state || c.Asked != row.asked {
+				t.Errorf("daemons: %s %v, asked %d; want %s, asked %d", c.State, c.Failures, c.Asked, row.state, row.asked)
+			}
+			if got := verdict(r, "pod → pod on another node, TCP").Asked; got != 12 {
+				t.Errorf("%d questions between nodes, want 12", got)
+			}
+			if noted := slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "node-4 has flannel") }); noted != (row.state == OK) {
+				t.Errorf("notes %q", r.Notes)
+			}
+		})
+	}
+}
+
 // Every node asks a few, and every node is asked by a few.
 func TestTargets(t *testing.T) {
 	w := newWorld(t, 7)

@@ -40,6 +40,7 @@ const (
 // node is a node with its two pods.
 type node struct {
 	name      string
+	flannel   bool // in the place of middleway
 	net, host place
 }
 
@@ -81,7 +82,12 @@ func (r *run) findNodes(ctx context.Context) error {
 			r.note("node %s is left out: its label %s is %q, not linux", n.Name, corev1.LabelOSStable, n.Labels[corev1.LabelOSStable])
 			continue
 		}
-		r.nodes = append(r.nodes, &node{name: n.Name})
+		_, daemon := r.daemons[n.Name]
+		flannel := !daemon && hasFlannel(&n)
+		if flannel && r.daemons != nil {
+			r.note("node %s has flannel, and is asked for no daemon", n.Name)
+		}
+		r.nodes = append(r.nodes, &node{name: n.Name, flannel: flannel})
 		r.report.Nodes = append(r.report.Nodes, n.Name)
 		if why := notReady(&n); why != "" {
 			ready.fail(n.Name, "", why)
@@ -102,6 +108,11 @@ func (r *run) findNodes(ctx context.Context) error {
 
 // daemonAnswers is the check of the nodes' daemons.
 const daemonAnswers = "its middleway daemon answers"
+
+// hasFlannel reports whether a Node announces flannel's tunnel, and is none of middleway's (docs/kubernetes.md, "How nodes know each other").
+func hasFlannel(n *corev1.Node) bool {
+	return n.Annotations["flannel.alpha.coreos.com/kube-subnet-manager"] == "true" && n.Annotations["middleway.net/tunnel"] == ""
+}
 
 func labels(all map[string]string) string {
 	var words []string
