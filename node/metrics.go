@@ -28,11 +28,11 @@ func (n *Node) registry() *prometheus.Registry {
 	return r
 }
 
-// newAdds makes the histogram of the times that pods took to be attached, most of which are a few milliseconds.
+// newAdds makes the histogram of the times that pods took to be attached: milliseconds, and on a node that starts a hundred pods at once many seconds.
 func newAdds() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "middleway_cni_add_seconds", Help: "Time from the CNI plugin's request for a pod until it had told the runtime that the pod is attached.",
-		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 40},
 	})
 }
 
