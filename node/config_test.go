@@ -308,6 +308,7 @@ func TestConfigErrors(t *testing.T) {
 		{"DNS on the loopback", inCluster + "dns: {addresses: [127.0.0.53]}", "dns.addresses[0]: 127.0.0.53 is not an address like 10.96.0.10"},
 		{"DNS at two addresses", inCluster + "dns: {addresses: [10.96.0.10, 10.96.0.11]}", "dns.addresses[1]: 10.96.0.11 is one too many"},
 		{"DNS among pods", inCluster + "dns: {addresses: [10.244.1.10]}", "dns.addresses[0]: 10.244.1.10 lies in 10.244.1.0/24"},
+		{"echo where DNS is", inCluster + "dns: {addresses: [10.96.0.10]}\nechoPort: 53", "echoPort: 53 at the gateway addresses is the cluster's DNS"},
 		{"DNS upstream by name", inCluster + "dns: {upstreams: [dns.example.com]}", `dns.upstreams[0]: "dns.example.com" is not the address of a server like`},
 		{"DNS upstream is the cluster's DNS", inCluster + "dns: {addresses: [10.96.0.10], upstreams: [10.96.0.10]}", "dns: upstream 10.96.0.10:53: this is the address of the cluster's DNS itself"},
 		{"DNS upstream without a port", inCluster + `dns: {upstreams: ["192.168.254.1:0"]}`, "dns: upstream 192.168.254.1:0: not the address and port of a server"},

@@ -135,6 +135,9 @@ func (c *Config) checkDNS() error {
 	if d.CacheEntries < -1 || d.CacheEntries > 1<<24 {
 		return fmt.Errorf("dns.cacheEntries: %d is not between 1 and %d; -1 keeps none", d.CacheEntries, 1<<24)
 	}
+	if !d.Off && len(d.Addresses) > 0 && c.EchoPort == dnsPort {
+		return fmt.Errorf("echoPort: %d at the gateway addresses is the cluster's DNS; choose another one, or turn dns.off", c.EchoPort)
+	}
 	_, err := newServer(c, d.upstreams(), nil)
 	return err
 }

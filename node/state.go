@@ -81,14 +81,19 @@ func (n *Node) recordPods() error {
 	return nil
 }
 
-// replaceFile writes a file, so that its readers see the former text or the new one.
-func replaceFile(path string, text []byte) error {
-	err := os.WriteFile(path+".new", text, 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
+// replaceFile writes a file, so that its readers see the former text or the new one, after a loss of power too.
+func replaceFile(path string, text []byte) (err error) {
+	aside := path + ".new"
+	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(aside, path)
 	}
 	if err != nil {
-		return errors.Join(err, remove(path+".new"))
+		return errors.Join(err, remove(aside))
 	}
 	return nil
 }
