@@ -197,15 +197,27 @@ func TestLocalWithoutDaemon(t *testing.T) {
 
 func TestScrub(t *testing.T) {
 	for in, want := range map[string]string{
-		"Authorization: Bearer abcdefgh12345":     "Authorization: Bearer [removed]",
-		`{"token": "abc def", "name": "x"}`:       `{"token": "[removed]", "name": "x"}`,
-		`msg="{\"password\":\"abc\",\"a\":1}"`:    `msg="{\"password\":\"[removed]\",\"a\":1}"`,
-		"client-key-data: QUJD\nname: x":          "client-key-data: [removed]\nname: x",
-		"?access_token=abc&x=1":                   "?access_token=[removed]&x=1",
-		`"automountServiceAccountToken": false`:   `"automountServiceAccountToken": false`,
-		"join abcdef.0123456789abcdef":            "join [removed]",
-		"https://me:pass@host/":                   "https://[removed]@host/",
-		"10.244.1.2:8080 → 10.96.0.1:80, 3 flows": "10.244.1.2:8080 → 10.96.0.1:80, 3 flows",
+		"Authorization: Bearer abcdefgh12345":        "Authorization: [removed]",
+		"msg: Bearer abcdefgh12345":                  "msg: Bearer [removed]",
+		"authorization:\n  mode: Webhook":            "authorization:\n  mode: Webhook",
+		`{"token": "abc def", "name": "x"}`:          `{"token": "[removed]", "name": "x"}`,
+		`msg="{\"password\":\"abc\",\"a\":1}"`:       `msg="{\"password\":\"[removed]\",\"a\":1}"`,
+		"client-key-data: QUJD\nname: x":             "client-key-data: [removed]\nname: x",
+		"?access_token=abc&x=1":                      "?access_token=[removed]&x=1",
+		`"automountServiceAccountToken": false`:      `"automountServiceAccountToken": false`,
+		"join abcdef.0123456789abcdef":               "join [removed]",
+		"https://me:pass@host/":                      "https://[removed]@host/",
+		"10.244.1.2:8080 → 10.96.0.1:80, 3 flows":    "10.244.1.2:8080 → 10.96.0.1:80, 3 flows",
+		"https://abcdef123@host/":                    "https://[removed]@host/",
+		"Authorization: Token abc123":                "Authorization: [removed]",
+		`"authorization":"Digest abc"`:               `"authorization":"[removed]"`,
+		"run --api-token abc --verbose":              "run --api-token [removed] --verbose",
+		"args: [--token, abc, --verbose]":            "args: [--token, [removed], --verbose]",
+		`["--password", "abc"]`:                      `["--password", "[removed]"]`,
+		"- --token\n- abc\n- --verbose":              "- --token\n- [removed]\n- --verbose",
+		"- --rotate-secret\n- --verbose":             "- --rotate-secret\n- --verbose",
+		"a:\n  token: |\n    abc\n\n    def\n  b: 1": "a:\n  token: |\n    [removed]\n  b: 1",
+		"- password: >-\n    abc\n- x":               "- password: >-\n    [removed]\n- x",
 	} {
 		if got := string(scrub([]byte(in))); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
