@@ -150,12 +150,8 @@ func TestRemoteFlows(t *testing.T) {
 			_ = json.NewDecoder(r.Body).Decode(&req)
 			asked <- req
 			_ = json.NewEncoder(w).Encode(all[1-i])
-			for req.Follow && i == 0 {
-				if http.NewResponseController(w).Flush() != nil {
-					return
-				}
+			if req.Follow && i == 0 && http.NewResponseController(w).Flush() == nil {
 				<-r.Context().Done()
-				return
 			}
 		})
 		p.daemon(t, name, fmt.Sprint("192.168.254.1", i+1), mux)
