@@ -71,7 +71,7 @@ demo-asuser: asuser ## make demo as an ordinary user whose root has only Go, mak
 	bin/asuser --minimal -- make demo
 
 test-asuser: asuser ## make test in the same way
-	bin/asuser --minimal --with '$(PODPROGRAMS)' -- make test TESTFLAGS='$(TESTFLAGS)'
+	bin/asuser --minimal --with '$(PODPROGRAMS)' -- make test TESTFLAGS='$(TESTFLAGS)' PACKAGES='$(PACKAGES)'
 
 test-tun-only: tunonly ## demo and tests in a kernel that has nothing but tun (TUNONLY=all in full; needs user-mode-linux, gcc)
 	bin/tunonly $(if $(filter all,$(TUNONLY)),-all -limit 90m)
