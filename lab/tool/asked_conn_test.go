@@ -1,8 +1,11 @@
 package tool
 
 import (
+	"errors"
 	"net"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who asks one of several addresses is answered from that one: 127.0.0.2 is not the one that the way back to 127.0.0.1 prefers.
@@ -23,6 +26,10 @@ func TestAnswersFromWhereItWasAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn, err := net.Dial("udp", net.JoinHostPort(tt.ask, port))
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			echo.Close()
+			t.Skip("this machine has no IPv6")
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,7 @@ var leftOut = []struct{ pkg, tests, why string }{
 	{"test/e2e", "TestFaults TestWorkers TestManyConnections TestMalformedFromWire", "move more than so slow a machine does in a minute"},
 	{"test/e2e", "TestStartErrors TestStartSecondDaemon TestClusterDNS TestNodesOfACluster TestNodeObjectIsRemembered TestSearchPathMissIsFast",
 		"are of configuration, files and names"},
+	{"test/e2e", "TestTroubles TestSameName TestStartWithoutAPIServer TestConflist TestHandOver", "are of an API server, files and what is said"},
 	{"test/e2e", "TestDoctorAgrees", "is of machines that lack something else; test/up compares what doctor says of this one"},
 	{"test/service", "TestAffinity TestBalance TestRemovedUnderLoad TestSlicesChangeUnderLoad TestEventInForce TestGetent TestTCPStays TestTraceAgrees",
 		"are of decisions that no kernel takes part in"},
