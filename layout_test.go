@@ -95,7 +95,7 @@ var arrows = []arrow{
 	{"cluster/perf", "cluster cluster/stage", "figures are those of tool perf in pods (ADR 0036)"},
 	{"cluster/probe", "lab/tool", "questions are asked by the clients that people have (ADR 0036)"},
 	{"cluster/report", "cluster cluster/stage lab/doctor node", "an archive of what an API server, a daemon and its machine tell (ADR 0036)"},
-	{"cluster/stage", "cluster", "a namespace with pods is objects of an API server (ADR 0036)"},
+	{"cluster/stage", "cluster k8s/remote", "a namespace with pods is objects of an API server, and which pod is a node's daemon is said once (ADR 0036)"},
 
 	{"capture", "capture/pcapng", "what was captured is shown without knowing who captured it"},
 	{"capture/pcapng", "", "a pure encoder"},

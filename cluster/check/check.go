@@ -76,7 +76,7 @@ type run struct {
 	report  *Report
 	stage   *stage.Stage
 	image   stage.Image
-	daemons map[string]corev1.Pod // by node
+	daemons map[string]*corev1.Pod // by node
 	nodes   []*node
 	service services
 

@@ -203,7 +203,7 @@ func (r *run) daemonStatus(ctx context.Context, node string) (st daemonStatus, e
 	if !ok {
 		return st, errors.New("there is no pod of the DaemonSet")
 	}
-	if !stage.Ready(&p) {
+	if !stage.Ready(p) {
 		return st, fmt.Errorf("pod %s is not ready", p.Name)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, daemonPatience, fmt.Errorf("pod %s did not answer within %v", p.Name, daemonPatience))

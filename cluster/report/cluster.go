@@ -116,14 +116,14 @@ func (c *collection) events(ctx context.Context) {
 
 // daemons adds the daemons' pods, their logs, and what each tells of itself and its machine.
 func (c *collection) daemons(ctx context.Context) {
-	pods, err := part(ctx, func(ctx context.Context) (map[string]corev1.Pod, error) { return stage.DaemonPods(ctx, c.api) })
+	pods, err := part(ctx, func(ctx context.Context) (map[string]*corev1.Pod, error) { return stage.DaemonPods(ctx, c.api) })
 	if err == nil && len(pods) == 0 {
 		err = fmt.Errorf("there is no pod of middleway in namespace %s", c.api.Namespace)
 	}
 	all := []podObject{}
 	names := []string{}
 	for name, p := range pods {
-		all, names = append(all, podOf(&p)), append(names, name)
+		all, names = append(all, podOf(p)), append(names, name)
 	}
 	slices.SortFunc(all, func(a, b podObject) int { return strings.Compare(a.Node, b.Node) })
 	slices.Sort(names)
@@ -133,8 +133,8 @@ func (c *collection) daemons(ctx context.Context) {
 			return
 		}
 		p := pods[name]
-		c.logs(ctx, "nodes/"+name, &p)
-		c.local(ctx, "nodes/"+name, &p)
+		c.logs(ctx, "nodes/"+name, p)
+		c.local(ctx, "nodes/"+name, p)
 	}
 }
 

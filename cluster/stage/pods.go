@@ -16,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/middleway-net/middleway/cluster"
+	"github.com/middleway-net/middleway/k8s/remote"
 )
 
 // program is where the image has middleway.
@@ -30,7 +31,7 @@ type Image struct {
 	Pull      corev1.PullPolicy
 }
 
-// daemonLabels are those by which the daemons' DaemonSet and their pods are known.
+// daemonLabels are those by which the daemons' DaemonSet is known.
 var daemonLabels = []string{"app=middleway", "app.kubernetes.io/name=middleway"}
 
 // Daemons returns the DaemonSet of the cluster's daemons.
@@ -55,25 +56,12 @@ var ErrNoDaemons = errors.New("there is no DaemonSet middleway")
 const DaemonContainer = "node"
 
 // DaemonPods returns the daemons' pods by their nodes' names.
-func DaemonPods(ctx context.Context, api *cluster.API) (map[string]corev1.Pod, error) {
-	path := "/api/v1/namespaces/" + api.Namespace + "/pods"
-	for _, label := range daemonLabels {
-		var list corev1.PodList
-		if err := api.Get(ctx, path, url.Values{"labelSelector": {label}}, &list); err != nil {
-			return nil, err
-		}
-		if len(list.Items) == 0 {
-			continue
-		}
-		pods := map[string]corev1.Pod{}
-		for _, p := range list.Items {
-			if there, ok := pods[p.Spec.NodeName]; !ok || there.DeletionTimestamp != nil {
-				pods[p.Spec.NodeName] = p
-			}
-		}
-		return pods, nil
+func DaemonPods(ctx context.Context, api *cluster.API) (map[string]*corev1.Pod, error) {
+	var list corev1.PodList
+	if err := api.Get(ctx, "/api/v1/namespaces/"+api.Namespace+"/pods", nil, &list); err != nil {
+		return nil, err
 	}
-	return nil, nil
+	return remote.DaemonPods(list.Items), nil
 }
 
 // ImageOf is the daemons' image.

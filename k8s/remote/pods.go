@@ -68,9 +68,19 @@ func (c *Cluster) daemons(ctx context.Context, node string) ([]Daemon, error) {
 	if err := c.list(ctx, "pods", c.config.Namespace, where, &pods); err != nil {
 		return nil, err
 	}
+	var all []Daemon
+	for _, p := range DaemonPods(pods.Items) {
+		all = append(all, daemonOf(p))
+	}
+	slices.SortFunc(all, func(a, b Daemon) int { return strings.Compare(a.Node, b.Node) })
+	return all, nil
+}
+
+// DaemonPods returns those of a namespace's pods that are middleway's, by their nodes' names: of several on one node the one to be asked.
+func DaemonPods(pods []corev1.Pod) map[string]*corev1.Pod {
 	byNode := map[string]*corev1.Pod{}
-	for i := range pods.Items {
-		p := &pods.Items[i]
+	for i := range pods {
+		p := &pods[i]
 		if !isDaemon(p) {
 			continue
 		}
@@ -78,12 +88,7 @@ func (c *Cluster) daemons(ctx context.Context, node string) ([]Daemon, error) {
 			byNode[p.Spec.NodeName] = p
 		}
 	}
-	var all []Daemon
-	for _, p := range byNode {
-		all = append(all, daemonOf(p))
-	}
-	slices.SortFunc(all, func(a, b Daemon) int { return strings.Compare(a.Node, b.Node) })
-	return all, nil
+	return byNode
 }
 
 // isDaemon reports whether a pod on a node is middleway's.
