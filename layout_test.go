@@ -36,12 +36,13 @@ var arrows = []arrow{
 
 	{"unixsock", "", "what all speak over unix sockets stands on it (ADR 0014)"},
 
-	{"cmd/middleway", "node node/parent cni k8s/remote cluster cluster/check cluster/perf cluster/probe cluster/report lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
+	{"cmd/middleway", "node node/fdstore node/parent cni k8s/remote cluster cluster/check cluster/perf cluster/probe cluster/report lab lab/control lab/demo lab/doctor lab/kubectl lab/manifest lab/perf lab/playground lab/standin lab/tool lab/trace capture", "flags become a Config, and node or lab does the work; under its name it is the plugin"},
 	{"cmd/middleway-cni", "cni", "the plugin is package cni behind skel.PluginMainFuncs"},
 
 	{"node", "node/* k8s k8s/* stack stack/* tunnel tunnel/* cni cni/* proxy ingress unixsock capture", "node builds the parts from a Config and joins them"},
 	{"node/underlay", "", "a choice among interfaces knows interfaces alone"},
 	{"node/hostport", "cni/ipam stack/packet stack/service", "a pure function from leases to a service table's entries (ADR 0030)"},
+	{"node/fdstore", "unixsock", "a store knows names and descriptors, not whose they are (ADR 0038)"},
 	{"node/parent", "node/underlay unixsock", "a parent answers about its own interfaces (ADR 0010)"},
 
 	{"lab", "node node/parent tunnel/vxlan k8s cni cni/netns stack/tun unixsock lab/tool", "lab surrounds whole nodes with namespaces, links and a control plane, and asks whether they answer"},

@@ -33,6 +33,9 @@ type Config struct {
 	// OutsideSockets is a path like Sockets, of the side from which what is outside of the cluster is reached, and which reaches
 	// NodePorts: the sockets of Egress and NodePorts come from there, whereas those of the tunnel need not. Default Sockets.
 	OutsideSockets string `json:"outsideSockets,omitempty"`
+	// FDStore is the absolute path of the unix socket at which `middleway fdstore` keeps the sockets of NodePorts and host ports of TCP, so
+	// that their clients wait for the next daemon, and are not refused, if this one is killed. Default: nobody keeps them.
+	FDStore string `json:"fdStore,omitempty"`
 	// PodCIDRs are the ranges of the node's pods, at most one of each family. The first address after the network's own is
 	// the gateway of the pods. Required, unless Kubernetes tells them.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`

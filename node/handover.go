@@ -111,8 +111,8 @@ func (s *successor) end() []proxy.Left {
 func inherit(c *net.UnixConn) (left proxy.Left, err error) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(leavePatience))
-	if peer, err := unixsock.Peer(c); err != nil || peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
-		return left, fmt.Errorf("a process of another user has sent something (%v)", err)
+	if err := unixsock.CheckUser(c); err != nil {
+		return left, err
 	}
 	r := unixsock.NewReader(c, 1)
 	defer r.Close()

@@ -61,6 +61,7 @@ type Node struct {
 	balancers balancers
 	others    atomic.Pointer[[]Peer] // the peers that there are now
 	heritage  []proxy.Left           // of the daemon before this one
+	keeper    *keeper                // nil: there is none
 
 	madeRunDir bool
 	madeLeases bool
@@ -131,6 +132,7 @@ func build(ctx context.Context, c Config, front *httpServer, former *failure, lo
 		{reasonConfiguration, false, func() error { return n.learn(ctx) }},
 		{reasonConfiguration, false, n.leaveOutIPv6},
 		{reasonRunDir, false, func() error { return n.openState(ctx) }},
+		{reasonRunDir, false, n.openKeeper},
 		{reasonStart, false, n.listenEarly},
 		{reasonAddress, true, n.findUnderlay},
 		{reasonStart, false, n.openTunnel},
@@ -196,6 +198,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.troubles.repeat(ctx) })
 	n.runWays(ctx, g)
+	if n.keeper != nil {
+		g.Go(func() error { return n.keeper.Run(ctx) })
+	}
 	n.runCluster(ctx, g)
 	if n.config.EchoPort > 0 {
 		g.Go(func() error { return n.netstack.ServeEcho(ctx, uint16(n.config.EchoPort)) })
@@ -237,6 +242,9 @@ func (n *Node) Close() error {
 	}
 	for _, l := range n.heritage {
 		_ = l.Socket.Close() // where the proxy has not
+	}
+	if n.keeper != nil {
+		errs = append(errs, n.keeper.Close())
 	}
 	if n.flows != nil {
 		errs = append(errs, n.flows.Close())

@@ -68,6 +68,9 @@ func (n *Node) openWays() (err error) {
 		return err
 	}
 	c := proxy.Config{Netstack: n.netstack, MTU: n.mtu, Problem: w.problems.note, Serve: n.serveBalancers, Left: n.heritage, Leave: n.leave, Logger: n.log}
+	if n.keeper != nil {
+		c.Keeper = n.keeper
+	}
 	if path := n.config.OutsideSockets; path != "" {
 		if w.parent, err = parent.Dial(path); err != nil {
 			return err

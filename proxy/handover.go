@@ -17,22 +17,37 @@ type Left struct {
 	Socket   *os.File
 }
 
+// Keeper keeps copies of the sockets of open TCP listeners but the node's own, so that clients wait for the next daemon, and are not
+// refused, if this one dies.
+type Keeper interface {
+	// Keep copies a socket, which is borrowed.
+	Keep(l Listener, socket int) error
+	// Drop closes the copy of a listener that is not wanted any more, one that a former daemon left too.
+	Drop(l Listener)
+}
+
+// noKeeper keeps nothing.
+type noKeeper struct{}
+
+func (noKeeper) Keep(Listener, int) error { return nil }
+func (noKeeper) Drop(Listener)            {}
+
 // inheritFor is how long a socket of a former daemon is kept for a listener that is not wanted yet.
 const inheritFor = 10 * time.Second
 
 // inheritance is what a former daemon left and nobody has taken yet.
 type inheritance struct {
 	mu   sync.Mutex
-	left map[place]*os.File
+	left map[place]Left
 }
 
 func (i *inheritance) init(left []Left) {
-	i.left = map[place]*os.File{}
+	i.left = map[place]Left{}
 	for _, l := range left {
-		if other := i.left[l.Listener.place()]; other != nil {
-			_ = other.Close()
+		if other, ok := i.left[l.Listener.place()]; ok {
+			_ = other.Socket.Close()
 		}
-		i.left[l.Listener.place()] = l.Socket
+		i.left[l.Listener.place()] = l
 	}
 }
 
@@ -40,19 +55,21 @@ func (i *inheritance) init(left []Left) {
 func (i *inheritance) take(l Listener) *os.File {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	f := i.left[l.place()]
+	left := i.left[l.place()]
 	delete(i.left, l.place())
-	return f
+	return left.Socket
 }
 
-// close closes what nobody has taken.
-func (i *inheritance) close() {
+// close closes what nobody has taken, and returns it.
+func (i *inheritance) close() (untaken []Left) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, f := range i.left {
-		_ = f.Close()
+	for _, l := range i.left {
+		_ = l.Socket.Close()
+		untaken = append(untaken, l)
 	}
 	clear(i.left)
+	return untaken
 }
 
 // drainLook is how often Drain looks whether clients are left.
@@ -104,12 +121,17 @@ func (s *tcpListener) leave(l Listener) error {
 	if s.p.config.Leave == nil {
 		return nil
 	}
+	return s.lend(l, s.p.config.Leave)
+}
+
+// lend lends the socket to a func.
+func (s *tcpListener) lend(l Listener, to func(l Listener, socket int) error) error {
 	raw, err := s.l.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
-	err = raw.Control(func(fd uintptr) { failed = s.p.config.Leave(l, int(fd)) })
+	err = raw.Control(func(fd uintptr) { failed = to(l, int(fd)) })
 	return errors.Join(err, failed)
 }
 

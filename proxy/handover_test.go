@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +45,8 @@ func TestHandOver(t *testing.T) {
 	if err := dial(stays); err != nil {
 		t.Fatal("between the two:", err)
 	}
-	second := start(t, Config{Left: left})
+	kept := newKeeper()
+	second := start(t, Config{Left: left, Keeper: kept})
 	second.SetListeners(map[Listener]string{stays: "default/web"})
 	eventually(t, "who waited is accepted", func() bool { return second.Stats().TCP.Open+int(second.Stats().TCP.Failed) == 1 })
 	if s := second.Stats(); s.Listeners != 1 || s.Problems != 0 {
@@ -54,6 +56,60 @@ func TestHandOver(t *testing.T) {
 		t.Error("what may be wanted yet:", err)
 	}
 	eventually(t, "what is not wanted is closed", func() bool { return errors.Is(dial(goes), syscall.ECONNREFUSED) })
+	eventually(t, "nor is it kept", func() bool { return kept.did("drop", goes) == 1 })
+	if kept.did("keep", stays) != 1 || kept.did("drop", stays) != 0 {
+		t.Errorf("what is wanted is kept %d times, dropped %d times", kept.did("keep", stays), kept.did("drop", stays))
+	}
+}
+
+// keeper counts.
+type keeper struct {
+	mu    *sync.Mutex
+	calls map[string]int
+}
+
+func newKeeper() keeper { return keeper{new(sync.Mutex), map[string]int{}} }
+
+func (k keeper) Keep(l Listener, socket int) error {
+	k.note("keep", l)
+	return unix.Fstat(socket, new(unix.Stat_t))
+}
+
+func (k keeper) Drop(l Listener) { k.note("drop", l) }
+
+func (k keeper) note(what string, l Listener) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls[what+" "+l.String()]++
+}
+
+func (k keeper) did(what string, l Listener) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.calls[what+" "+l.String()]
+}
+
+// TestKeeper: sockets of TCP are kept from their opening until they are not wanted; neither those of UDP, nor the node's own. Drain and the end
+// of the proxy leave them kept.
+func TestKeeper(t *testing.T) {
+	kept := newKeeper()
+	n := start(t, Config{Keeper: kept, Serve: func(l net.Listener) { _, _ = l.Accept() }})
+	stays, goes := Listener{Addr: freePort(t, local), Proto: packet.TCP}, Listener{Addr: freePort(t, local), Proto: packet.TCP}
+	udp, own := Listener{Addr: freePort(t, local), Proto: packet.UDP}, Listener{Addr: freePort(t, local), Proto: packet.TCP, Own: true}
+	n.SetListeners(map[Listener]string{stays: "default/web", goes: "default/old", udp: "default/dns", own: "health"})
+	eventually(t, "all are open", func() bool { return n.Stats().Listeners == 4 })
+	n.SetListeners(map[Listener]string{stays: "default/web"})
+	eventually(t, "one is open", func() bool { return n.Stats().Listeners == 1 })
+	eventually(t, "what is not wanted is dropped", func() bool { return kept.did("drop", goes) == 1 })
+	silent := stays
+	silent.Silent = true
+	n.SetListeners(map[Listener]string{silent: "default/web"})
+	n.Drain(t.Context())
+	for l, want := range map[Listener][2]int{stays: {1, 0}, goes: {1, 1}, udp: {}, own: {}} {
+		if got := [2]int{kept.did("keep", l), kept.did("drop", l)}; got != want {
+			t.Errorf("%v: kept and dropped %v times, want %v", l, got, want)
+		}
+	}
 }
 
 // TestDrainWaits: who was accepted is served to the end.

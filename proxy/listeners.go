@@ -92,7 +92,9 @@ func (s *listenerSet) run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		case <-unwanted.C:
-			s.p.inheritance.close()
+			for _, l := range s.p.inheritance.close() {
+				s.p.config.Keeper.Drop(l.Listener)
+			}
 		case <-s.changed:
 		case <-timer.C:
 		}
@@ -158,6 +160,7 @@ func (s *listenerSet) try(h *held, now time.Time) {
 		h.server, h.err = s.p.open(h.Listener)
 		if h.err == nil {
 			s.serving.Go(h.server.serve)
+			s.keep(h)
 		}
 	} else {
 		h.err = h.server.setSilent(h.Silent)
@@ -169,6 +172,17 @@ func (s *listenerSet) try(h *held, now time.Time) {
 		h.next = now.Add(h.wait)
 	}
 	s.tell(h, before)
+}
+
+// keep has the socket of a listener of TCP that has opened kept.
+func (s *listenerSet) keep(h *held) {
+	l, ok := h.server.(*tcpListener)
+	if !ok {
+		return
+	}
+	if err := l.lend(h.Listener, s.p.config.Keeper.Keep); err != nil {
+		s.p.log.Warn("clients of a listener would be refused while this daemon is started again", "listener", h.Listener, "err", err)
+	}
 }
 
 // tell reports a problem that is new or over.
@@ -195,6 +209,9 @@ func text(err error) string {
 func (s *listenerSet) end(h *held) {
 	if h.server != nil {
 		h.server.close()
+	}
+	if _, ok := h.server.(*tcpListener); ok {
+		s.p.config.Keeper.Drop(h.Listener)
 	}
 	if h.err != nil {
 		s.p.config.Problem(h.Listener, h.who, nil)

@@ -47,6 +47,8 @@ type Config struct {
 	// Leave is told by Drain of each open listener of TCP but the node's own, with its socket, which is borrowed: who has a copy keeps clients
 	// from being refused. Default: nobody is told.
 	Leave func(l Listener, socket int) error
+	// Keeper keeps sockets for the case that this process dies. Default: nobody does.
+	Keeper Keeper
 	// Logger takes state changes. Default: none.
 	Logger *slog.Logger
 }
@@ -100,6 +102,9 @@ func New(c Config) (*Proxy, error) {
 	}
 	if c.Sockets == nil {
 		c.Sockets = ownSockets{}
+	}
+	if c.Keeper == nil {
+		c.Keeper = noKeeper{}
 	}
 	if c.Problem == nil {
 		c.Problem = func(Listener, string, error) {}

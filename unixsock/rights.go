@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,4 +113,16 @@ func Peer(conn *net.UnixConn) (*unix.Ucred, error) {
 		return nil, fmt.Errorf("ask who the other side is: %w", err)
 	}
 	return cred, nil
+}
+
+// CheckUser lets a process of this process's own user through, whatever user namespace it is in.
+func CheckUser(conn *net.UnixConn) error {
+	peer, err := Peer(conn)
+	if err != nil {
+		return err
+	}
+	if own := os.Geteuid(); int(peer.Uid) != own {
+		return fmt.Errorf("process %d belongs to user %d; this socket is for processes of user %d alone", peer.Pid, peer.Uid, own)
+	}
+	return nil
 }

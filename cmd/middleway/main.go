@@ -59,7 +59,7 @@ func command() *cobra.Command {
 		demoCommand(), doctorCommand(),
 		upCommand(), downCommand(), statusCommand(reach{}), logsCommand(), execCommand(), portForwardCommand(), captureCommand(reach{}), flowsCommand(reach{}), traceCommand(reach{}),
 		getCommand(), applyCommand(), deleteCommand(), scaleCommand(),
-		toolCommand(), nodeCommand(), installCommand(), socketsCommand(),
+		toolCommand(), nodeCommand(), installCommand(), socketsCommand(), fdstoreCommand(),
 		relayCommand(), attachedCommand(),
 		checkCommand(reach{}), perfCommand(reach{}), reportCommand(reach{}),
 	)

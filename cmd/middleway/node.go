@@ -25,6 +25,7 @@ The configuration is a YAML file, whose fields some flags override:
     ipv6: false                   true: the nodes reach each other by IPv6
   sockets: PATH                   rootless: where "middleway sockets" serves outside; default: sockets of its own
   outsideSockets: PATH            the same for what enters and leaves the cluster: egress and nodePorts; default: sockets
+  fdStore: PATH                   where "middleway fdstore" keeps listening sockets while no daemon is there; default: nobody does
   podCIDRs: [10.244.1.0/24, "fd00:10:244:1::/64"]   required without kubernetes; the network's own address is the host's,
                                   the next one the pods' gateway
   nodeAddresses: [192.168.254.11] this node as pods know it; default: address

@@ -15,6 +15,14 @@ has this machine's address among them. What was handed over stays open when this
 PATH is a unix socket for processes of the same user, in a directory that both sides see. TCP, UDP and ICMP echo sockets are
 handed out, unbound; no privilege is needed. docs/rootless.md shows a whole rootless node.`
 
+// servedPath wants the path of a unix socket as the only argument.
+func servedPath(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s takes one argument, the path of the unix socket to serve; `%s --help` shows an example", cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
 func socketsCommand() *cobra.Command {
 	var logs logFlags
 	cmd := &cobra.Command{
@@ -23,12 +31,7 @@ func socketsCommand() *cobra.Command {
 		Long:  socketsHelp,
 		Example: `  middleway sockets "$XDG_RUNTIME_DIR/middleway-sockets" &
   unshare --user --map-root-user --net --mount middleway node --config node.yaml   # in which: sockets: /run/user/1000/middleway-sockets`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("%s takes one argument, the path of the unix socket to serve; `%s --help` shows an example", cmd.CommandPath(), cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: servedPath,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {

@@ -149,7 +149,7 @@ func TestPodSettings(t *testing.T) {
 		"podAnnotations.note=x", "podLabels.team=net", "log.level=debug",
 	}, ","))
 	pod := all["DaemonSet"].(*appsv1.DaemonSet).Spec.Template
-	node := pod.Spec.Containers[0]
+	node := pod.Spec.Containers[slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "node" })]
 	got := map[string]any{
 		"image": node.Image, "pullPolicy": string(node.ImagePullPolicy), "secret": pod.Spec.ImagePullSecrets[0].Name, "memory": node.Resources.Limits.Memory().String(),
 		"selector": pod.Spec.NodeSelector["network"], "toleration": pod.Spec.Tolerations[0].Key, "priority": pod.Spec.PriorityClassName,
@@ -190,12 +190,36 @@ func TestRights(t *testing.T) {
 			added[c.Name] = s.Capabilities.Add
 		}
 		daemon := []corev1.Capability{"NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE", "DAC_OVERRIDE"}
-		want := map[string][]corev1.Capability{"install": {"DAC_OVERRIDE"}, "node": daemon}
+		want := map[string][]corev1.Capability{"install": {"DAC_OVERRIDE"}, "fdstore": nil, "node": daemon}
 		if mode != "" {
 			want = map[string][]corev1.Capability{"cleanup": daemon, "node": nil}
 		}
 		if diff := cmp.Diff(want, added); diff != "" {
 			t.Errorf("%q: capabilities (-want +got):\n%s", mode, diff)
+		}
+	}
+}
+
+// TestFDStore: daemon and store meet at a socket of the pod's own, or neither knows of one.
+func TestFDStore(t *testing.T) {
+	for mode, want := range map[string]bool{"": true, "fdStore.enabled=false": false} {
+		all := render(t, mode)
+		pod := all["DaemonSet"].(*appsv1.DaemonSet).Spec.Template.Spec
+		socket, _ := nodeYAML(t, all)["fdStore"].(string)
+		var has []string
+		for _, c := range pod.Containers {
+			for _, m := range c.VolumeMounts {
+				if m.Name == "fdstore" && m.MountPath == filepath.Dir(socket) {
+					has = append(has, c.Name)
+				}
+			}
+			if c.Name == "fdstore" && (len(c.Args) < 2 || c.Args[1] != socket) {
+				t.Errorf("%q: the store serves %v, the daemon asks %s", mode, c.Args, socket)
+			}
+		}
+		own := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "fdstore" && v.EmptyDir != nil })
+		if (socket != "") != want || own != want || want != slices.Equal(has, []string{"fdstore", "node"}) {
+			t.Errorf("%q: fdStore %q, containers with it %v, a volume of the pod's own %t", mode, socket, has, own)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (c *Client) connect() (*net.UnixConn, error) {
 		}
 		return nil, fmt.Errorf("sockets: connect to %s: %w", c.path, errors.Unwrap(err))
 	}
-	if err := checkPeer(conn); err != nil {
+	if err := unixsock.CheckUser(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("sockets: %s: %w", c.path, err)
 	}

@@ -244,7 +244,7 @@ func TestStranger(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{`answer ""`, "belongs to user 0; sockets go to processes of user 65534 alone"} {
+	for _, want := range []string{`answer ""`, "belongs to user 0; this socket is for processes of user 65534 alone"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}

@@ -82,7 +82,7 @@ func Serve(ctx context.Context, l Listener, log *slog.Logger) error {
 
 // serve answers one client. The error is one that the client was not told.
 func serve(ctx context.Context, conn *net.UnixConn) error {
-	if err := checkPeer(conn); err != nil {
+	if err := unixsock.CheckUser(conn); err != nil {
 		return err
 	}
 	_ = conn.SetDeadline(time.Now().Add(patience))
@@ -110,18 +110,6 @@ func serve(ctx context.Context, conn *net.UnixConn) error {
 		return answer(conn, response{Interfaces: interfaces})
 	}
 	return serveWatch(ctx, conn)
-}
-
-// checkPeer lets processes of this process's own user in, whatever user namespace they are in.
-func checkPeer(conn *net.UnixConn) error {
-	peer, err := unixsock.Peer(conn)
-	if err != nil {
-		return err
-	}
-	if own := os.Geteuid(); int(peer.Uid) != own {
-		return fmt.Errorf("process %d belongs to user %d; sockets go to processes of user %d alone", peer.Pid, peer.Uid, own)
-	}
-	return nil
 }
 
 func serveSocket(conn *net.UnixConn, r request) error {

@@ -85,6 +85,21 @@ spec:
           mountPath: /host/opt/cni/bin
       {{- end }}
       containers:
+      {{- if and $v.fdStore.enabled (not $clean) }}
+      - name: fdstore
+        image: {{ include "middleway.image" $root }}
+        imagePullPolicy: {{ $v.image.pullPolicy }}
+        args: [fdstore, {{ include "middleway.fdstore" $root }}, --log-level={{ $v.log.level }}, --log-format={{ $v.log.format }}]
+        securityContext:
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities:
+            drop: [ALL]
+        volumeMounts:
+        - name: fdstore
+          mountPath: {{ dir (include "middleway.fdstore" $root) }}
+        resources: {{- toYaml $v.fdStore.resources | nindent 10 }}
+      {{- end }}
       - name: node
         image: {{ include "middleway.image" $root }}
         imagePullPolicy: {{ $v.image.pullPolicy }}
@@ -98,6 +113,10 @@ spec:
         {{- else }}
         args: [node, --config=/etc/middleway/node.yaml, --name=$(NODE_NAME), --log-level={{ $v.log.level }}, --log-format={{ $v.log.format }}]
         {{- include "middleway.node" $root | nindent 8 }}
+        {{- if $v.fdStore.enabled }}
+        - name: fdstore # listening sockets wait there while the daemon is started again
+          mountPath: {{ dir (include "middleway.fdstore" $root) }}
+        {{- end }}
         startupProbe: # it answers at once; where another program has the port, it waits for that
           httpGet:
             host: 127.0.0.1
@@ -127,6 +146,10 @@ spec:
         hostPath:
           path: /run/middleway
           type: DirectoryOrCreate
+      {{- if $v.fdStore.enabled }}
+      - name: fdstore
+        emptyDir: {}
+      {{- end }}
       - name: netns
         hostPath:
           path: /run/netns

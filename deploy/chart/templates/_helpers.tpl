@@ -13,6 +13,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{- define "middleway.fdstore" -}}
+/run/middleway-fdstore/sock
+{{- end }}
+
 {{- /* What would not work is told here, before it is installed. */ -}}
 {{- define "middleway.check" -}}
 {{- if and .Values.kubeProxyReplacement (not .Values.kubernetes.server) }}
@@ -26,6 +30,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- range $field, $instead := dict
   "http" "set metrics.port and metrics.public, which the probes follow"
+  "fdStore" "set fdStore.enabled, for which the chart has a container"
   "runDir" "leave it out, since the node's /run/middleway is mounted there"
   "name" "leave it out, since the pod has the Node's name" }}
 {{- if hasKey $.Values.config $field }}
@@ -72,6 +77,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "http" (printf "%s:%d" (ternary "" "127.0.0.1" $v.metrics.public) (int $v.metrics.port))
   "runDir" "/run/middleway"
 }}
+{{- if $v.fdStore.enabled }}{{ $_ := set $config "fdStore" (include "middleway.fdstore" .) }}{{ end }}
 {{- if $v.mtu }}{{ $_ := set $config "mtu" (int $v.mtu) }}{{ end }}
 {{- if not $v.egress.enabled }}{{ $_ := set $config "egress" (dict "off" true) }}{{ end }}
 {{- with $v.nodePorts.addresses }}{{ $_ := set $config "nodePorts" (dict "addresses" .) }}{{ end }}

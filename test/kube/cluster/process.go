@@ -52,16 +52,16 @@ func (c *Cluster) PodUID(ctx context.Context, namespace, name string) (uid, node
 	return pod.Metadata.UID, pod.Spec.NodeName, err
 }
 
-// KillProgram kills -9 every process of the node's pods that runs a program of that name, and returns how many there were.
-// Who started them is left to start them again.
-func (n *Node) KillProgram(name string) (int, error) {
+// KillProgram kills -9 every process of the node's pods that runs a program of that name with these first arguments, and returns how many
+// there were. Who started them is left to start them again.
+func (n *Node) KillProgram(name string, args ...string) (int, error) {
 	processes, err := n.Processes("") // of all pods
 	if err != nil {
 		return 0, err
 	}
 	killed := 0
 	for _, p := range processes {
-		if filepath.Base(p.Argv[0]) != name {
+		if filepath.Base(p.Argv[0]) != name || !slices.Equal(p.Argv[1:min(len(p.Argv), 1+len(args))], args) {
 			continue
 		}
 		if err := unix.Kill(p.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {

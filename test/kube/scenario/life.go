@@ -33,9 +33,9 @@ func update(ctx context.Context, t *T) error {
 	}, nil)
 }
 
-// refusedInCrash is how many requests to a NodePort may fail in crash, those of two seconds: the sockets end with the daemon, and the host
-// refuses until there are others.
-const refusedInCrash = 2 * trafficRate
+// cutInCrash is how many requests to a NodePort may fail when the daemon that they came to is killed: those that it was answering, at most one of each
+// worker. Who comes afterwards waits for the next daemon.
+const cutInCrash = trafficWorkers
 
 // crash kills each daemon once. They are new, since kubelet waits longer and longer before it starts what ends again and again.
 func crash(ctx context.Context, t *T) error {
@@ -44,7 +44,7 @@ func crash(ctx context.Context, t *T) error {
 	}
 	return during(ctx, t, func(ctx context.Context) error {
 		for _, n := range t.Cluster.AllNodes() {
-			killed, err := n.KillProgram("middleway")
+			killed, err := n.KillProgram("middleway", "node")
 			if err == nil && killed == 0 {
 				err = fmt.Errorf("no daemon of middleway runs on %s", n.Name)
 			}
@@ -57,7 +57,7 @@ func crash(ctx context.Context, t *T) error {
 			}
 		}
 		return nil
-	}, map[string]int{nodePort: refusedInCrash})
+	}, map[string]int{nodePort: cutInCrash})
 }
 
 // restart kills what is beside the daemon on each node. Pods live on without.

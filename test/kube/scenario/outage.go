@@ -167,7 +167,7 @@ func (o *outageTest) transfer(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(3 * time.Second):
 		}
-		killed, err := n.KillProgram("middleway")
+		killed, err := n.KillProgram("middleway", "node")
 		if err == nil && killed == 0 {
 			err = fmt.Errorf("no daemon of middleway runs on %s", n.Name)
 		}

@@ -46,7 +46,6 @@ spec:
 const (
 	trafficWorkers = 4
 	trafficEvery   = 20 * time.Millisecond // of a worker
-	trafficRate    = trafficWorkers * int(time.Second/trafficEvery)
 	trafficTimeout = 12 * time.Second
 )
 
