@@ -12,13 +12,12 @@ import (
 	"github.com/middleway-net/middleway/node/fdstore"
 	"github.com/middleway-net/middleway/proxy"
 	"github.com/middleway-net/middleway/stack/packet"
-	"github.com/middleway-net/middleway/unixsock"
 )
 
 // TestKeeper: the next daemon has the listeners that this one had, and none that was dropped or is of another version.
 func TestKeeper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := unixsock.Listen(path)
+	l, err := fdstore.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/middleway-net/middleway/node/fdstore"
-	"github.com/middleway-net/middleway/unixsock"
 )
 
 var fdstoreHelp = fmt.Sprintf(`Keeps the listening sockets of NodePorts and host ports for a node's daemon, until it gets SIGTERM or SIGINT. The daemon gets PATH by
@@ -30,9 +29,9 @@ func fdstoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l, err := unixsock.Listen(args[0])
+			l, err := fdstore.Listen(args[0])
 			if err != nil {
-				return fmt.Errorf("keep descriptors at %s: %w", args[0], err)
+				return err
 			}
 			log.Info("descriptors are kept", "path", args[0])
 			return fdstore.Serve(cmd.Context(), l, log)

@@ -16,8 +16,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/middleway-net/middleway/unixsock"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -25,7 +23,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // startStore serves path until stop is called, or the test ends.
 func startStore(t testing.TB, path string, keepFor time.Duration) (stop func()) {
 	t.Helper()
-	l, err := unixsock.Listen(path)
+	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,15 @@ type store struct {
 	told    string // why a client was sent away, as it was logged last
 }
 
+// Listen makes the unix socket that Serve serves, for this user alone. It takes the place of one that nobody serves any more.
+func Listen(path string) (*unixsock.Listener, error) {
+	l, err := unixsock.Listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("keep descriptors at %s: %w", path, err)
+	}
+	return l, nil
+}
+
 // Serve keeps the descriptors of the clients of a listener, which it closes, until ctx ends. It then closes them too.
 func Serve(ctx context.Context, l *unixsock.Listener, log *slog.Logger) error {
 	return serve(ctx, l, log, KeepFor)

@@ -14,7 +14,6 @@ import (
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
 	"github.com/middleway-net/middleway/node/fdstore"
-	"github.com/middleway-net/middleway/unixsock"
 )
 
 // TestRestart: a daemon that starts without the cluster's objects in reach serves the node ports that it served before, and pods have
@@ -46,7 +45,7 @@ func TestKilled(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
-	l, err := unixsock.Listen(path)
+	l, err := fdstore.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

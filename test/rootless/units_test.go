@@ -34,7 +34,7 @@ func TestUnits(t *testing.T) {
 	}
 	verify := func(file string) string {
 		args := []string{"verify", file}
-		if filepath.Base(file) != "middleway.service" {
+		if name := filepath.Base(file); name != "middleway.service" && name != "middleway-fdstore.service" {
 			args = append([]string{"--user"}, args...)
 		}
 		cmd := exec.Command(analyze, args...)
