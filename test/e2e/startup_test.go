@@ -282,6 +282,8 @@ func noTUN(args []string) int {
 	err := unix.Unshare(unix.CLONE_NEWNS)
 	switch {
 	case err != nil:
+	case filepath.IsAbs(args[0]): // a cgroup
+		err = os.WriteFile(filepath.Join(args[0], "cgroup.procs"), []byte("0"), 0) // this process
 	case args[0] == "missing":
 		err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=0755")
 	default: // a device may not be opened on a mount without devices; the other flags may be locked on
@@ -338,8 +340,12 @@ func TestStartWithoutTUN(t *testing.T) {
 	for mode, words := range map[string][]string{
 		"missing":   {"/dev/net/tun", "does not exist", "modprobe tun"},
 		"forbidden": {"/dev/net/tun", "not allowed", "chmod 0666"},
+		"ruled out": {"/dev/net/tun", "device rules forbid it", "c 10:200 rw"},
 	} {
 		t.Run(mode, func(t *testing.T) {
+			if mode == "ruled out" {
+				mode = cgroupWithoutTUN(t)
+			}
 			if mode == "forbidden" && ordinaryUser() {
 				t.Skip("an ordinary user may not mount over this /dev/net/tun")
 			}
@@ -351,6 +357,32 @@ func TestStartWithoutTUN(t *testing.T) {
 			}
 		})
 	}
+}
+
+// devices is where the device controller of cgroup v1 is mounted.
+const devices = "/sys/fs/cgroup/devices"
+
+// cgroupWithoutTUN makes a cgroup whose processes may not open the TUN device, as a container's that has no rule for it.
+func cgroupWithoutTUN(t *testing.T) string {
+	t.Helper()
+	former, err := filepath.Glob(devices + "/middleway-e2e-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range former {
+		_ = os.Remove(dir) // of a run that was killed; one that has processes stays
+	}
+	dir, err := os.MkdirTemp(devices, "middleway-e2e-")
+	if err != nil {
+		t.Skip("the device controller of cgroup v1 cannot be used: ", err)
+	}
+	t.Cleanup(func() {
+		eventually(t, "the cgroup is removed", func() bool { return unix.Rmdir(dir) == nil })
+	})
+	if err := os.WriteFile(filepath.Join(dir, "devices.deny"), []byte("c 10:200 rwm"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // ordinaryUser reports whether this run is in a user namespace, where there is no other user and mounts may be locked.

@@ -161,6 +161,8 @@ func TestTroubles(t *testing.T) {
 			}
 			m.run = []string{"no-tun", "forbidden"}
 		}, reason: "TUNDeviceNotUsable", words: []string{"open /dev/net/tun: not allowed"}, ends: true},
+		{name: "tun device without a rule", prepare: func(m *member) { m.run = []string{"no-tun", cgroupWithoutTUN(m.t)} },
+			reason: "TUNDeviceNotUsable", words: []string{"the container's device rules forbid it", "add a rule for c 10:200 rw"}, ends: true},
 		{name: "no capability", prepare: func(m *member) {
 			if ordinaryUser() {
 				m.t.Skip("an ordinary user cannot become another one")
