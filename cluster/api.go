@@ -121,6 +121,33 @@ func (a *API) Text(ctx context.Context, path string, query url.Values, limit int
 	}
 }
 
+// Output runs a command in a container, without input, and returns what it prints. More than limit bytes are an error, and so is the
+// command's, with what it says.
+func (a *API) Output(ctx context.Context, c Container, argv []string, limit int) ([]byte, error) {
+	out, errs := bounded{limit: limit}, bounded{limit: maxWords}
+	err := a.Run(ctx, c, argv, strings.NewReader(""), &out, &errs)
+	if words := strings.TrimSpace(errs.text.String()); err != nil && words != "" {
+		err = fmt.Errorf("%w: %s", err, words)
+	}
+	return out.text.Bytes(), err
+}
+
+// maxWords is how much a command may say beside what it prints, in bytes.
+const maxWords = 64 << 10
+
+// bounded takes no more than limit bytes.
+type bounded struct {
+	text  bytes.Buffer
+	limit int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.text.Len()+len(p) > b.limit {
+		return 0, fmt.Errorf("it prints more than %d bytes", b.limit)
+	}
+	return b.text.Write(p)
+}
+
 // inWords says what was asked for, and where rights are missing which.
 func inWords(verb, path string, err error) error {
 	var status apierrors.APIStatus

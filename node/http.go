@@ -58,7 +58,7 @@ func (s *httpServer) open(addr string) error {
 	mux.HandleFunc("GET /readyz", s.serveReady)
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.listener, s.served = l, make(chan error, 1)
-	s.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	s.server.Handler, s.server.ReadHeaderTimeout = mux, 5*time.Second
 	go func() { s.served <- s.server.Serve(l) }()
 	return nil
 }

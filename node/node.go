@@ -77,6 +77,7 @@ type Node struct {
 // and what may be mended meanwhile is waited for and tried again.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	front := &httpServer{}
+	front.server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	n, err := start(ctx, c, front, log)
 	if ctx.Err() != nil && n == nil {
 		return front.close() // it waited

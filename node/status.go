@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 // Status is what a running daemon tells of itself.
 type Status struct {
 	Name     string         `json:"name"`
+	Version  string         `json:"version,omitempty"` // of the program
 	Address  netip.Addr     `json:"address"`
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	MTU      int            `json:"mtu"`     // bytes
@@ -78,14 +80,14 @@ func (n *Node) listenStatus() error {
 	mux.HandleFunc("POST /capture", n.serveCapture)
 	mux.HandleFunc("POST /flows", n.serveFlows)
 	mux.HandleFunc("POST /trace", n.serveTrace)
-	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)}
 	return nil
 }
 
 // Status returns the node's present state.
 func (n *Node) Status() Status {
 	return Status{
-		Name: n.config.Name, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
+		Name: n.config.Name, Version: n.config.Version, Address: n.config.Address, PodCIDRs: n.config.PodCIDRs, MTU: n.mtu,
 		Workers: stack.Workers(n.config.Workers), PID: os.Getpid(), Started: n.started,
 		Offloads: n.offloads, Tunnel: n.tunnelStatus(), Peers: n.peerStatus(), Underlay: n.underlayStatus(), Host: n.hostStatus(), Stack: n.stack.Stats(),
 		Attachments: n.attachments(), Outside: n.waysStatus(), DNS: n.dnsStatus(), Cluster: n.clusterStatus(), Notes: n.notes, Problems: n.troubles.list(),

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -195,8 +194,11 @@ func (r *run) askDaemons(ctx context.Context, c *Check) error {
 	return g.Wait()
 }
 
-// daemonPatience is how long a daemon has to tell its status.
-const daemonPatience = 10 * time.Second
+// How long a daemon has to tell its status, and how much that may be, in bytes.
+const (
+	daemonPatience = 10 * time.Second
+	maxStatus      = 16 << 20
+)
 
 func (r *run) daemonStatus(ctx context.Context, node string) (st daemonStatus, err error) {
 	p, ok := r.daemons[node]
@@ -208,13 +210,13 @@ func (r *run) daemonStatus(ctx context.Context, node string) (st daemonStatus, e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, daemonPatience, fmt.Errorf("pod %s did not answer within %v", p.Name, daemonPatience))
 	defer cancel()
-	var out, errs bytes.Buffer
 	where := cluster.Container{Namespace: p.Namespace, Pod: p.Name, Name: stage.DaemonContainer}
-	if err := r.API.Run(ctx, where, stage.Argv("status", "-o", "json"), strings.NewReader(""), &out, &errs); err != nil {
-		if ctx.Err() != nil {
-			return st, context.Cause(ctx)
-		}
-		return st, fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	text, err := r.API.Output(ctx, where, stage.Argv("status", "-o", "json"), maxStatus)
+	switch {
+	case ctx.Err() != nil:
+		return st, context.Cause(ctx)
+	case err != nil:
+		return st, err
 	}
-	return st, json.Unmarshal(out.Bytes(), &st)
+	return st, json.Unmarshal(text, &st)
 }

@@ -161,13 +161,8 @@ func (c *collection) logs(ctx context.Context, below string, p *corev1.Pod) {
 // local has the daemon's container report on itself.
 func (c *collection) local(ctx context.Context, below string, p *corev1.Pod) {
 	out, err := part(ctx, func(ctx context.Context) ([]byte, error) {
-		var out, errs bytes.Buffer
 		where := cluster.Container{Namespace: p.Namespace, Pod: p.Name, Name: stage.DaemonContainer}
-		err := c.api.Run(ctx, where, stage.Argv("report", "--local", "--file", "-"), strings.NewReader(""), &out, &errs)
-		if words := strings.TrimSpace(errs.String()); err != nil && words != "" {
-			err = fmt.Errorf("%w: %s", err, words)
-		}
-		return out.Bytes(), err
+		return c.api.Output(ctx, where, stage.Argv("report", "--local", "--file", "-"), maxLocal)
 	})
 	if err == nil {
 		err = c.copyFrom(below, bytes.NewReader(out))

@@ -150,7 +150,7 @@ func (a *Archive) copyFrom(below string, archive io.Reader) error {
 	var names []string
 	texts := map[string][]byte{}
 	missing := map[string]error{}
-	for t := tar.NewReader(gz); ; {
+	for t := tar.NewReader(io.LimitReader(gz, maxLocal)); ; {
 		h, errNext := t.Next()
 		if errNext != nil {
 			err = errNext
@@ -197,8 +197,11 @@ func missingIn(text []byte) (all []Entry) {
 	return all
 }
 
-// maxPart is the greatest size of a part, in bytes.
-const maxPart = 16 << 20
+// The greatest size of a part, and of all that a daemon's container reports on itself, packed and unpacked, in bytes.
+const (
+	maxPart  = 16 << 20
+	maxLocal = 256 << 20
+)
 
 // partPatience is how long each part may take.
 const partPatience = 30 * time.Second

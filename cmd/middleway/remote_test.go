@@ -107,7 +107,7 @@ func broken(name string) corev1.Pod {
 func TestRemoteStatus(t *testing.T) {
 	p := play(t)
 	p.daemon(t, "node-1", "192.168.254.11", answers(map[string]any{"/status": node.Status{
-		Name: "node-1", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, MTU: 1450,
+		Name: "node-1", Version: "v0.7.0", Address: netip.MustParseAddr("192.168.254.11"), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, MTU: 1450,
 		Started: time.Now().Add(-time.Minute), Stack: stack.Stats{Attachments: 3, Flows: 7, Drops: map[string]uint64{"no-route": 2, "ttl": 1}},
 		Peers: []node.PeerStatus{{Name: "node-2", State: "up"}, {Name: "node-3", State: "down", Why: "has not answered for 5s"}}, Notes: []string{"small MTU"},
 		Problems: []node.Problem{{Reason: "PeerLeftOut", Message: "node node-5 is left out"}},
@@ -118,11 +118,11 @@ func TestRemoteStatus(t *testing.T) {
 		t.Errorf("got %v, want an exit code for the daemon that cannot be asked", err)
 	}
 	want := `
-NODE    READY  ADDRESS         POD RANGES     MTU   PODS  PEERS  FLOWS  DROPPED  RESTARTS  AGE  MESSAGE
-node-1  yes    192.168.254.11  10.244.1.0/24  1450  3     1/2    7      3        0         60s  peer node-3 is down: has not answered for 5s; node node-5 is left out; small MTU
-node-3  no     -               -              -     -     -      -      -        4         -    is not running (container node waits: CrashLoopBackOff); ` +
+NODE    READY  VERSION  ADDRESS         POD RANGES     MTU   PODS  PEERS  FLOWS  DROPPED  RESTARTS  AGE  MESSAGE
+node-1  yes    v0.7.0   192.168.254.11  10.244.1.0/24  1450  3     1/2    7      3        0         60s  peer node-3 is down: has not answered for 5s; node node-5 is left out; small MTU
+node-3  no     -        -               -              -     -     -      -      -        4         -    is not running (container node waits: CrashLoopBackOff); ` +
 		"`kubectl -n middleway describe pod middleway-node-3` and `kubectl -n middleway logs middleway-node-3 -c node` say more" + `
-node-4  no     -               -              -     -     -      -      -        0         -    no pod of middleway is on it
+node-4  no     -        -               -              -     -     -      -      -        0         -    no pod of middleway is on it
 `
 	if diff := cmp.Diff(want, "\n"+out); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

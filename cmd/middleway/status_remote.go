@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -102,7 +103,7 @@ func askStatus(ctx context.Context, c *remote.Cluster) (remoteStatus, error) {
 
 // printRemote prints a row for each node.
 func printRemote(w io.Writer, st remoteStatus) error {
-	rows := [][]string{{"NODE", "READY", "ADDRESS", "POD RANGES", "MTU", "PODS", "PEERS", "FLOWS", "DROPPED", "RESTARTS", "AGE", "MESSAGE"}}
+	rows := [][]string{{"NODE", "READY", "VERSION", "ADDRESS", "POD RANGES", "MTU", "PODS", "PEERS", "FLOWS", "DROPPED", "RESTARTS", "AGE", "MESSAGE"}}
 	for _, n := range st.Nodes {
 		rows = append(rows, remoteCells(n))
 	}
@@ -112,7 +113,7 @@ func printRemote(w io.Writer, st remoteStatus) error {
 func remoteCells(n remoteNode) []string {
 	s := n.Status
 	if s == nil {
-		return []string{n.Node, yes(n.Ready), "-", "-", "-", "-", "-", "-", "-", fmt.Sprint(n.Restarts), "-", n.Problem}
+		return []string{n.Node, yes(n.Ready), "-", "-", "-", "-", "-", "-", "-", "-", fmt.Sprint(n.Restarts), "-", n.Problem}
 	}
 	up := 0
 	for _, p := range s.Peers {
@@ -125,7 +126,7 @@ func remoteCells(n remoteNode) []string {
 		dropped += count
 	}
 	return []string{
-		n.Node, yes(n.Ready), s.Address.String(), joined(s.PodCIDRs), fmt.Sprint(s.MTU), fmt.Sprint(s.Stack.Attachments), fmt.Sprintf("%d/%d", up, len(s.Peers)),
+		n.Node, yes(n.Ready), cmp.Or(s.Version, "-"), s.Address.String(), joined(s.PodCIDRs), fmt.Sprint(s.MTU), fmt.Sprint(s.Stack.Attachments), fmt.Sprintf("%d/%d", up, len(s.Peers)),
 		fmt.Sprint(s.Stack.Flows), fmt.Sprint(dropped), fmt.Sprint(n.Restarts), age(s.Started), strings.Join(amiss(s), "; "),
 	}
 }

@@ -156,20 +156,24 @@ func bracketed(addr string) string {
 	return addr
 }
 
-// during runs what happens to the cluster under traffic, and tells of each kind what came of it, as an error where more requests failed than
-// may, by the kind.
+// during runs what happens to the cluster under traffic, while pods come and go, and tells of each kind of traffic what came of it, as an error
+// where more requests failed than may, by the kind.
 func during(ctx context.Context, t *T, happens func(context.Context) error, may map[string]int) error {
 	traffic, err := trafficOf(ctx, t)
 	if err != nil {
 		return err
 	}
 	t.Say("requests are under way")
+	pods, err := t.passingPods(ctx)
+	if err != nil {
+		return errors.Join(err, traffic.end(may))
+	}
 	err = happens(ctx)
 	if err == nil {
 		t.Say("what was to happen is over")
 		err = after(ctx, settle)
 	}
-	return errors.Join(err, traffic.end(may))
+	return errors.Join(err, pods.end(ctx), traffic.end(may))
 }
 
 // settle is how long traffic goes on after what has happened.
