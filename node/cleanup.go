@@ -40,7 +40,11 @@ func Cleanup(c Config, toFlannel bool, log *slog.Logger) error {
 		}
 	}
 	errs = append(errs, cleanupLeases(&c))
-	for _, name := range []string{leasesName, podsName, selfName, keptName, secretName, socketName, successorName, flowsName} { // the lock comes last
+	left := []string{leasesName, podsName, selfName, keptName, secretName, socketName, successorName}
+	if filepath.Dir(c.FDStore) == filepath.Clean(c.RunDir) {
+		left = append(left, filepath.Base(c.FDStore)) // of a store that was killed
+	}
+	for _, name := range append(left, flowsName) { // the lock comes last
 		if err := os.Remove(filepath.Join(c.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove state: %w", err))
 		}

@@ -22,7 +22,8 @@ func (n *Node) openKeeper() error {
 	n.keeper = &keeper{client}
 	for name, fd := range left {
 		left := proxy.Left{Socket: os.NewFile(uintptr(fd), name)}
-		if err := json.Unmarshal([]byte(name), &left.Listener); err != nil {
+		err := json.Unmarshal([]byte(name), &left.Listener)
+		if err != nil || nameOf(left.Listener) != name {
 			n.log.Warn("what a former daemon left is of another version", "name", name, "err", err)
 			_ = left.Socket.Close()
 			client.Drop(name)

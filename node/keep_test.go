@@ -17,11 +17,11 @@ import (
 // TestKeeper: the next daemon has the listeners that this one had, and none that was dropped or is of another version.
 func TestKeeper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := fdstore.Listen(path)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := fdstore.Listen(ctx, path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- fdstore.Serve(ctx, l, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
@@ -56,11 +56,14 @@ func TestKeeper(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := first.keeper.Client.Keep("30080", socket); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"30080", `{"Addr":"192.168.254.11:30082","Proto":6,"Silent":false,"Here":false,"Own":false,"Mark":7}`} {
+		if err := first.keeper.Client.Keep(name, socket); err != nil {
+			t.Fatal(err)
+		}
 	}
 	first.keeper.Drop(goes)
-	if len(first.heritage) > 0 || !log.has("keeps this daemon's listeners") && log.has("WARN") {
+	first.keeper.Sync()
+	if len(first.heritage) > 0 || log.has("WARN") {
 		t.Errorf("the first daemon has %v, and said %s", first.heritage, &log.text)
 	}
 	for round, warns := range []bool{true, false} {
@@ -71,6 +74,7 @@ func TestKeeper(t *testing.T) {
 		if len(first.heritage) != 1 || first.heritage[0].Listener != stays {
 			t.Errorf("round %d: the next daemon has %v, want %v", round, first.heritage, stays)
 		}
+		first.keeper.Sync()
 		if log.has("is of another version") != warns {
 			t.Errorf("round %d: it said %s", round, &log.text)
 		}

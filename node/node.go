@@ -200,7 +200,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.troubles.repeat(ctx) })
 	n.runWays(ctx, g)
 	if n.keeper != nil {
-		g.Go(func() error { return n.keeper.Run(ctx) })
+		g.Go(func() error { return n.keeper.Run(ended) }) // a store beside this daemon may end when it does
 	}
 	n.runCluster(ctx, g)
 	if n.config.EchoPort > 0 {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/middleway-net/middleway/stack/packet"
 )
 
@@ -60,16 +62,28 @@ func (i *inheritance) take(l Listener) *os.File {
 	return left.Socket
 }
 
-// close closes what nobody has taken, and returns it.
-func (i *inheritance) close() (untaken []Left) {
+// close closes what nobody has taken.
+func (i *inheritance) close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, l := range i.left {
 		_ = l.Socket.Close()
-		untaken = append(untaken, l)
 	}
 	clear(i.left)
-	return untaken
+}
+
+// refuse closes what nobody wants, for all who have a copy.
+func (i *inheritance) refuse(k Keeper) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, l := range i.left {
+		if raw, err := l.Socket.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+		}
+		_ = l.Socket.Close()
+		k.Drop(l.Listener)
+	}
+	clear(i.left)
 }
 
 // drainLook is how often Drain looks whether clients are left.
@@ -124,6 +138,20 @@ func (s *tcpListener) leave(l Listener) error {
 	return s.lend(l, s.p.config.Leave)
 }
 
+// hangUp closes the listener for all who have a copy of its socket: nobody waits there for a daemon that does not want them any more.
+func (s *tcpListener) hangUp(l Listener) {
+	own := -1
+	_ = s.lend(l, func(_ Listener, socket int) (err error) {
+		own, err = unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	s.close()
+	if own >= 0 {
+		_ = unix.Shutdown(own, unix.SHUT_RDWR)
+		_ = unix.Close(own)
+	}
+}
+
 // lend lends the socket to a func.
 func (s *tcpListener) lend(l Listener, to func(l Listener, socket int) error) error {
 	raw, err := s.l.SyscallConn()
@@ -145,14 +173,47 @@ func (p *Proxy) inherited(l Listener) net.Listener {
 		return nil
 	}
 	defer f.Close()
-	nl, err := net.FileListener(f)
+	nl, err := p.takeOver(l, f)
 	if err != nil {
-		return nil
-	}
-	s := &tcpListener{p, nl.(*net.TCPListener)}
-	if err := s.setSilent(l.Silent); err != nil {
-		s.close()
+		p.log.Warn("what a former daemon left is not used", "listener", l, "err", err)
+		p.config.Keeper.Drop(l)
 		return nil
 	}
 	return nl
+}
+
+// takeOver makes a listener of a former daemon's socket, if it is one where this daemon's own would be.
+func (p *Proxy) takeOver(l Listener, f *os.File) (net.Listener, error) {
+	own, err := p.socketsOf(l).Socket(domain(l.Addr.Addr().Is4()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(own)
+	nl, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	s := &tcpListener{p, nl.(*net.TCPListener)}
+	err = s.lend(l, func(_ Listener, socket int) error { return sameSide(socket, own) })
+	if err == nil {
+		err = s.setSilent(l.Silent)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return nl, nil
+}
+
+// sameSide returns an error unless a socket listens, and is of the network namespace of another one. Kernels before 5.14 do not tell of which it is.
+func sameSide(socket, own int) error {
+	if listens, err := unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+		return errors.Join(errors.New("it does not listen any more"), err)
+	}
+	was, errWas := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	is, errIs := unix.GetsockoptUint64(own, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errWas == nil && errIs == nil && was != is {
+		return errors.New("it is of another network namespace")
+	}
+	return nil
 }

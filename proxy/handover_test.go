@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -89,27 +90,112 @@ func (k keeper) did(what string, l Listener) int {
 	return k.calls[what+" "+l.String()]
 }
 
-// TestKeeper: sockets of TCP are kept from their opening until they are not wanted; neither those of UDP, nor the node's own. Drain and the end
-// of the proxy leave them kept.
+// TestKeeper: sockets of TCP are kept from their opening until they are not wanted, silent or not; neither those of UDP, nor the node's own. Drain
+// and the end of the proxy leave them kept.
 func TestKeeper(t *testing.T) {
-	kept := newKeeper()
-	n := start(t, Config{Keeper: kept, Serve: func(l net.Listener) { _, _ = l.Accept() }})
-	stays, goes := Listener{Addr: freePort(t, local), Proto: packet.TCP}, Listener{Addr: freePort(t, local), Proto: packet.TCP}
-	udp, own := Listener{Addr: freePort(t, local), Proto: packet.UDP}, Listener{Addr: freePort(t, local), Proto: packet.TCP, Own: true}
-	n.SetListeners(map[Listener]string{stays: "default/web", goes: "default/old", udp: "default/dns", own: "health"})
-	eventually(t, "all are open", func() bool { return n.Stats().Listeners == 4 })
-	n.SetListeners(map[Listener]string{stays: "default/web"})
-	eventually(t, "one is open", func() bool { return n.Stats().Listeners == 1 })
-	eventually(t, "what is not wanted is dropped", func() bool { return kept.did("drop", goes) == 1 })
-	silent := stays
-	silent.Silent = true
-	n.SetListeners(map[Listener]string{silent: "default/web"})
-	n.Drain(t.Context())
-	for l, want := range map[Listener][2]int{stays: {1, 0}, goes: {1, 1}, udp: {}, own: {}} {
-		if got := [2]int{kept.did("keep", l), kept.did("drop", l)}; got != want {
-			t.Errorf("%v: kept and dropped %v times, want %v", l, got, want)
+	for _, drained := range []bool{true, false} {
+		kept := newKeeper()
+		n := start(t, Config{Keeper: kept, Serve: func(l net.Listener) { _, _ = l.Accept() }})
+		stays, goes := Listener{Addr: freePort(t, local), Proto: packet.TCP}, Listener{Addr: freePort(t, local), Proto: packet.TCP}
+		udp, own := Listener{Addr: freePort(t, local), Proto: packet.UDP}, Listener{Addr: freePort(t, local), Proto: packet.TCP, Own: true}
+		n.SetListeners(map[Listener]string{stays: "default/web", goes: "default/old", udp: "default/dns", own: "health"})
+		eventually(t, "all are open", func() bool { return n.Stats().Listeners == 4 })
+		silent := stays
+		silent.Silent = true
+		n.SetListeners(map[Listener]string{silent: "default/web"})
+		eventually(t, "one is open", func() bool { return n.Stats().Listeners == 1 })
+		if drained {
+			n.Drain(t.Context())
+		}
+		n.stop()
+		for l, want := range map[Listener][2]int{stays: {1, 0}, goes: {1, 1}, udp: {}, own: {}} {
+			if got := [2]int{kept.did("keep", l), kept.did("drop", l)}; got != want {
+				t.Errorf("drained %t, %v: kept and dropped %v times, want %v", drained, l, got, want)
+			}
 		}
 	}
+}
+
+// TestNotWanted: a listener that is not wanted any more refuses clients, whoever has a copy of its socket.
+func TestNotWanted(t *testing.T) {
+	copied := make(chan int, 1)
+	n := start(t, Config{Keeper: keepFunc(func(socket int) error {
+		fd, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
+		copied <- fd
+		return err
+	})})
+	at := Listener{Addr: freePort(t, local), Proto: packet.TCP}
+	n.SetListeners(map[Listener]string{at: "default/web"})
+	fd := <-copied
+	defer unix.Close(fd)
+	n.SetListeners(nil)
+	eventually(t, "clients are refused", func() bool {
+		c, err := net.Dial("tcp", at.Addr.String())
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	n.SetListeners(map[Listener]string{at: "default/web"}) // while the copy is still there
+	defer unix.Close(<-copied)
+	eventually(t, "it is open again", func() bool { s := n.Stats(); return s.Listeners == 1 && s.Problems == 0 })
+}
+
+type keepFunc func(socket int) error
+
+func (f keepFunc) Keep(_ Listener, socket int) error { return f(socket) }
+func (keepFunc) Drop(Listener)                       {}
+
+// TestLeftIsNotUsed: a socket that does not listen, or is of another network namespace, is not taken for one that would be opened now.
+func TestLeftIsNotUsed(t *testing.T) {
+	at := Listener{Addr: freePort(t, local), Proto: packet.TCP}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := newKeeper()
+	n := start(t, Config{Left: []Left{{at, os.NewFile(uintptr(fd), "not listening")}}, Keeper: kept})
+	n.SetListeners(map[Listener]string{at: "default/web"})
+	eventually(t, "one of its own is open", func() bool { return n.Stats().Listeners == 1 })
+	if got := [2]int{kept.did("drop", at), kept.did("keep", at)}; got != [2]int{1, 1} {
+		t.Errorf("dropped and kept %v times", got)
+	}
+
+	inside := make(chan [2]int, 1)
+	go func() { // the thread ends with the goroutine
+		runtime.LockOSThread()
+		var fds [2]int
+		var err error
+		fds[0], err = listening()
+		if e := unix.Unshare(unix.CLONE_NEWNET); e == nil && err == nil {
+			fds[1], err = listening()
+		} else {
+			err = errors.Join(err, e)
+		}
+		if err != nil {
+			fds = [2]int{-1, -1}
+		}
+		inside <- fds
+	}()
+	fds := <-inside
+	if fds[0] < 0 {
+		t.Skip("no network namespace can be made here")
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	if err := sameSide(fds[0], fds[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := unix.GetsockoptUint64(fds[0], unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil && sameSide(fds[1], fds[0]) == nil {
+		t.Error("a socket of another network namespace is taken")
+	}
+}
+
+func listening() (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	return fd, err
 }
 
 // TestDrainWaits: who was accepted is served to the end.

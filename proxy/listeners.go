@@ -92,9 +92,7 @@ func (s *listenerSet) run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		case <-unwanted.C:
-			for _, l := range s.p.inheritance.close() {
-				s.p.config.Keeper.Drop(l.Listener)
-			}
+			s.p.inheritance.refuse(s.p.config.Keeper)
 		case <-s.changed:
 		case <-timer.C:
 		}
@@ -207,11 +205,13 @@ func text(err error) string {
 
 // end closes a listener that is not wanted any more.
 func (s *listenerSet) end(h *held) {
-	if h.server != nil {
-		h.server.close()
-	}
-	if _, ok := h.server.(*tcpListener); ok {
+	switch server := h.server.(type) {
+	case nil:
+	case *tcpListener:
+		server.hangUp(h.Listener)
 		s.p.config.Keeper.Drop(h.Listener)
+	default:
+		server.close()
 	}
 	if h.err != nil {
 		s.p.config.Problem(h.Listener, h.who, nil)

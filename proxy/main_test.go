@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,9 +28,10 @@ var (
 // node is a running Proxy, and what it sends into the cluster.
 type node struct {
 	*Proxy
-	t   testing.TB
-	own chan []byte // of the node itself
-	out chan []byte // of the outside
+	t    testing.TB
+	own  chan []byte // of the node itself
+	out  chan []byte // of the outside
+	stop func()      // ends the proxy; the end of the test does so too
 }
 
 // start runs a proxy until the test ends.
@@ -50,13 +52,14 @@ func start(t testing.TB, c Config) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(ctx) }()
-	t.Cleanup(func() {
+	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ran; err != nil {
 			t.Error(err)
 		}
 		ns.Close()
 	})
+	t.Cleanup(n.stop)
 	return n
 }
 

@@ -68,9 +68,9 @@ func makeWay(path string) error {
 	switch {
 	case err == nil:
 		conn.Close()
-		return errTaken
+		return ErrTaken
 	case errors.Is(err, unix.EAGAIN): // its backlog is full
-		return errTaken
+		return ErrTaken
 	case errors.Is(err, fs.ErrNotExist): // removed meanwhile
 		return nil
 	case !errors.Is(err, unix.ECONNREFUSED):
@@ -82,7 +82,8 @@ func makeWay(path string) error {
 	return nil
 }
 
-var errTaken = errors.New("another process does so; end it, or choose another path")
+// ErrTaken is the error of Listen, by errors.Is, where another process listens.
+var ErrTaken = errors.New("another process does so; end it, or choose another path")
 
 // ownerOnly gives a socket the mode with which it appears at its path: nobody else can connect in between.
 func ownerOnly(_, _ string, c syscall.RawConn) error {

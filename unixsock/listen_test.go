@@ -34,7 +34,7 @@ func TestListen(t *testing.T) {
 	if st, err := os.Lstat(path); err != nil || st.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("mode: got %v, %v", st.Mode(), err)
 	}
-	if _, err := Listen(path); !errors.Is(err, errTaken) {
+	if _, err := Listen(path); !errors.Is(err, ErrTaken) {
 		t.Errorf("a second one: got %v", err)
 	}
 	if conn, err := net.Dial("unix", path); err != nil {
@@ -150,7 +150,7 @@ func TestListenAtOnce(t *testing.T) {
 			all.Go(func() {
 				l, err := Listen(path)
 				if err != nil {
-					if !errors.Is(err, errTaken) {
+					if !errors.Is(err, ErrTaken) {
 						t.Error(err)
 					}
 					return

@@ -200,26 +200,22 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestFDStore: daemon and store meet at a socket of the pod's own, or neither knows of one.
+// TestFDStore: daemon and store meet at a socket of the node, which both have, or neither knows of one.
 func TestFDStore(t *testing.T) {
-	for mode, want := range map[string]bool{"": true, "fdStore.enabled=false": false} {
+	for mode, want := range map[string][]string{"": {"fdstore", "node"}, "fdStore.enabled=false": {"node"}} {
 		all := render(t, mode)
-		pod := all["DaemonSet"].(*appsv1.DaemonSet).Spec.Template.Spec
 		socket, _ := nodeYAML(t, all)["fdStore"].(string)
 		var has []string
-		for _, c := range pod.Containers {
-			for _, m := range c.VolumeMounts {
-				if m.Name == "fdstore" && m.MountPath == filepath.Dir(socket) {
-					has = append(has, c.Name)
-				}
+		for _, c := range all["DaemonSet"].(*appsv1.DaemonSet).Spec.Template.Spec.Containers {
+			if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "run" && m.MountPath == "/run/middleway" }) {
+				has = append(has, c.Name)
 			}
-			if c.Name == "fdstore" && (len(c.Args) < 2 || c.Args[1] != socket) {
+			if c.Name == "fdstore" && (len(c.Args) < 2 || c.Args[1] != socket || filepath.Dir(socket) != "/run/middleway") {
 				t.Errorf("%q: the store serves %v, the daemon asks %s", mode, c.Args, socket)
 			}
 		}
-		own := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "fdstore" && v.EmptyDir != nil })
-		if (socket != "") != want || own != want || want != slices.Equal(has, []string{"fdstore", "node"}) {
-			t.Errorf("%q: fdStore %q, containers with it %v, a volume of the pod's own %t", mode, socket, has, own)
+		if (socket != "") != (len(want) == 2) || !slices.Equal(has, want) {
+			t.Errorf("%q: fdStore %q, containers with the run directory %v, want %v", mode, socket, has, want)
 		}
 	}
 }

@@ -15,32 +15,62 @@ import (
 	"github.com/middleway-net/middleway/unixsock"
 )
 
-// How often Run looks whether the store is there, and tries to reach one that is not.
+// How often Run looks whether the store is there, how often it tries to reach one that is not, and how long one may take until it has given
+// what it has.
 const (
-	pingEvery  = 2 * time.Second
-	retryEvery = time.Second
+	pingEvery    = 2 * time.Second
+	retryEvery   = time.Second
+	openPatience = 5 * time.Second
 )
 
-// Client has descriptors kept by a store. Where there is none, or it was started again, it gets all of them as soon as it is there. The
-// methods may be called by several goroutines.
+// Client has descriptors kept by a store. Where there is none, or it was started again, it gets all of them as soon as it is there. Keep and
+// Drop may be called by several goroutines, and wait for nobody.
 type Client struct {
 	path string
 	log  *slog.Logger
+	wake chan struct{} // has one when kept has changed
 
-	mu   sync.Mutex // guards what follows
-	conn *net.UnixConn
-	kept map[string]int // copies, for a store that was started again
+	// Of Open and Run.
+	conn *net.UnixConn  // nil: the store is not there
+	has  map[string]int // what the store has, by the numbers of entries
 	told string         // the problem that was logged last
+
+	mu    sync.Mutex // guards what follows
+	kept  map[string]entry
+	trash []int // descriptors that a message may still name
+	last  int   // number of an entry
+}
+
+// entry is what is to be kept under a name.
+type entry struct {
+	fd     int // a copy, for a store that was started again; -1: it is the store's alone, from a former client
+	number int // another one under the same name has another number
 }
 
 // Open returns a client of the store at path, and the descriptors that a former client left there, by name; the caller closes them. That
 // the store is not there is logged. The caller closes the client too.
 func Open(path string, log *slog.Logger) (*Client, map[string]int) {
-	c := &Client{path: path, log: log, kept: map[string]int{}}
-	conn, left, err := connect(path)
-	c.conn = conn
-	c.tell(err)
+	c := &Client{path: path, log: log, wake: make(chan struct{}, 1), has: map[string]int{}, kept: map[string]entry{}}
+	left := c.connect()
+	for name := range left {
+		c.kept[name] = entry{fd: -1}
+	}
 	return c, left
+}
+
+// connect reaches the store, and returns what it has, nothing if it is not there.
+func (c *Client) connect() (left map[string]int) {
+	conn, left, err := connect(c.path)
+	if err != nil {
+		c.tell(err)
+		return nil
+	}
+	c.conn = conn
+	clear(c.has)
+	for name := range left {
+		c.has[name] = 0
+	}
+	return left
 }
 
 func connect(path string) (*net.UnixConn, map[string]int, error) {
@@ -64,19 +94,24 @@ func inherit(conn *net.UnixConn) (left map[string]int, err error) {
 	if err := unixsock.CheckUser(conn); err != nil {
 		return nil, err
 	}
+	if err := send(conn, message{Kind: kindOpen}); err != nil {
+		return nil, err
+	}
 	left = map[string]int{}
-	for {
-		_ = conn.SetDeadline(time.Now().Add(patience))
-		m, fd, err := receive(conn)
+	for end := time.Now().Add(openPatience); ; {
+		_ = conn.SetDeadline(end)
+		m, fds, err := receive(conn)
 		if err != nil {
 			return left, err
 		}
 		switch m.Kind {
 		case kindKeep:
-			if former, ok := left[m.Name]; ok {
-				unixsock.Close(former)
+			for i, name := range m.Names {
+				if former, ok := left[name]; ok {
+					unixsock.Close(former)
+				}
+				left[name] = fds[i]
 			}
-			left[m.Name] = fd
 		case kindDone:
 			return left, nil
 		default:
@@ -87,8 +122,8 @@ func inherit(conn *net.UnixConn) (left map[string]int, err error) {
 
 // Keep has a copy of fd kept under a name, in place of one that has that name already. fd stays the caller's.
 func (c *Client) Keep(name string, fd int) error {
-	if name == "" || len(name) > MaxName {
-		return fmt.Errorf("keep a descriptor: its name %q is not of 1 to %d bytes", name, MaxName)
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("keep a descriptor: %w", err)
 	}
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -96,38 +131,124 @@ func (c *Client) Keep(name string, fd int) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if former, ok := c.kept[name]; ok {
-		unixsock.Close(former)
-	}
-	c.kept[name] = own
-	c.send(message{kindKeep, name}, own)
+	c.remove(name)
+	c.last++
+	c.kept[name] = entry{own, c.last}
+	c.changed()
 	return nil
 }
 
-// Drop closes what is kept under a name, by a former client too.
+// Drop has what is kept under a name closed, of a former client too.
 func (c *Client) Drop(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if fd, ok := c.kept[name]; ok {
-		unixsock.Close(fd)
-		delete(c.kept, name)
-	}
-	c.send(message{kindDrop, name})
+	c.remove(name)
+	c.changed()
 }
 
-// send sends a message if the store is there; c.mu is held.
-func (c *Client) send(m message, fds ...int) {
-	if c.conn == nil {
-		return
+// remove takes an entry out; c.mu is held.
+func (c *Client) remove(name string) {
+	if e, ok := c.kept[name]; ok && e.fd >= 0 {
+		c.trash = append(c.trash, e.fd)
 	}
-	if err := send(c.conn, m, fds...); err != nil {
+	delete(c.kept, name)
+}
+
+func (c *Client) changed() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run has the store keep what is to be kept until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	for {
+		wait := pingEvery
+		if c.Sync(); c.conn == nil {
+			wait = retryEvery
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-c.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// Sync finds out whether the store is there, and has it keep what it does not yet, and drop what it should not. It is what Run does again and
+// again, and is not called beside that.
+func (c *Client) Sync() {
+	if c.conn != nil {
+		c.send(message{Kind: kindPing})
+	}
+	if c.conn == nil {
+		closeAll(c.connect()) // the client has better ones
+	}
+	for c.conn != nil {
+		m, fds, numbers := c.next()
+		if len(m.Names) == 0 {
+			c.tell(nil)
+			return
+		}
+		if !c.send(m, fds...) {
+			return
+		}
+		for i, name := range m.Names {
+			if m.Kind == kindKeep {
+				c.has[name] = numbers[i]
+			} else {
+				delete(c.has, name)
+			}
+		}
+	}
+}
+
+// next returns the next message by which the store comes to what is to be kept; one without names if it has come there. The descriptors
+// are open until the next call.
+func (c *Client) next() (m message, fds, numbers []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	unixsock.Close(c.trash...)
+	c.trash = nil
+	m.Kind = kindDrop
+	for name := range c.has {
+		if _, ok := c.kept[name]; !ok && len(m.Names) < maxBatch {
+			m.Names = append(m.Names, name)
+		}
+	}
+	if len(m.Names) > 0 {
+		return m, nil, nil
+	}
+	m.Kind = kindKeep
+	for name, e := range c.kept {
+		number, ok := c.has[name]
+		switch {
+		case e.fd < 0 && !ok:
+			delete(c.kept, name) // it ended with a former store
+		case e.fd >= 0 && (!ok || number != e.number) && len(m.Names) < maxBatch:
+			m.Names, fds, numbers = append(m.Names, name), append(fds, e.fd), append(numbers, e.number)
+		}
+	}
+	return m, fds, numbers
+}
+
+// send sends a message, and reports whether the store is still there.
+func (c *Client) send(m message, fds ...int) bool {
+	err := send(c.conn, m, fds...)
+	if err != nil {
 		c.tell(err)
 		_ = c.conn.Close()
 		c.conn = nil
 	}
+	return err == nil
 }
 
-// tell logs a problem that is new, or nil that it is over; c.mu is held.
+// tell logs a problem that is new, or nil that it is over.
 func (c *Client) tell(err error) {
 	text := ""
 	if err != nil {
@@ -143,51 +264,15 @@ func (c *Client) tell(err error) {
 	c.told = text
 }
 
-// Run keeps the connection to the store until ctx ends.
-func (c *Client) Run(ctx context.Context) error {
-	for {
-		wait := retryEvery
-		if c.look() {
-			wait = pingEvery
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-	}
-}
-
-// look finds out whether the store is there, and gives everything to one that has come. It reports whether it is.
-func (c *Client) look() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.send(message{Kind: kindPing}); c.conn != nil {
-		return true
-	}
-	conn, left, err := connect(c.path)
-	closeAll(left)
-	if err != nil {
-		c.tell(err)
-		return false
-	}
-	c.conn = conn
-	c.send(message{Kind: kindReset})
-	for name, fd := range c.kept {
-		c.send(message{kindKeep, name}, fd)
-	}
-	if c.conn != nil {
-		c.tell(nil)
-	}
-	return c.conn != nil
-}
-
-// Close leaves the descriptors to the store.
+// Close leaves what is kept to the store. Run has returned, or was never called.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	closeAll(c.kept)
-	clear(c.kept)
+	for name := range c.kept {
+		c.remove(name)
+	}
+	unixsock.Close(c.trash...)
+	c.trash = nil
 	if c.conn == nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,11 +24,11 @@ var quiet = slog.New(slog.DiscardHandler)
 // startStore serves path until stop is called, or the test ends.
 func startStore(t testing.TB, path string, keepFor time.Duration) (stop func()) {
 	t.Helper()
-	l, err := Listen(path)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := Listen(ctx, path, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- serve(ctx, l, quiet, keepFor) }()
 	stop = sync.OnceFunc(func() {
@@ -96,6 +97,11 @@ func dial(t *testing.T, addr string) error {
 	return err
 }
 
+func refused(t *testing.T, addr string) bool {
+	t.Helper()
+	return errors.Is(dial(t, addr), syscall.ECONNREFUSED)
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
@@ -115,15 +121,17 @@ func TestKeep(t *testing.T) {
 	}
 	stays, goes := listen(t, first, "stays"), listen(t, first, "goes")
 	former := listen(t, first, "moves")
+	first.Sync()
 	moved := listen(t, first, "moves")
 	first.Drop("goes")
 	first.Drop("never was")
+	first.Sync()
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, addr := range []string{goes, former} {
-		if err := dial(t, addr); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("what was dropped: %v", err)
+		if !refused(t, addr) {
+			t.Errorf("what was dropped: %s is not refused", addr)
 		}
 	}
 	for _, addr := range []string{stays, moved} {
@@ -145,33 +153,76 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-// What a client drops that a former one left is closed.
+// More than one message carries arrive, and go.
+func TestMany(t *testing.T) {
+	const many = 3*maxBatch + 1
+	path := socketPath(t)
+	startStore(t, path, time.Minute)
+	c, _ := open(t, path)
+	for i := range many {
+		listen(t, c, fmt.Sprint(i))
+	}
+	c.Sync()
+	c.Close()
+	c, left := open(t, path)
+	if len(left) != many {
+		t.Errorf("%d are left, want %d", len(left), many)
+	}
+	for i := range many - 1 {
+		c.Drop(fmt.Sprint(i))
+	}
+	c.Sync()
+	c.Close()
+	if _, left = open(t, path); len(left) != 1 {
+		t.Errorf("%d are left, want 1", len(left))
+	}
+}
+
+// What a client drops that a former one left is closed, and nothing else of that.
 func TestDropLeft(t *testing.T) {
 	path := socketPath(t)
 	startStore(t, path, time.Minute)
 	first, _ := open(t, path)
-	addr := listen(t, first, "web")
+	web, dns := listen(t, first, "web"), listen(t, first, "dns")
+	first.Sync()
 	first.Close()
 	second, left := open(t, path)
-	left["web"].Close()
+	for _, l := range left {
+		l.Close()
+	}
 	second.Drop("web")
-	if err := dial(t, addr); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("got %v", err)
+	second.Sync()
+	if !refused(t, web) {
+		t.Error("what was dropped is not refused")
+	}
+	if err := dial(t, dns); err != nil {
+		t.Error("what was not dropped:", err)
 	}
 }
 
-// Nobody waits for ever for a daemon that does not come.
+// Nobody waits for ever for a daemon that does not come, or comes and does not work. While one works nothing expires.
 func TestExpire(t *testing.T) {
+	const keepFor = 2 * time.Second
 	path := socketPath(t)
-	startStore(t, path, 50*time.Millisecond)
+	startStore(t, path, keepFor)
 	first, _ := open(t, path)
 	addr := listen(t, first, "web")
-	time.Sleep(100 * time.Millisecond)
-	first.Close()
+	first.Sync()
+	time.Sleep(keepFor + keepFor/4)
 	if err := dial(t, addr); err != nil {
-		t.Error("while a client was there it expired:", err)
+		t.Error("while a client was there:", err)
 	}
-	eventually(t, "it is closed", func() bool { return errors.Is(dial(t, addr), syscall.ECONNREFUSED) })
+	first.Close()
+	begin := time.Now()
+	for !refused(t, addr) {
+		fails, left := Open(path, quiet)
+		closeAll(left)
+		fails.Close()
+		time.Sleep(keepFor / 20)
+		if time.Since(begin) > 3*keepFor {
+			t.Fatal("daemons that fail have clients wait on and on")
+		}
+	}
 	if _, left := open(t, path); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -183,53 +234,98 @@ func TestStop(t *testing.T) {
 	stop := startStore(t, path, time.Minute)
 	c, _ := open(t, path)
 	addr := listen(t, c, "web")
+	c.Sync()
 	c.Close()
 	stop()
-	if err := dial(t, addr); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("got %v", err)
+	if !refused(t, addr) {
+		t.Error("it is not refused")
 	}
 }
 
-// A store that comes late, or was started again, gets all that is kept.
+// A store that comes late, or was started again, gets all that is kept, and what was the former one's alone is forgotten.
 func TestStoreRestarts(t *testing.T) {
 	path := socketPath(t)
-	c, left := open(t, path)
+	former, left := open(t, path)
 	if len(left) > 0 {
 		t.Errorf("without a store: left %v", left)
 	}
-	addr := listen(t, c, "web")
-	dropped := listen(t, c, "old")
-	c.Drop("old")
-	if c.look() {
+	addr, dropped := listen(t, former, "web"), listen(t, former, "old")
+	former.Drop("old")
+	if former.Sync(); former.conn != nil {
 		t.Error("a store is there, where none is")
 	}
-	for range 2 {
-		stop := startStore(t, path, time.Minute)
-		eventually(t, "the store is found", c.look)
-		stop()
+	stop := startStore(t, path, time.Minute)
+	former.Sync()
+	former.Close()
+	c, left := open(t, path)
+	if len(left) != 1 || left["web"] == nil || !refused(t, dropped) {
+		t.Errorf("left %v", left)
 	}
+	more := listen(t, c, "more")
+	left["web"].Close()
+	stop()
 	startStore(t, path, time.Minute)
+
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
-	eventually(t, "Run finds the third", func() bool {
+	eventually(t, "Run finds the next store, and forgets what that never had", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.conn != nil
+		return len(c.kept) == 1
 	})
+	last := listen(t, c, "last")
+	c.Drop("more")
+	eventually(t, "Run sees changes", func() bool { return refused(t, more) })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 	c.Close()
-	if err := dial(t, addr); err != nil {
-		t.Error(err)
-	}
-	if err := dial(t, dropped); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("what was dropped: %v", err)
+	if err := dial(t, last); err != nil || !refused(t, addr) {
+		t.Errorf("last: %v", err)
 	}
 	if _, left := open(t, path); len(left) != 1 {
 		t.Errorf("left %v", left)
+	}
+}
+
+// The next store waits for the end of the one that serves, and takes its place.
+func TestNextStore(t *testing.T) {
+	path := socketPath(t)
+	stop := startStore(t, path, time.Minute)
+	c, _ := open(t, path)
+	addr := listen(t, c, "web")
+	c.Sync()
+	came := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		l, err := Listen(ctx, path, quiet)
+		if came <- err; err == nil {
+			_ = serve(ctx, l, quiet, time.Minute)
+		}
+	}()
+	select {
+	case err := <-came:
+		t.Fatalf("there are two: %v", err)
+	case <-time.After(3 * takenPause):
+	}
+	stop()
+	if err := <-came; err != nil {
+		t.Fatal(err)
+	}
+	c.Sync() // the former one has gone
+	eventually(t, "the next one is found", func() bool { c.Sync(); return c.conn != nil })
+	c.Close()
+	if err := dial(t, addr); err != nil {
+		t.Error(err)
+	}
+
+	waiting, end := context.WithCancel(t.Context())
+	time.AfterFunc(takenPause, end)
+	if l, err := Listen(waiting, path, quiet); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait that was ended: %v, %v", l, err)
 	}
 }
 
@@ -247,51 +343,70 @@ func TestBadClient(t *testing.T) {
 	if err := c.Keep("closed", -1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("no descriptor: %v", err)
 	}
+	c.Sync()
 	c.Close()
-	for _, text := range []string{"{}\n", "x\n", strings.Repeat("x", maxMessage+1), `{"kind":"keep","name":"x"}` + "\n", `{"kind":"drop"}` + "\n"} {
-		conn, left, err := connect(path)
+	for _, text := range []string{"{}\n", "x\n", strings.Repeat("x", maxMessage+1), `{"kind":"keep","names":["x"]}` + "\n", `{"kind":"drop"}` + "\n"} {
+		opened, left, err := connect(path)
 		if err != nil || len(left) != 1 {
 			t.Fatalf("before %.30q: %v, %v", text, left, err)
 		}
 		closeAll(left)
-		if _, err := conn.Write([]byte(text)); err != nil {
+		fresh, err := net.Dial("unix", path)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if n, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Errorf("%.30q: answered with %d bytes", text, n)
+		for _, conn := range []net.Conn{opened, fresh} {
+			_, _ = conn.Write([]byte(text))
+			if n, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%.30q: answered with %d bytes", text, n)
+			}
+			conn.Close()
 		}
-		conn.Close()
 	}
 	if err := dial(t, addr); err != nil {
 		t.Error(err)
 	}
 }
 
-// A second client waits for the first one's end, and goes on without a store meanwhile.
+// A second client waits for the first one's end; one that does not wait so long is forgotten.
 func TestOneClient(t *testing.T) {
 	path := socketPath(t)
 	startStore(t, path, time.Minute)
 	first, _ := open(t, path)
-	if conn, _, err := connect(path); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a second one: %v, %v", conn, err)
+	impatient, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil {
+		err = send(impatient, message{Kind: kindOpen})
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	listen(t, first, "web")
-	first.Close()
-	eventually(t, "the next one is served", func() bool {
+	first.Sync()
+	got := make(chan int, 1)
+	go func() {
 		conn, left, err := connect(path)
 		closeAll(left)
 		if err == nil {
 			conn.Close()
 		}
-		return err == nil && len(left) == 1
-	})
+		got <- len(left)
+	}()
+	select {
+	case n := <-got:
+		t.Errorf("the second one got %d beside the first", n)
+	case <-time.After(200 * time.Millisecond):
+	}
+	impatient.Close()
+	first.Close()
+	if n := <-got; n != 1 {
+		t.Errorf("the second one got %d", n)
+	}
 }
 
 // Another user gets nothing, even where the file's mode and directory let him in; nor does a client trust another user's store.
 func TestStranger(t *testing.T) {
 	if path := os.Getenv("MIDDLEWAY_FDSTORE"); path != "" {
-		_, left, err := connect(path)
-		fmt.Println(len(left), err)
+		askAsStranger(path)
 		return
 	}
 	if os.Getuid() != 0 {
@@ -301,6 +416,7 @@ func TestStranger(t *testing.T) {
 	startStore(t, path, time.Minute)
 	c, _ := open(t, path)
 	listen(t, c, "web")
+	c.Sync()
 	c.Close()
 	if err := errors.Join(os.Chmod(filepath.Dir(path), 0o777), os.Chmod(path, 0o777)); err != nil {
 		t.Fatal(err)
@@ -312,25 +428,38 @@ func TestStranger(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if want := "belongs to user 0; this socket is for processes of user 65534 alone"; !strings.HasPrefix(string(out), "0 ") || !strings.Contains(string(out), want) {
-		t.Errorf("%q is not in:\n%s", want, out)
+	for _, want := range []string{`answer ""`, "belongs to user 0; this socket is for processes of user 65534 alone"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in:\n%s", want, out)
+		}
 	}
 }
 
+func askAsStranger(path string) {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, `{"kind":"open"}`)
+	b, _ := io.ReadAll(conn)
+	_, _, err = connect(path)
+	fmt.Printf("answer %q, %v\n", b, err)
+}
+
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{`{"kind":"keep","name":"a"}`, `{"kind":"drop","name":"a"}`, `{"kind":"reset"}`, `{"kind":"done"}{}`, "null", `{"kind":"x"}`} {
+	for _, s := range []string{`{"kind":"keep","names":["a"]}`, `{"kind":"drop","names":["a","b"]}`, `{"kind":"open"}`, `{"kind":"done"}{}`, "null", `{"kind":"x"}`} {
 		f.Add([]byte(s), 0)
 		f.Add([]byte(s), 1)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, fds int) {
 		m, err := decode(b, fds)
-		if err != nil {
-			if m != (message{}) {
-				t.Errorf("%q: %+v beside %v", b, m, err)
-			}
-			return
-		}
-		if (m.Kind == kindKeep) != (fds == 1) || len(m.Name) > MaxName || (m.Name != "") != (m.Kind == kindKeep || m.Kind == kindDrop) {
+		named := m.Kind == kindKeep || m.Kind == kindDrop
+		switch {
+		case err != nil && (m.Kind != "" || m.Names != nil):
+			t.Errorf("%q: %+v beside %v", b, m, err)
+		case err == nil && (named != (len(m.Names) > 0) || len(m.Names) > maxBatch || m.Kind == kindKeep && fds != len(m.Names) || m.Kind != kindKeep && fds != 0):
 			t.Errorf("%q with %d descriptors: %+v", b, fds, m)
 		}
 	})

@@ -1,36 +1,39 @@
 package fdstore
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/middleway-net/middleway/unixsock"
 )
 
 // A connection carries messages, JSON objects in one line each. Whoever gets one answers it with a line feed before the next is sent, so
-// that a descriptor and its message come together. First the store sends keep for all it has, and done; from then on the client sends.
+// that descriptors and their names come together. A client begins with open, and gets what is kept by messages keep, the last of which is
+// followed by done; from then on it sends. Another store begins with wait, and learns by the end of the connection that it may take the path.
 const (
 	// MaxName is the longest name of a descriptor, in bytes.
 	MaxName    = 256
-	maxMessage = 8*MaxName + 64 // JSON makes up to six bytes of one
-	patience   = time.Second    // for one message and its answer
+	maxBatch   = 32 // names of a message
+	maxMessage = maxBatch*(6*MaxName+3) + 64
+	patience   = 5 * time.Second // for one message and its answer: whoever was short of memory may have to read its program again
 )
 
 // The kinds of messages.
 const (
-	kindKeep  = "keep"  // with a descriptor, which takes the place of one with that name
-	kindDrop  = "drop"  // close the descriptor with that name
-	kindReset = "reset" // close all
-	kindPing  = "ping"
-	kindDone  = "done"
+	kindOpen = "open"
+	kindWait = "wait"
+	kindKeep = "keep" // with as many descriptors, which take the place of those with these names
+	kindDrop = "drop" // close those with these names
+	kindPing = "ping"
+	kindDone = "done"
 )
 
 type message struct {
-	Kind string `json:"kind"`
-	Name string `json:"name,omitempty"`
+	Kind  string   `json:"kind"`
+	Names []string `json:"names,omitempty"`
 }
 
 // decode reads a message that came with as many descriptors.
@@ -38,21 +41,32 @@ func decode(b []byte, fds int) (m message, err error) {
 	if err := unixsock.Decode(b, &m); err != nil {
 		return message{}, fmt.Errorf("what came is no message: %w; is the other side of another version?", err)
 	}
-	named, with := m.Kind == kindKeep || m.Kind == kindDrop, 0
+	least, most, with := 0, 0, 0
 	switch m.Kind {
 	case kindKeep:
-		with = 1
-	case kindDrop, kindReset, kindPing, kindDone:
+		least, most, with = 1, maxBatch, len(m.Names)
+	case kindDrop:
+		least, most = 1, maxBatch
+	case kindOpen, kindWait, kindPing, kindDone:
 	default:
 		return message{}, fmt.Errorf("unknown message %q; is the other side of another version?", m.Kind)
 	}
 	switch {
-	case named != (m.Name != "") || len(m.Name) > MaxName:
-		return message{}, fmt.Errorf("message %s has a name of %d bytes", m.Kind, len(m.Name))
+	case len(m.Names) < least || len(m.Names) > most:
+		return message{}, fmt.Errorf("message %s has %d names", m.Kind, len(m.Names))
+	case slices.ContainsFunc(m.Names, func(name string) bool { return checkName(name) != nil }):
+		return message{}, fmt.Errorf("message %s: a name is not of 1 to %d bytes", m.Kind, MaxName)
 	case fds != with:
 		return message{}, fmt.Errorf("message %s came with %d descriptors, want %d", m.Kind, fds, with)
 	}
 	return m, nil
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > MaxName {
+		return fmt.Errorf("the name %q is not of 1 to %d bytes", name, MaxName)
+	}
+	return nil
 }
 
 var answer = []byte{'\n'}
@@ -74,31 +88,29 @@ func send(conn *net.UnixConn, m message, fds ...int) error {
 	return nil
 }
 
-// receive waits for a message, with its descriptor if it is keep, and answers it.
-func receive(conn *net.UnixConn) (m message, fd int, err error) {
-	r := unixsock.NewReader(conn, 1)
+// receive waits for a message, with its descriptors if it is keep, and answers it.
+func receive(conn *net.UnixConn) (m message, fds []int, err error) {
+	r := unixsock.NewReader(conn, maxBatch)
 	defer r.Close()
-	b := make([]byte, 0, maxMessage)
-	for !bytes.HasSuffix(b, []byte{'\n'}) {
-		if len(b) == cap(b) {
-			return m, -1, fmt.Errorf("a message is longer than %d bytes", maxMessage)
+	b := make([]byte, 0, 512)
+	for len(b) == 0 || b[len(b)-1] != '\n' {
+		if len(b) >= maxMessage {
+			return m, nil, fmt.Errorf("a message is longer than %d bytes", maxMessage)
 		}
+		b = slices.Grow(b, 1)
 		n, err := r.Read(b[len(b):cap(b)])
 		if err != nil {
-			return m, -1, err
+			return m, nil, err
 		}
 		b = b[:len(b)+n]
 	}
-	fds := r.Take()
+	fds = r.Take()
 	if m, err = decode(b, len(fds)); err == nil {
 		_, err = conn.Write(answer)
 	}
 	if err != nil {
 		unixsock.Close(fds...)
-		return message{}, -1, err
+		return message{}, nil, err
 	}
-	if len(fds) == 0 {
-		return m, -1, nil
-	}
-	return m, fds[0], nil
+	return m, fds, nil
 }

@@ -45,11 +45,11 @@ func TestKilled(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
-	l, err := fdstore.Listen(path)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := fdstore.Listen(ctx, path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- fdstore.Serve(ctx, l, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {

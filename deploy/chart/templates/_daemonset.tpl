@@ -96,8 +96,8 @@ spec:
           capabilities:
             drop: [ALL]
         volumeMounts:
-        - name: fdstore
-          mountPath: {{ dir (include "middleway.fdstore" $root) }}
+        - name: run # for the daemons of this pod and of the next one
+          mountPath: /run/middleway
         resources: {{- toYaml $v.fdStore.resources | nindent 10 }}
       {{- end }}
       - name: node
@@ -113,10 +113,6 @@ spec:
         {{- else }}
         args: [node, --config=/etc/middleway/node.yaml, --name=$(NODE_NAME), --log-level={{ $v.log.level }}, --log-format={{ $v.log.format }}]
         {{- include "middleway.node" $root | nindent 8 }}
-        {{- if $v.fdStore.enabled }}
-        - name: fdstore # listening sockets wait there while the daemon is started again
-          mountPath: {{ dir (include "middleway.fdstore" $root) }}
-        {{- end }}
         startupProbe: # it answers at once; where another program has the port, it waits for that
           httpGet:
             host: 127.0.0.1
@@ -146,10 +142,6 @@ spec:
         hostPath:
           path: /run/middleway
           type: DirectoryOrCreate
-      {{- if $v.fdStore.enabled }}
-      - name: fdstore
-        emptyDir: {}
-      {{- end }}
       - name: netns
         hostPath:
           path: /run/netns

@@ -14,7 +14,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "middleway.fdstore" -}}
-/run/middleway-fdstore/sock
+/run/middleway/fdstore.sock
 {{- end }}
 
 {{- /* What would not work is told here, before it is installed. */ -}}
