@@ -54,6 +54,12 @@ func Run(ctx context.Context, c *cluster.Cluster, s Suite, o Options, out io.Wri
 	if err != nil {
 		return r, err
 	}
+	temporary, err := os.MkdirTemp("", "kube-e2e-") // each process of the tests leaves a folder
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(temporary)
+	cmd.Env = append(cmd.Environ(), "TMPDIR="+temporary)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(log, progress), log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // a terminal's interrupt reaches it once, through us
 	cmd.WaitDelay = 5 * time.Minute                    // the tests take their namespaces away
