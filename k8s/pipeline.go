@@ -74,6 +74,9 @@ type Pipeline struct {
 
 	further further
 
+	recall sync.Once
+	keeper *keeper // of recall; nil: nothing is kept
+
 	mu    sync.Mutex // guards stats
 	stats Stats
 }
@@ -95,10 +98,17 @@ func New(c Config) *Pipeline {
 // Store returns the objects.
 func (p *Pipeline) Store() *Store { return p.store }
 
+// Recall brings into force what a former daemon kept. It is called before Run, by who wants that at once: until then names of the cluster are
+// not known.
+func (p *Pipeline) Recall() {
+	p.recall.Do(func() { p.keeper = p.openKept() })
+}
+
 // Run follows the source until ctx ends, or the source ends with an error.
 func (p *Pipeline) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	k := p.openKept()
+	p.Recall()
+	k := p.keeper
 	g.Go(func() error { return p.config.Source.Run(ctx, p.store) })
 	g.Go(func() error { p.follow(ctx, k); return nil })
 	if k != nil {
@@ -107,7 +117,6 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// openKept brings into force what a former daemon kept.
 func (p *Pipeline) openKept() *keeper {
 	if p.config.Kept == "" {
 		return nil

@@ -182,6 +182,9 @@ func (n *Node) Run(ctx context.Context) error {
 		end()
 		return nil
 	})
+	if n.cluster.pipeline != nil {
+		n.cluster.pipeline.Recall() // before packets move: nobody who asks for a name shall hear that it is not known yet
+	}
 	n.runDNS(ctx, g)
 	g.Go(func() error { return n.stack.Run(ctx) })
 	g.Go(func() error { return n.netstack.Run(ctx) })

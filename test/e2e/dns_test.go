@@ -423,3 +423,54 @@ func medianMiss(t *testing.T, from *lab.Namespace, n int) time.Duration {
 	slices.Sort(took)
 	return took[n/2]
 }
+
+// TestRestartKeepsNames: a daemon that starts again answers names of the cluster from its first packet on; nobody hears that they are not known.
+func TestRestartKeepsNames(t *testing.T) {
+	n := newNamed(t)
+	const question = "web.default.svc.cluster.local. A"
+	from := n.Nodes[0].Pods[0].Namespace
+	time.Sleep(1500 * time.Millisecond) // what is known is written down at least once a second
+	conn, err := from.Dial(t.Context(), "udp", dns4)
+	mustHave(t, err)
+	m := new(dns.Msg)
+	m.SetQuestion("web.default.svc.cluster.local.", dns.TypeA)
+	b, err := m.Pack()
+	mustHave(t, err)
+	heard := make(chan map[int]int, 1)
+	go func() { // until the connection is closed
+		codes := map[int]int{}
+		for buf := make([]byte, 512); ; {
+			size, err := conn.Read(buf)
+			if errors.Is(err, net.ErrClosed) {
+				heard <- codes
+				return
+			}
+			var r dns.Msg
+			if err == nil && r.Unpack(buf[:size]) == nil {
+				codes[r.Rcode]++
+			}
+		}
+	}()
+	asking, stop := context.WithCancel(t.Context())
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for asking.Err() == nil {
+			_, _ = conn.Write(b)
+			time.Sleep(200 * time.Microsecond)
+		}
+	}()
+	for range 3 {
+		killAndStart(t, n.Nodes[0])
+		time.Sleep(200 * time.Millisecond)
+	}
+	stop()
+	<-asked
+	time.Sleep(100 * time.Millisecond)
+	mustHave(t, conn.Close())
+	codes := <-heard
+	t.Logf("answers by their codes: %v", codes)
+	if codes[dns.RcodeSuccess] == 0 || len(codes) > 1 {
+		t.Errorf("%s: answers by their codes %v, want NOERROR alone", question, codes)
+	}
+}
