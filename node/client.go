@@ -105,6 +105,16 @@ func (c *Client) Flows(ctx context.Context, req FlowsRequest, see func(FlowEvent
 	}
 }
 
+// GiveWay asks the daemon to let another one of its node work, and to wait beside it until that has ended. It does so only in a cluster with an
+// API server.
+func (c *Client) GiveWay(ctx context.Context) error {
+	body, err := c.question(ctx, "giveway", struct{}{})
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
 // question sends a request to the daemon and returns the answer, which the caller closes.
 func (c *Client) question(ctx context.Context, about string, req any) (io.ReadCloser, error) {
 	b, err := json.Marshal(req)

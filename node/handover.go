@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,6 +29,65 @@ const (
 	drainPatience = 500 * time.Millisecond
 	leavePatience = 200 * time.Millisecond
 )
+
+// turn is whether a daemon that finds another one at work asks it to give way.
+type turn int
+
+const (
+	waits   turn = iota
+	asks         // it was started while the other one was at work, and is newer
+	gaveWay      // it was asked itself: the other one is newer
+)
+
+// A daemon that waits asks for its turn as often, since the one at work may be about to begin, or another one by now, and waits for the answer as
+// long. One that gave way leaves the run directory to the one that asked until that has it, but no longer than holdOff.
+const (
+	askEvery = time.Second
+	askFor   = time.Second
+	holdOff  = 2 * time.Second
+)
+
+// stepBack waits until the daemon that asked has the run directory: it does not listen for what this one leaves any more.
+func (n *Node) stepBack(ctx context.Context) {
+	for end := time.Now().Add(holdOff); time.Now().Before(end) && wait(ctx, stateInterval); {
+		if _, err := os.Lstat(n.successorSocket()); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+	}
+}
+
+// relieved reports whether another daemon can take this one's place: one that gave way to it, or waits for its end.
+func (n *Node) relieved() bool {
+	if n.granted.Load() {
+		return true
+	}
+	c, err := net.Dial("unix", n.successorSocket())
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// askForTurn asks the daemon at work to give way. Where that is of a version that does not, this one waits for its end.
+func (n *Node) askForTurn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	if err := In(n.config.RunDir).GiveWay(ctx); err != nil {
+		n.log.Debug("the daemon at work does not give way", "err", err)
+		return
+	}
+	n.granted.Store(true)
+}
+
+func (n *Node) serveGiveWay(w http.ResponseWriter, r *http.Request) {
+	if !n.config.Kubernetes.hasAPI() {
+		http.NotFound(w, r)
+		return
+	}
+	n.log.Info("another daemon of this node asks for its turn; this one waits beside it")
+	n.given.Store(true)
+	n.giveWay()
+}
 
 func (n *Node) successorSocket() string { return filepath.Join(n.config.RunDir, successorName) }
 
@@ -88,9 +148,12 @@ func (n *Node) succeed() *successor {
 				s.taken <- all
 				return
 			}
-			if left, err := inherit(c); err == nil {
+			left, err := inherit(c)
+			switch {
+			case err == nil:
 				all = append(all, left)
-			} else {
+			case errors.Is(err, io.EOF): // it looked whether somebody is here
+			default:
 				n.log.Warn("a listener of the other daemon cannot be taken", "err", err)
 			}
 		}
@@ -117,6 +180,9 @@ func inherit(c *net.UnixConn) (left proxy.Left, err error) {
 	r := unixsock.NewReader(c, 1)
 	defer r.Close()
 	text, err := io.ReadAll(io.LimitReader(r, 4096))
+	if err == nil && len(text) == 0 {
+		err = io.EOF
+	}
 	if err != nil {
 		return left, err
 	}

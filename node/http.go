@@ -63,13 +63,28 @@ func (s *httpServer) open(addr string) error {
 	return nil
 }
 
-func (n *Node) listenHTTP() error { return n.http.open(n.config.HTTP) }
+// yield leaves the address to the daemon at work, which is whom probes are to reach.
+func (s *httpServer) yield() {
+	_ = s.close()
+	s.listener, s.server = nil, http.Server{ErrorLog: s.server.ErrorLog}
+}
+
+// httpPatience is how long a daemon that waits may take to leave the address to this one.
+const httpPatience = time.Second
+
+func (n *Node) listenHTTP() (err error) {
+	for end := time.Now().Add(httpPatience); ; time.Sleep(stateInterval) {
+		if err = n.http.open(n.config.HTTP); err == nil || !n.config.Kubernetes.hasAPI() || time.Now().After(end) {
+			return err
+		}
+	}
+}
 
 // listenEarly is listenHTTP for a node of a cluster that may have to wait for something: a former daemon, which had the address, has ended
 // now. If somebody else has it, listenHTTP tells.
 func (n *Node) listenEarly() error {
 	if n.config.Kubernetes.hasAPI() {
-		_ = n.listenHTTP()
+		_ = n.http.open(n.config.HTTP)
 	}
 	return nil
 }

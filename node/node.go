@@ -60,6 +60,10 @@ type Node struct {
 	ways      ways
 	balancers balancers
 	others    atomic.Pointer[[]Peer] // the peers that there are now
+	turn      turn                   // among the daemons of this node
+	giveWay   context.CancelFunc     // once it runs
+	given     atomic.Bool            // it gave way
+	granted   atomic.Bool            // another one gave way to it
 	heritage  []proxy.Left           // of the daemon before this one
 	keeper    *keeper                // nil: there is none
 
@@ -74,35 +78,42 @@ type Node struct {
 
 // Run builds a node and runs it until ctx ends or a part of it fails. What it could not build in whole it takes down
 // again before it returns; devices of pods stay, so that the next daemon takes them up. In a cluster with an API server that is told why,
-// and what may be mended meanwhile is waited for and tried again.
+// and what may be mended meanwhile is waited for and tried again; there a node gives way to another daemon that asks for its turn, and is built
+// again once that one has ended.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
-	front := &httpServer{}
-	front.server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
-	n, err := start(ctx, c, front, log)
-	if ctx.Err() != nil && n == nil {
-		return front.close() // it waited
+	for t := asks; ; t = gaveWay {
+		front := &httpServer{}
+		front.server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+		n, err := start(ctx, c, front, t, log)
+		if ctx.Err() != nil && n == nil {
+			return front.close() // it waited
+		}
+		if err != nil {
+			return errors.Join(err, front.close())
+		}
+		err = errors.Join(n.Run(ctx), front.close(), n.Close())
+		if err != nil || ctx.Err() != nil || !n.given.Load() {
+			return err
+		}
 	}
-	if err != nil {
-		return errors.Join(err, front.close())
-	}
-	return errors.Join(n.Run(ctx), front.close(), n.Close())
 }
 
 // start builds a node, with further attempts where these make sense.
-func start(ctx context.Context, c Config, front *httpServer, log *slog.Logger) (*Node, error) {
-	if c.Kubernetes.hasAPI() {
+func start(ctx context.Context, c Config, front *httpServer, t turn, log *slog.Logger) (*Node, error) {
+	if c.Kubernetes.hasAPI() && t != gaveWay {
 		_ = front.open(c.HTTP) // where another daemon of this node still answers, that is tried again once it has ended
 	}
 	var former failure
-	for {
-		n, err := build(ctx, c, front, &former, log)
+	for ; ; t = waits { // who failed at work does not ask for it again
+		n, err := build(ctx, c, front, t, &former, log)
 		if err == nil {
 			return n, nil
 		}
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		if _, waits := reasonOf(err); !waits || n.cluster.api == nil {
+		// Where another daemon can work this one ends: that one takes its turn, and kubelet sees that this one is not ready.
+		if _, waits := reasonOf(err); !waits || n.cluster.api == nil || n.relieved() {
 			return nil, err
 		}
 		why := sentence(err)
@@ -120,8 +131,8 @@ const startPause = 3 * time.Second
 
 // build builds a node. Nothing runs before Run, but what answers about health. In a cluster it waits until that tells of the node, and
 // until another daemon in its place has ended, or ctx ends. A node that could not be built is closed.
-func build(ctx context.Context, c Config, front *httpServer, former *failure, log *slog.Logger) (*Node, error) {
-	n := &Node{config: c, log: log.With("node", c.Name), http: front, started: time.Now(), notes: []string{}, adds: newAdds()}
+func build(ctx context.Context, c Config, front *httpServer, t turn, former *failure, log *slog.Logger) (*Node, error) {
+	n := &Node{config: c, log: log.With("node", c.Name), http: front, turn: t, started: time.Now(), notes: []string{}, adds: newAdds()}
 	n.troubles.log = n.log
 	n.others.Store(&c.Peers)
 	for _, step := range []struct {
@@ -173,7 +184,9 @@ func (n *Node) Run(ctx context.Context) error {
 	n.log.Info("node is up", "address", n.config.Address, "interface", n.out.Interface, "how", n.out.How,
 		"podCIDRs", n.config.PodCIDRs, "mtu", n.mtu, "pods", n.stack.Stats().Attachments, "peers", len(n.peers()),
 		"restoredFlows", n.flows.Restored())
-	ended := ctx
+	ended, giveWay := context.WithCancel(ctx)
+	defer giveWay()
+	n.giveWay = giveWay
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)

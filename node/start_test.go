@@ -78,7 +78,7 @@ clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}], users: [{name: u
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer close(ended)
-		_, _ = start(ctx, c, front, slog.New(slog.NewTextHandler(log, nil)))
+		_, _ = start(ctx, c, front, asks, slog.New(slog.NewTextHandler(log, nil)))
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -46,6 +46,10 @@ func (n *Node) openState(ctx context.Context) error {
 func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
 	var next *successor
 	defer func() { n.heritage = next.end() }()
+	if n.turn == gaveWay {
+		n.stepBack(ctx)
+	}
+	var asked time.Time
 	for begin, told := time.Now(), false; ; {
 		flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
 		if !errors.Is(err, flow.ErrInUse) || !n.config.Kubernetes.hasAPI() && time.Since(begin) > statePatience {
@@ -55,6 +59,11 @@ func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
 			n.log.Info("another daemon of this node is at work in " + n.config.RunDir + "; this one takes over when it ends")
 			told = true
 			next = n.succeed()
+			n.http.yield()
+		}
+		if n.turn == asks && n.config.Kubernetes.hasAPI() && time.Since(asked) > askEvery {
+			asked = time.Now()
+			go n.askForTurn(ctx)
 		}
 		if !wait(ctx, stateInterval) {
 			return nil, context.Cause(ctx)

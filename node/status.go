@@ -80,6 +80,7 @@ func (n *Node) listenStatus() error {
 	mux.HandleFunc("POST /capture", n.serveCapture)
 	mux.HandleFunc("POST /flows", n.serveFlows)
 	mux.HandleFunc("POST /trace", n.serveTrace)
+	mux.HandleFunc("POST /giveway", n.serveGiveWay)
 	n.status.server = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)}
 	return nil
 }

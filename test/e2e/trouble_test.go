@@ -21,6 +21,7 @@ import (
 	"github.com/middleway-net/middleway/k8s/informers/informerstest"
 	"github.com/middleway-net/middleway/lab"
 	"github.com/middleway-net/middleway/node"
+	"github.com/middleway-net/middleway/node/underlay"
 )
 
 // member is a machine whose daemon is a cluster's, with an API server on it.
@@ -367,14 +368,15 @@ func TestConflist(t *testing.T) {
 	}
 }
 
-// The next daemon waits for the former one to end, and takes over at once: what an update with two pods at a time does. A transfer between pods
+// The next daemon asks for its turn and takes over at once, and the first one does so again when that ends, whatever way: what an update with two
+// pods at a time does, and one that goes wrong. A transfer between pods
 // goes on.
 func TestHandOver(t *testing.T) {
 	m := newMember(t)
 	for i, pod := range m.pods {
 		m.config.Pods = append(m.config.Pods, node.Pod{Name: "default/" + pod.Name(), Netns: pod.Path(), Addresses: []netip.Addr{host(lab.PodCIDR4(1), i+2)}})
 	}
-	old, next := m.daemon(), m.daemon()
+	old := m.daemon()
 	m.must(old.Start())
 	defer old.Kill()
 	pid := func() int {
@@ -384,33 +386,83 @@ func TestHandOver(t *testing.T) {
 		}
 		return st.PID
 	}
-	eventually(t, "the former daemon serves", func() bool { return m.get("/readyz") == http.StatusOK })
-	m.must(next.Start())
-	defer next.Kill()
-	eventually(t, "the next one waits", func() bool { return strings.Contains(next.Tail(), "this one takes over when it ends") })
-	if pid() != old.PID() || m.get("/healthz") != http.StatusOK || m.get("/readyz") != http.StatusOK {
-		t.Error("the former daemon does not serve while the next one waits")
-	}
-	for _, end := range []func() error{
-		func() error { return old.Signal(unix.SIGTERM) },
-		func() error { return old.Kill() },
-	} {
+	eventually(t, "the first daemon serves", func() bool { return m.get("/readyz") == http.StatusOK })
+	hand := func(what string, do func() error, to *lab.Process) {
+		t.Helper()
 		r := transfer{from: m.pods[0], to: m.pods[1], addr: host(lab.PodCIDR4(1), 3), timeout: time.Minute}.start(t)
 		r.more(t, flowing)
 		begin := time.Now()
-		m.must(end())
-		eventually(t, "the next daemon serves", func() bool { return pid() == next.PID() && m.get("/readyz") == http.StatusOK })
+		m.must(do())
+		eventually(t, what+": the other daemon serves", func() bool {
+			return pid() == to.PID() && m.get("/healthz") == http.StatusOK && m.get("/readyz") == http.StatusOK
+		})
 		took := time.Since(begin)
 		r.more(t, flowing)
 		r.stop()
 		got := r.wait(t)
-		t.Logf("from one daemon to the next %v, longest stall of a transfer %v", took.Round(time.Millisecond), got.stall.Round(time.Millisecond))
-		if strings.Contains(next.Tail(), "level=ERROR") || warnings(next) > 0 {
-			t.Errorf("the next daemon's log:\n%s", next.Tail())
+		t.Logf("%s: from one daemon to the other %v, longest stall of a transfer %v", what, took.Round(time.Millisecond), got.stall.Round(time.Millisecond))
+		if strings.Contains(to.Tail(), "level=ERROR") || warnings(to) > 0 {
+			t.Errorf("%s: the log of the daemon that took over:\n%s", what, to.Tail())
 		}
-		old, next = next, m.daemon()
-		m.must(next.Start())
-		defer next.Kill()
-		eventually(t, "the next one waits", func() bool { return strings.Contains(next.Tail(), "this one takes over when it ends") })
 	}
+	for what, end := range map[string]func(*lab.Process) error{
+		"SIGTERM": func(d *lab.Process) error { return d.Signal(unix.SIGTERM) },
+		"kill -9": (*lab.Process).Kill,
+	} {
+		next := m.daemon()
+		defer next.Kill()
+		hand("the next one asks", next.Start, next)
+		eventually(t, "the first one waits again", func() bool {
+			tail := old.Tail()
+			return strings.LastIndex(tail, "this one takes over when it ends") > strings.LastIndex(tail, "asks for its turn")
+		})
+		time.Sleep(time.Second)
+		if pid() != next.PID() {
+			t.Error("the one that gave way takes over while the other one works")
+		}
+		hand("the next one ends by "+what, func() error { return end(next) }, old)
+	}
+	third := m.daemon()
+	defer third.Kill()
+	hand("a third one asks", third.Start, third)
+	m.must(old.Signal(unix.SIGTERM))
+	if err := old.Wait(); err != nil {
+		t.Errorf("a daemon that waits ends by SIGTERM: %v", err)
+	}
+}
+
+// A next daemon that cannot work ends, whatever the reason and however soon it is started again, and the first one takes over each time.
+func TestMistakenUpdate(t *testing.T) {
+	m := newMember(t)
+	for i, pod := range m.pods {
+		m.config.Pods = append(m.config.Pods, node.Pod{Name: "default/" + pod.Name(), Netns: pod.Path(), Addresses: []netip.Addr{host(lab.PodCIDR4(1), i+2)}})
+	}
+	first := m.daemon()
+	m.must(first.Start())
+	defer first.Kill()
+	serves := func() bool {
+		st, err := node.ReadStatus(t.Context(), m.config.RunDir)
+		return err == nil && st.PID == first.PID() && m.get("/readyz") == http.StatusOK
+	}
+	eventually(t, "the first daemon serves", serves)
+	m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{Interface: "mw-nowhere"}
+	r := transfer{from: m.pods[0], to: m.pods[1], addr: host(lab.PodCIDR4(1), 3), timeout: 2 * time.Minute}.start(t)
+	r.more(t, flowing)
+	for round := range 5 {
+		next := m.daemon()
+		m.must(next.Start())
+		select {
+		case <-next.Done():
+		case <-time.After(15 * time.Second):
+			next.Kill()
+			t.Fatalf("round %d: a daemon that cannot work goes on beside one that can:\n%s", round, next.Tail())
+		}
+		if err := next.Wait(); err == nil || !strings.Contains(next.Tail(), "no interface of this node is called") {
+			t.Errorf("round %d: %v\n%s", round, err, next.Tail())
+		}
+	}
+	eventually(t, "the first daemon serves again", serves)
+	r.more(t, flowing)
+	r.stop()
+	t.Logf("longest stall of a transfer %v", r.wait(t).stall.Round(time.Millisecond))
 }

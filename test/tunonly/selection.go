@@ -23,7 +23,7 @@ var leftOut = []struct{ pkg, tests, why string }{
 	{"test/e2e", "TestPathMTU TestPathMTUOnTheWay TestHello TestNoTrains", "sit out the intervals in which nodes ask each other"},
 	{"tunnel", "TestRouteRefusesTrains", "sits out an interval in which nodes ask each other"},
 	{"test/e2e", "TestFaults TestWorkers TestManyConnections TestMalformedFromWire", "move more than so slow a machine does in a minute"},
-	{"test/e2e", "TestStartErrors TestStartSecondDaemon TestClusterDNS TestNodesOfACluster TestNodeObjectIsRemembered TestSearchPathMissIsFast",
+	{"test/e2e", "TestStartErrors TestStartSecondDaemon TestClusterDNS TestRestartKeepsNames TestNodesOfACluster TestNodeObjectIsRemembered TestSearchPathMissIsFast",
 		"are of configuration, files and names"},
 	{"test/e2e", "TestTroubles TestSameName TestStartWithoutAPIServer TestConflist TestHandOver", "are of an API server, files and what is said"},
 	{"test/e2e", "TestDoctorAgrees", "is of machines that lack something else; test/up compares what doctor says of this one"},

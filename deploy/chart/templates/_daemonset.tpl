@@ -16,13 +16,16 @@ spec:
   selector:
     matchLabels:
       app: {{ $name }}
+  {{- if not $clean }}
+  minReadySeconds: {{ int $v.minReadySeconds }} # so long the old daemon stands by
+  {{- end }}
   updateStrategy:
     type: RollingUpdate
     rollingUpdate:
       {{- if $clean }}
       maxUnavailable: 100%
       {{- else }}
-      maxSurge: {{ $v.maxSurge }} # the next daemon waits beside the one at work, and takes over within a fraction of a second when that ends
+      maxSurge: {{ $v.maxSurge }} # the next daemon is started beside the one at work, which gives way to it
       maxUnavailable: {{ $v.maxUnavailable }}
       {{- end }}
   template:

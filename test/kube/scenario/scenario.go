@@ -27,6 +27,7 @@ var All = []Scenario{
 	{"move", "in a mixed cluster nodes go to flannel and back: requests between the others, over the border of both networks, go on", move},
 	{"outage", "a minute without API server: a transfer goes on over killed daemons, Services are served, and afterwards the tables are right", outage},
 	{"update", "the daemons of all nodes are updated under requests of all kinds", update},
+	{"mistake", "an update by which daemons cannot work stops at the first node, under requests of all kinds, and is taken back", mistake},
 	{"crash", "the daemon of each node is killed under requests of all kinds", crash},
 	{"restart", "kubelet and containerd of each node are killed under requests of all kinds", restart},
 	{"storm", "two hundred pods are started and deleted, five times: what a pod takes to be attached, and that nothing is left of them", storm},
