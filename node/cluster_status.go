@@ -65,7 +65,21 @@ func (c *cluster) ready() error {
 	switch {
 	case c.pipeline == nil || c.inForce.Load() != nil:
 		return nil
-	case c.api != nil:
+	}
+	return c.untold()
+}
+
+// synced returns why what is in force may be out of date since a former daemon learned it, nil if it is not.
+func (c *cluster) synced() error {
+	if c.pipeline == nil || c.pipeline.Stats().Synced {
+		return nil
+	}
+	return c.untold()
+}
+
+// untold says why the source has not told all.
+func (c *cluster) untold() error {
+	if c.api != nil {
 		if u := c.api.Unreachable(); u != nil {
 			return fmt.Errorf("the API server at %s does not answer: %s", c.api.Server(), u.Why)
 		}

@@ -30,43 +30,24 @@ const (
 	leavePatience = 200 * time.Millisecond
 )
 
-// turn is whether a daemon that finds another one at work asks it to give way.
+// turn is how a daemon stands to another one that it finds at work.
 type turn int
 
 const (
-	waits   turn = iota
-	asks         // it was started while the other one was at work, and is newer
-	gaveWay      // it was asked itself: the other one is newer
+	asks     turn = iota // for its turn: it was started while the other one was at work
+	gaveWay              // it was asked itself, and waits for the other one's end
+	couldNot             // work: it ends, and does not stand beside one that can
 )
 
-// A daemon that waits asks for its turn as often, since the one at work may be about to begin, or another one by now, and waits for the answer as
-// long. One that gave way leaves the run directory to the one that asked until that has it, but no longer than holdOff.
+// A daemon asks for its turn as often, since the one at work may be about to begin, or another one by now, and waits for the answer as long. One
+// that gave way has to have ended its work after givingWay, and leaves the run directory to the one that asked until that has it, but no longer
+// than holdOff.
 const (
-	askEvery = time.Second
-	askFor   = time.Second
-	holdOff  = 2 * time.Second
+	askEvery  = time.Second
+	askFor    = time.Second
+	givingWay = 5 * time.Second
+	holdOff   = 2 * time.Second
 )
-
-// stepBack waits until the daemon that asked has the run directory: it does not listen for what this one leaves any more.
-func (n *Node) stepBack(ctx context.Context) {
-	for end := time.Now().Add(holdOff); time.Now().Before(end) && wait(ctx, stateInterval); {
-		if _, err := os.Lstat(n.successorSocket()); errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-	}
-}
-
-// relieved reports whether another daemon can take this one's place: one that gave way to it, or waits for its end.
-func (n *Node) relieved() bool {
-	if n.granted.Load() {
-		return true
-	}
-	c, err := net.Dial("unix", n.successorSocket())
-	if err != nil {
-		return false
-	}
-	return c.Close() == nil
-}
 
 // askForTurn asks the daemon at work to give way. Where that is of a version that does not, this one waits for its end.
 func (n *Node) askForTurn(ctx context.Context) {
@@ -85,8 +66,66 @@ func (n *Node) serveGiveWay(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.log.Info("another daemon of this node asks for its turn; this one waits beside it")
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush() // before this server ends
 	n.given.Store(true)
 	n.giveWay()
+}
+
+// watchGivingWay ends the process if the daemon does not come to an end that has given way: its lock and its sockets are the other one's. What
+// it returns stops the watch.
+func (n *Node) watchGivingWay() (stop func() bool) {
+	return time.AfterFunc(givingWay, func() {
+		n.log.Error("this daemon has given way and does not come to an end; it is started again", "after", givingWay)
+		os.Exit(1)
+	}).Stop
+}
+
+// stepBack waits until the daemon that asked has the run directory: it does not listen for what this one leaves any more.
+func (n *Node) stepBack(ctx context.Context) {
+	for end := time.Now().Add(holdOff); n.awaited() && time.Now().Before(end) && wait(ctx, stateInterval); {
+	}
+}
+
+// awaited reports whether another daemon waits for this one's end.
+func (n *Node) awaited() bool {
+	c, err := net.Dial("unix", n.successorSocket())
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// relieved reports whether another daemon can take this one's place: one that gave way to it, or waits for its end.
+func (n *Node) relieved() bool { return n.granted.Load() || n.awaited() }
+
+// How long a daemon that was given its turn may take until it is ready, and how often it looks. It is less than what kubelet takes to find a
+// pod not ready by an address at which both daemons' pods are asked (three times 5 s), and than minReadySeconds of the DaemonSet.
+const (
+	proveWithin = 8 * time.Second
+	proveEvery  = 100 * time.Millisecond
+)
+
+// prove returns an error if this daemon was given its turn and is not as good as the one that gave it: ready, and told by the API server of
+// all of the cluster.
+func (n *Node) prove(ctx context.Context) error {
+	if !n.granted.Load() {
+		return nil
+	}
+	var err error
+	for end := time.Now().Add(proveWithin); time.Now().Before(end); {
+		if err = n.proof(); err == nil || !wait(ctx, proveEvery) {
+			return nil
+		}
+	}
+	return fmt.Errorf("this daemon was given its turn and is not ready after %v: %w; the former one takes its place again", proveWithin, err)
+}
+
+func (n *Node) proof() error {
+	if err := n.readiness(); err != nil {
+		return err
+	}
+	return n.cluster.synced()
 }
 
 func (n *Node) successorSocket() string { return filepath.Join(n.config.RunDir, successorName) }
@@ -97,6 +136,9 @@ func (n *Node) drain(ctx, ended context.Context) {
 	case <-ctx.Done():
 		return
 	case <-ended.Done():
+	}
+	if n.given.Load() {
+		n.overdue = n.watchGivingWay()
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainPatience)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -27,8 +28,9 @@ const healthTimeout = 5 * time.Second
 // httpServer serves /healthz, /readyz and /metrics, in a cluster from before there is a node to tell of: what asks there shall not end a
 // daemon that waits.
 type httpServer struct {
-	listener net.Listener // nil if it is turned off
-	server   http.Server
+	listener net.Listener            // nil if it is turned off
+	server   *http.Server            // nil as listener
+	errors   *log.Logger             // of the server; nil: the standard one
 	served   chan error              // of the server, once it runs
 	node     atomic.Pointer[serving] // nil before it runs
 	waits    atomic.Pointer[string]  // what the start waits for; nil: nothing
@@ -58,15 +60,10 @@ func (s *httpServer) open(addr string) error {
 	mux.HandleFunc("GET /readyz", s.serveReady)
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.listener, s.served = l, make(chan error, 1)
-	s.server.Handler, s.server.ReadHeaderTimeout = mux, 5*time.Second
-	go func() { s.served <- s.server.Serve(l) }()
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: s.errors}
+	s.server = server
+	go func() { s.served <- server.Serve(l) }()
 	return nil
-}
-
-// yield leaves the address to the daemon at work, which is whom probes are to reach.
-func (s *httpServer) yield() {
-	_ = s.close()
-	s.listener, s.server = nil, http.Server{ErrorLog: s.server.ErrorLog}
 }
 
 // httpPatience is how long a daemon that waits may take to leave the address to this one.

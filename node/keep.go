@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 
@@ -14,11 +15,11 @@ type keeper struct{ *fdstore.Client }
 var _ proxy.Keeper = (*keeper)(nil)
 
 // openKeeper takes what a daemon left that was killed, beside what one has handed over that has ended.
-func (n *Node) openKeeper() error {
+func (n *Node) openKeeper(ctx context.Context) error {
 	if n.config.FDStore == "" {
 		return nil
 	}
-	client, left := fdstore.Open(n.config.FDStore, n.log)
+	client, left := fdstore.Open(ctx, n.config.FDStore, n.log)
 	n.keeper = &keeper{client}
 	for name, fd := range left {
 		left := proxy.Left{Socket: os.NewFile(uintptr(fd), name)}

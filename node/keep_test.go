@@ -33,7 +33,7 @@ func TestKeeper(t *testing.T) {
 	daemon := func() (*Node, *lines) {
 		log := &lines{}
 		n := &Node{config: Config{FDStore: path}, log: slog.New(slog.NewTextHandler(log, nil))}
-		if err := n.openKeeper(); err != nil {
+		if err := n.openKeeper(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		return n, log
@@ -62,7 +62,7 @@ func TestKeeper(t *testing.T) {
 		}
 	}
 	first.keeper.Drop(goes)
-	first.keeper.Sync()
+	first.keeper.Sync(t.Context())
 	if len(first.heritage) > 0 || log.has("WARN") {
 		t.Errorf("the first daemon has %v, and said %s", first.heritage, &log.text)
 	}
@@ -74,7 +74,7 @@ func TestKeeper(t *testing.T) {
 		if len(first.heritage) != 1 || first.heritage[0].Listener != stays {
 			t.Errorf("round %d: the next daemon has %v, want %v", round, first.heritage, stays)
 		}
-		first.keeper.Sync()
+		first.keeper.Sync(t.Context())
 		if log.has("is of another version") != warns {
 			t.Errorf("round %d: it said %s", round, &log.text)
 		}

@@ -64,11 +64,13 @@ type Node struct {
 	giveWay   context.CancelFunc     // once it runs
 	given     atomic.Bool            // it gave way
 	granted   atomic.Bool            // another one gave way to it
+	overdue   func() bool            // stops the watch over its end, once it has given way
 	heritage  []proxy.Left           // of the daemon before this one
 	keeper    *keeper                // nil: there is none
 
 	madeRunDir bool
 	madeLeases bool
+	madeFlows  bool
 	notes      []string // for the status
 	status     statusServer
 	http       *httpServer
@@ -82,8 +84,7 @@ type Node struct {
 // again once that one has ended.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	for t := asks; ; t = gaveWay {
-		front := &httpServer{}
-		front.server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+		front := &httpServer{errors: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 		n, err := start(ctx, c, front, t, log)
 		if ctx.Err() != nil && n == nil {
 			return front.close() // it waited
@@ -92,6 +93,10 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 			return errors.Join(err, front.close())
 		}
 		err = errors.Join(n.Run(ctx), front.close(), n.Close())
+		n.closeOutside()
+		if n.overdue != nil {
+			n.overdue()
+		}
 		if err != nil || ctx.Err() != nil || !n.given.Load() {
 			return err
 		}
@@ -104,7 +109,7 @@ func start(ctx context.Context, c Config, front *httpServer, t turn, log *slog.L
 		_ = front.open(c.HTTP) // where another daemon of this node still answers, that is tried again once it has ended
 	}
 	var former failure
-	for ; ; t = waits { // who failed at work does not ask for it again
+	for {
 		n, err := build(ctx, c, front, t, &former, log)
 		if err == nil {
 			return n, nil
@@ -122,6 +127,9 @@ func start(ctx context.Context, c Config, front *httpServer, t turn, log *slog.L
 		}
 		if !wait(ctx, startPause) {
 			return nil, err
+		}
+		if t == asks {
+			t = couldNot
 		}
 	}
 }
@@ -144,7 +152,7 @@ func build(ctx context.Context, c Config, front *httpServer, t turn, former *fai
 		{reasonConfiguration, false, func() error { return n.learn(ctx) }},
 		{reasonConfiguration, false, n.leaveOutIPv6},
 		{reasonRunDir, false, func() error { return n.openState(ctx) }},
-		{reasonRunDir, false, n.openKeeper},
+		{reasonRunDir, false, func() error { return n.openKeeper(ctx) }},
 		{reasonStart, false, n.listenEarly},
 		{reasonAddress, true, n.findUnderlay},
 		{reasonStart, false, n.openTunnel},
@@ -167,8 +175,10 @@ func build(ctx context.Context, c Config, front *httpServer, t turn, former *fai
 	} {
 		if err := step.do(); err != nil {
 			err = failed(step.reason, step.waits, err)
+			closed := errors.Join(n.removeState(), n.Close(), n.removeRunDir()) // another daemon that waits begins at once
 			n.tellFailure(ctx, err, former)
-			return n, errors.Join(err, n.Close(), n.removeState())
+			n.closeOutside()
+			return n, errors.Join(err, closed)
 		}
 	}
 	return n, nil
@@ -195,6 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 		end()
 		return nil
 	})
+	g.Go(func() error { return n.prove(ended) })
 	if n.cluster.pipeline != nil {
 		n.cluster.pipeline.Recall() // before packets move: nobody who asks for a name shall hear that it is not known yet
 	}
@@ -248,9 +259,6 @@ func (n *Node) Close() error {
 		errs = append(errs, n.stack.Close())
 	}
 	errs = append(errs, n.ways.close())
-	if n.cluster.outside != nil {
-		n.cluster.outside.Close()
-	}
 	if n.tunnel != nil {
 		errs = append(errs, n.tunnel.Close())
 	}
@@ -267,6 +275,13 @@ func (n *Node) Close() error {
 		errs = append(errs, n.flows.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// closeOutside ends what leads to the API server.
+func (n *Node) closeOutside() {
+	if n.cluster.outside != nil {
+		n.cluster.outside.Close()
+	}
 }
 
 // gateways are the addresses that the node itself answers.

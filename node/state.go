@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/middleway-net/middleway/stack/flow"
@@ -31,6 +32,7 @@ func (n *Node) openState(ctx context.Context) error {
 	if err := CheckRunDir(n.config.RunDir); err != nil {
 		return err
 	}
+	n.madeFlows = !fileExists(n.flowFile())
 	flows, err := n.openFlows(ctx)
 	switch {
 	case errors.Is(err, flow.ErrInUse):
@@ -50,20 +52,28 @@ func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
 		n.stepBack(ctx)
 	}
 	var asked time.Time
+	var asking sync.WaitGroup
+	defer asking.Wait() // its answer says whether another daemon stands by
 	for begin, told := time.Now(), false; ; {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		flows, err := flow.Open(n.flowFile(), n.config.FlowEntries)
 		if !errors.Is(err, flow.ErrInUse) || !n.config.Kubernetes.hasAPI() && time.Since(begin) > statePatience {
 			return flows, err
+		}
+		if n.turn == couldNot {
+			return nil, errors.New("another daemon of this node works in " + n.config.RunDir + ", where this one could not; it ends")
 		}
 		if !told && n.config.Kubernetes.hasAPI() {
 			n.log.Info("another daemon of this node is at work in " + n.config.RunDir + "; this one takes over when it ends")
 			told = true
 			next = n.succeed()
-			n.http.yield()
+			_ = n.http.close() // the address is where probes are to reach the daemon at work
 		}
 		if n.turn == asks && n.config.Kubernetes.hasAPI() && time.Since(asked) > askEvery {
 			asked = time.Now()
-			go n.askForTurn(ctx)
+			asking.Go(func() { n.askForTurn(ctx) })
 		}
 		if !wait(ctx, stateInterval) {
 			return nil, context.Cause(ctx)
@@ -153,20 +163,25 @@ const flowsName = "flows"
 
 func (n *Node) flowFile() string { return filepath.Join(n.config.RunDir, flowsName) }
 
-// removeState takes away what a failed start made, but never what a former daemon left.
+// removeState takes away what a failed start made, but never what a former daemon left. The lock on the flow table is held.
 func (n *Node) removeState() error {
 	var errs []error
-	if n.flows != nil && !n.flows.Reopened() {
+	if n.flows != nil && n.madeFlows {
 		errs = append(errs, os.Remove(n.flowFile()), remove(filepath.Join(n.config.RunDir, podsName)), remove(filepath.Join(n.config.RunDir, selfName)),
 			remove(filepath.Join(n.config.RunDir, keptName)), remove(filepath.Join(n.config.RunDir, secretName)))
 	}
 	if n.madeLeases {
 		errs = append(errs, os.Remove(n.leaseFile()))
 	}
-	if n.madeRunDir {
-		errs = append(errs, os.Remove(n.config.RunDir))
-	}
 	return errors.Join(errs...)
+}
+
+// removeRunDir removes the run directory that a failed start made.
+func (n *Node) removeRunDir() error {
+	if !n.madeRunDir {
+		return nil
+	}
+	return os.Remove(n.config.RunDir)
 }
 
 // remove removes a file if it is there.

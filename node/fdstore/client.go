@@ -48,10 +48,10 @@ type entry struct {
 }
 
 // Open returns a client of the store at path, and the descriptors that a former client left there, by name; the caller closes them. That
-// the store is not there is logged. The caller closes the client too.
-func Open(path string, log *slog.Logger) (*Client, map[string]int) {
+// the store is not there is logged. The caller closes the client too. The end of ctx ends the wait for a store that hangs.
+func Open(ctx context.Context, path string, log *slog.Logger) (*Client, map[string]int) {
 	c := &Client{path: path, log: log, wake: make(chan struct{}, 1), has: map[string]int{}, kept: map[string]entry{}}
-	left := c.connect()
+	left := c.connect(ctx)
 	for name := range left {
 		c.kept[name] = entry{fd: -1}
 	}
@@ -59,10 +59,10 @@ func Open(path string, log *slog.Logger) (*Client, map[string]int) {
 }
 
 // connect reaches the store, and returns what it has, nothing if it is not there.
-func (c *Client) connect() (left map[string]int) {
-	conn, left, err := connect(c.path)
+func (c *Client) connect(ctx context.Context) (left map[string]int) {
+	conn, left, err := connect(ctx, c.path)
 	if err != nil {
-		c.tell(err)
+		c.tell(ctx, err)
 		return nil
 	}
 	c.conn = conn
@@ -73,7 +73,7 @@ func (c *Client) connect() (left map[string]int) {
 	return left
 }
 
-func connect(path string) (*net.UnixConn, map[string]int, error) {
+func connect(ctx context.Context, path string) (*net.UnixConn, map[string]int, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED):
@@ -81,6 +81,8 @@ func connect(path string) (*net.UnixConn, map[string]int, error) {
 	case err != nil:
 		return nil, nil, fmt.Errorf("connect to %s: %w", path, errors.Unwrap(err))
 	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
 	left, err := inherit(conn)
 	if err != nil {
 		closeAll(left)
@@ -113,9 +115,11 @@ func inherit(conn *net.UnixConn) (left map[string]int, err error) {
 				left[name] = fds[i]
 			}
 		case kindDone:
-			return left, nil
 		default:
 			return left, fmt.Errorf("it sent %s", m.Kind)
+		}
+		if err := acknowledge(conn); err != nil || m.Kind == kindDone {
+			return left, err
 		}
 	}
 }
@@ -165,7 +169,7 @@ func (c *Client) changed() {
 func (c *Client) Run(ctx context.Context) error {
 	for {
 		wait := pingEvery
-		if c.Sync(); c.conn == nil {
+		if c.Sync(ctx); c.conn == nil {
 			wait = retryEvery
 		}
 		timer := time.NewTimer(wait)
@@ -180,22 +184,22 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// Sync finds out whether the store is there, and has it keep what it does not yet, and drop what it should not. It is what Run does again and
-// again, and is not called beside that.
-func (c *Client) Sync() {
+// Sync finds out whether the store is there, and has it keep what it does not yet, and drop what it should not, until ctx ends. It is what Run
+// does again and again, and is not called beside that.
+func (c *Client) Sync(ctx context.Context) {
 	if c.conn != nil {
-		c.send(message{Kind: kindPing})
+		c.send(ctx, message{Kind: kindPing})
 	}
-	if c.conn == nil {
-		closeAll(c.connect()) // the client has better ones
+	if c.conn == nil && ctx.Err() == nil {
+		closeAll(c.connect(ctx)) // the client has better ones
 	}
 	for c.conn != nil {
 		m, fds, numbers := c.next()
 		if len(m.Names) == 0 {
-			c.tell(nil)
+			c.tell(ctx, nil)
 			return
 		}
-		if !c.send(m, fds...) {
+		if !c.send(ctx, m, fds...) {
 			return
 		}
 		for i, name := range m.Names {
@@ -238,24 +242,28 @@ func (c *Client) next() (m message, fds, numbers []int) {
 }
 
 // send sends a message, and reports whether the store is still there.
-func (c *Client) send(m message, fds ...int) bool {
-	err := send(c.conn, m, fds...)
+func (c *Client) send(ctx context.Context, m message, fds ...int) bool {
+	conn := c.conn
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // nobody waits for a store that hangs
+	defer stop()
+	err := send(conn, m, fds...)
 	if err != nil {
-		c.tell(err)
-		_ = c.conn.Close()
+		c.tell(ctx, err)
+		_ = conn.Close()
 		c.conn = nil
 	}
 	return err == nil
 }
 
-// tell logs a problem that is new, or nil that it is over.
-func (c *Client) tell(err error) {
+// tell logs a problem that is new, or nil that it is over. What goes wrong because ctx has ended is none.
+func (c *Client) tell(ctx context.Context, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	switch {
-	case text == c.told:
+	case text == c.told || ctx.Err() != nil:
+		return
 	case err != nil:
 		c.log.Warn("clients of listeners would be refused while this daemon is started again; the store is tried again", "err", err)
 	default:

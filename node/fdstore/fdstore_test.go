@@ -53,7 +53,7 @@ func socketPath(t testing.TB) string {
 // open opens a client, which the test closes, and what was left as listeners.
 func open(t *testing.T, path string) (*Client, map[string]net.Listener) {
 	t.Helper()
-	c, fds := Open(path, quiet)
+	c, fds := Open(t.Context(), path, quiet)
 	t.Cleanup(func() { c.Close() })
 	left := map[string]net.Listener{}
 	for name, fd := range fds {
@@ -121,11 +121,11 @@ func TestKeep(t *testing.T) {
 	}
 	stays, goes := listen(t, first, "stays"), listen(t, first, "goes")
 	former := listen(t, first, "moves")
-	first.Sync()
+	first.Sync(t.Context())
 	moved := listen(t, first, "moves")
 	first.Drop("goes")
 	first.Drop("never was")
-	first.Sync()
+	first.Sync(t.Context())
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestMany(t *testing.T) {
 	for i := range many {
 		listen(t, c, fmt.Sprint(i))
 	}
-	c.Sync()
+	c.Sync(t.Context())
 	c.Close()
 	c, left := open(t, path)
 	if len(left) != many {
@@ -171,7 +171,7 @@ func TestMany(t *testing.T) {
 	for i := range many - 1 {
 		c.Drop(fmt.Sprint(i))
 	}
-	c.Sync()
+	c.Sync(t.Context())
 	c.Close()
 	if _, left = open(t, path); len(left) != 1 {
 		t.Errorf("%d are left, want 1", len(left))
@@ -184,14 +184,14 @@ func TestDropLeft(t *testing.T) {
 	startStore(t, path, time.Minute)
 	first, _ := open(t, path)
 	web, dns := listen(t, first, "web"), listen(t, first, "dns")
-	first.Sync()
+	first.Sync(t.Context())
 	first.Close()
 	second, left := open(t, path)
 	for _, l := range left {
 		l.Close()
 	}
 	second.Drop("web")
-	second.Sync()
+	second.Sync(t.Context())
 	if !refused(t, web) {
 		t.Error("what was dropped is not refused")
 	}
@@ -207,7 +207,7 @@ func TestExpire(t *testing.T) {
 	startStore(t, path, keepFor)
 	first, _ := open(t, path)
 	addr := listen(t, first, "web")
-	first.Sync()
+	first.Sync(t.Context())
 	time.Sleep(keepFor + keepFor/4)
 	if err := dial(t, addr); err != nil {
 		t.Error("while a client was there:", err)
@@ -215,7 +215,7 @@ func TestExpire(t *testing.T) {
 	first.Close()
 	begin := time.Now()
 	for !refused(t, addr) {
-		fails, left := Open(path, quiet)
+		fails, left := Open(t.Context(), path, quiet)
 		closeAll(left)
 		fails.Close()
 		time.Sleep(keepFor / 20)
@@ -234,7 +234,7 @@ func TestStop(t *testing.T) {
 	stop := startStore(t, path, time.Minute)
 	c, _ := open(t, path)
 	addr := listen(t, c, "web")
-	c.Sync()
+	c.Sync(t.Context())
 	c.Close()
 	stop()
 	if !refused(t, addr) {
@@ -251,11 +251,11 @@ func TestStoreRestarts(t *testing.T) {
 	}
 	addr, dropped := listen(t, former, "web"), listen(t, former, "old")
 	former.Drop("old")
-	if former.Sync(); former.conn != nil {
+	if former.Sync(t.Context()); former.conn != nil {
 		t.Error("a store is there, where none is")
 	}
 	stop := startStore(t, path, time.Minute)
-	former.Sync()
+	former.Sync(t.Context())
 	former.Close()
 	c, left := open(t, path)
 	if len(left) != 1 || left["web"] == nil || !refused(t, dropped) {
@@ -296,7 +296,7 @@ func TestNextStore(t *testing.T) {
 	stop := startStore(t, path, time.Minute)
 	c, _ := open(t, path)
 	addr := listen(t, c, "web")
-	c.Sync()
+	c.Sync(t.Context())
 	came := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -315,8 +315,8 @@ func TestNextStore(t *testing.T) {
 	if err := <-came; err != nil {
 		t.Fatal(err)
 	}
-	c.Sync() // the former one has gone
-	eventually(t, "the next one is found", func() bool { c.Sync(); return c.conn != nil })
+	c.Sync(t.Context()) // the former one has gone
+	eventually(t, "the next one is found", func() bool { c.Sync(t.Context()); return c.conn != nil })
 	c.Close()
 	if err := dial(t, addr); err != nil {
 		t.Error(err)
@@ -343,10 +343,10 @@ func TestBadClient(t *testing.T) {
 	if err := c.Keep("closed", -1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("no descriptor: %v", err)
 	}
-	c.Sync()
+	c.Sync(t.Context())
 	c.Close()
 	for _, text := range []string{"{}\n", "x\n", strings.Repeat("x", maxMessage+1), `{"kind":"keep","names":["x"]}` + "\n", `{"kind":"drop"}` + "\n"} {
-		opened, left, err := connect(path)
+		opened, left, err := connect(t.Context(), path)
 		if err != nil || len(left) != 1 {
 			t.Fatalf("before %.30q: %v, %v", text, left, err)
 		}
@@ -381,10 +381,10 @@ func TestOneClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	listen(t, first, "web")
-	first.Sync()
+	first.Sync(t.Context())
 	got := make(chan int, 1)
 	go func() {
-		conn, left, err := connect(path)
+		conn, left, err := connect(t.Context(), path)
 		closeAll(left)
 		if err == nil {
 			conn.Close()
@@ -406,7 +406,7 @@ func TestOneClient(t *testing.T) {
 // Another user gets nothing, even where the file's mode and directory let him in; nor does a client trust another user's store.
 func TestStranger(t *testing.T) {
 	if path := os.Getenv("MIDDLEWAY_FDSTORE"); path != "" {
-		askAsStranger(path)
+		askAsStranger(t, path)
 		return
 	}
 	if os.Getuid() != 0 {
@@ -416,7 +416,7 @@ func TestStranger(t *testing.T) {
 	startStore(t, path, time.Minute)
 	c, _ := open(t, path)
 	listen(t, c, "web")
-	c.Sync()
+	c.Sync(t.Context())
 	c.Close()
 	if err := errors.Join(os.Chmod(filepath.Dir(path), 0o777), os.Chmod(path, 0o777)); err != nil {
 		t.Fatal(err)
@@ -435,7 +435,7 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-func askAsStranger(path string) {
+func askAsStranger(t *testing.T, path string) {
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		fmt.Println(err)
@@ -444,7 +444,7 @@ func askAsStranger(path string) {
 	defer conn.Close()
 	fmt.Fprintln(conn, `{"kind":"open"}`)
 	b, _ := io.ReadAll(conn)
-	_, _, err = connect(path)
+	_, _, err = connect(t.Context(), path)
 	fmt.Printf("answer %q, %v\n", b, err)
 }
 

@@ -88,7 +88,7 @@ func send(conn *net.UnixConn, m message, fds ...int) error {
 	return nil
 }
 
-// receive waits for a message, with its descriptors if it is keep, and answers it.
+// receive waits for a message, with its descriptors if it is keep. Its reader acknowledges it.
 func receive(conn *net.UnixConn) (m message, fds []int, err error) {
 	r := unixsock.NewReader(conn, maxBatch)
 	defer r.Close()
@@ -105,12 +105,15 @@ func receive(conn *net.UnixConn) (m message, fds []int, err error) {
 		b = b[:len(b)+n]
 	}
 	fds = r.Take()
-	if m, err = decode(b, len(fds)); err == nil {
-		_, err = conn.Write(answer)
-	}
-	if err != nil {
+	if m, err = decode(b, len(fds)); err != nil {
 		unixsock.Close(fds...)
 		return message{}, nil, err
 	}
 	return m, fds, nil
+}
+
+// acknowledge answers a message that was received, after what it asks for was done.
+func acknowledge(conn *net.UnixConn) error {
+	_, err := conn.Write(answer)
+	return err
 }

@@ -135,6 +135,9 @@ func (s *store) serve(ctx context.Context, conn *net.UnixConn) error {
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	m, fds, err := receive(conn)
 	unixsock.Close(fds...)
+	if err == nil {
+		err = acknowledge(conn)
+	}
 	switch {
 	case gone(err):
 		return nil // it looked whether somebody is here
@@ -208,6 +211,9 @@ func (s *store) client(conn *net.UnixConn) error {
 			s.goOn()
 		}
 		s.do(m, fds)
+		if err := acknowledge(conn); err != nil {
+			return err
+		}
 	}
 }
 

@@ -113,6 +113,11 @@ func prepareFile(f *os.File, entries, size int) error {
 	} else if err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
+	if is, err := f.Stat(); err != nil {
+		return err
+	} else if at, err := os.Stat(f.Name()); err != nil || !os.SameFile(is, at) {
+		return ErrInUse // somebody has removed it since it was opened, and may have made another one
+	}
 	var page [headerSize]byte
 	h := (*header)(unsafe.Pointer(&page[0]))
 	_, err := io.ReadFull(f, page[:])

@@ -431,7 +431,7 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// A next daemon that cannot work ends, whatever the reason and however soon it is started again, and the first one takes over each time.
+// A next daemon that cannot work ends, however soon it is started again, and the first one takes over each time, with all that it has left.
 func TestMistakenUpdate(t *testing.T) {
 	m := newMember(t)
 	for i, pod := range m.pods {
@@ -445,24 +445,57 @@ func TestMistakenUpdate(t *testing.T) {
 		return err == nil && st.PID == first.PID() && m.get("/readyz") == http.StatusOK
 	}
 	eventually(t, "the first daemon serves", serves)
-	m.config.Address, m.config.Underlay = netip.Addr{}, underlay.Config{Interface: "mw-nowhere"}
+	holds := func() (files, threads int) {
+		for what, count := range map[string]*int{"fd": &files, "task": &threads} {
+			entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", first.PID(), what))
+			m.must(err)
+			*count = len(entries)
+		}
+		return files, threads
+	}
 	r := transfer{from: m.pods[0], to: m.pods[1], addr: host(lab.PodCIDR4(1), 3), timeout: 2 * time.Minute}.start(t)
 	r.more(t, flowing)
-	for round := range 5 {
+	right := m.config
+	filesBefore, threadsBefore := 0, 0
+	for round, tt := range []struct {
+		name   string
+		change func(*node.Config)
+		says   string
+	}{
+		{"an interface", func(c *node.Config) { c.Address, c.Underlay = netip.Addr{}, underlay.Config{Interface: "mw-nowhere"} }, "no interface of this node is called"},
+		{"an address", func(c *node.Config) { c.Address = lab.NodeAddr4(7).Addr() }, "no interface of this node has"},
+		{"an address, with another flow table", func(c *node.Config) { c.Address, c.FlowEntries = lab.NodeAddr4(7).Addr(), 2048 }, "no interface of this node has"},
+		{"an address again, at once", func(c *node.Config) { c.Address = lab.NodeAddr4(7).Addr() }, "no interface of this node has"},
+		{"the API server", func(c *node.Config) { c.Kubernetes.Server = "http://127.0.0.1:1" }, "is not ready after"},
+	} {
+		m.config = right
+		tt.change(&m.config)
 		next := m.daemon()
 		m.must(next.Start())
 		select {
 		case <-next.Done():
-		case <-time.After(15 * time.Second):
+		case <-time.After(20 * time.Second):
 			next.Kill()
-			t.Fatalf("round %d: a daemon that cannot work goes on beside one that can:\n%s", round, next.Tail())
+			t.Fatalf("%s: a daemon that cannot work goes on beside one that can:\n%s", tt.name, next.Tail())
 		}
-		if err := next.Wait(); err == nil || !strings.Contains(next.Tail(), "no interface of this node is called") {
-			t.Errorf("round %d: %v\n%s", round, err, next.Tail())
+		if err := next.Wait(); err == nil || !strings.Contains(next.Tail(), tt.says) {
+			t.Errorf("%s: %v\n%s", tt.name, err, next.Tail())
+		}
+		for _, name := range []string{"node.json", "cluster.db", "flows"} {
+			if _, err := os.Stat(filepath.Join(m.config.RunDir, name)); err != nil {
+				t.Errorf("%s: what the first daemon left is gone: %v", tt.name, err)
+			}
+		}
+		if round == 0 {
+			eventually(t, "the first daemon serves again", serves)
+			filesBefore, threadsBefore = holds()
 		}
 	}
 	eventually(t, "the first daemon serves again", serves)
 	r.more(t, flowing)
 	r.stop()
 	t.Logf("longest stall of a transfer %v", r.wait(t).stall.Round(time.Millisecond))
+	if files, threads := holds(); files > filesBefore+8 || threads > threadsBefore+8 {
+		t.Errorf("the first daemon has %d files and %d threads after five turns, %d and %d after one", files, threads, filesBefore, threadsBefore)
+	}
 }
