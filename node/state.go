@@ -35,6 +35,8 @@ func (n *Node) openState(ctx context.Context) error {
 	n.madeFlows = !fileExists(n.flowFile())
 	flows, err := n.openFlows(ctx)
 	switch {
+	case errors.Is(err, errOutdone) || err != nil && ctx.Err() != nil:
+		return err
 	case errors.Is(err, flow.ErrInUse):
 		return fmt.Errorf("another middleway node runs on %s; end it, or choose another runDir", n.config.RunDir)
 	case err != nil:
@@ -43,6 +45,8 @@ func (n *Node) openState(ctx context.Context) error {
 	n.flows = flows
 	return nil
 }
+
+var errOutdone = errors.New("another daemon of this node works, where this one could not; this one ends")
 
 // openFlows opens the flow table, once no other daemon has it.
 func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
@@ -63,7 +67,7 @@ func (n *Node) openFlows(ctx context.Context) (*flow.Table, error) {
 			return flows, err
 		}
 		if n.turn == couldNot {
-			return nil, errors.New("another daemon of this node works in " + n.config.RunDir + ", where this one could not; it ends")
+			return nil, errOutdone
 		}
 		if !told && n.config.Kubernetes.hasAPI() {
 			n.log.Info("another daemon of this node is at work in " + n.config.RunDir + "; this one takes over when it ends")
