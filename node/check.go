@@ -66,7 +66,8 @@ func (c *Config) check() error {
 	case c.VXLAN.VNI > vxlan.MaxVNI:
 		return fmt.Errorf("vxlan.vni: %d is more than 24 bits (%d)", c.VXLAN.VNI, vxlan.MaxVNI)
 	}
-	if err := cmp.Or(checkSocket("sockets", c.Sockets), checkSocket("outsideSockets", c.OutsideSockets), checkSocket("fdStore", c.FDStore)); err != nil {
+	const outside = "/run/user/1000/middleway-sockets"
+	if err := cmp.Or(checkSocket("sockets", c.Sockets, outside), checkSocket("outsideSockets", c.OutsideSockets, outside), checkSocket("fdStore", c.FDStore, "/run/middleway/fdstore.sock")); err != nil {
 		return err
 	}
 	if err := c.Offloads.check(); err != nil {
@@ -100,11 +101,11 @@ func isNodeAddress(a netip.Addr) bool {
 	return !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a.Zone() == ""
 }
 
-// checkSocket checks the path of a unix socket that another process serves.
-func checkSocket(field, path string) error {
+// checkSocket checks the path of a unix socket that another process serves. example is one that would do.
+func checkSocket(field, path, example string) error {
 	switch {
 	case path != "" && !filepath.IsAbs(path):
-		return fmt.Errorf("%s: %q is not an absolute path like /run/user/1000/middleway-%[1]s", field, path)
+		return fmt.Errorf("%s: %q is not an absolute path like %s", field, path, example)
 	case len(path) > unixsock.MaxPath:
 		return fmt.Errorf("%s: %s is longer than %d bytes; choose a shorter path", field, path, unixsock.MaxPath)
 	}

@@ -302,6 +302,7 @@ func TestConfigErrors(t *testing.T) {
 		{"mode at a service's name", inCluster + "services: {modeAddress: \"localhost:http\"}", `services.modeAddress: "localhost:http" is not an address like`},
 		{"mode at the port of health", inCluster + "services: {modeAddress: \"localhost:10256\"}", "services.modeAddress: it has the port of services.healthAddress"},
 		{"health without a cluster", least + "services: {healthAddress: \":10256\"}", "services.healthAddress and services.modeAddress: Services come from Kubernetes"},
+		{"relative store", least + "fdStore: s", "fdStore: \"s\" is not an absolute path like /run/middleway/fdstore.sock"},
 		{"relative sockets outside", least + "outsideSockets: s", "outsideSockets: \"s\" is not an absolute path"},
 		{"Services in no range", least + "kubernetes: {inCluster: true}\nservices: {cidrs: [10.96.0.1/16]}", "services.cidrs[0]: 10.96.0.1/16 is not a range"},
 		{"DNS without a cluster", least + "dns: {addresses: [10.96.0.10]}", "dns.addresses: the cluster's names come from Kubernetes"},

@@ -28,6 +28,9 @@ func fdstoreCommand() *cobra.Command {
 				return err
 			}
 			l, err := fdstore.Listen(cmd.Context(), args[0], log)
+			if err != nil && cmd.Context().Err() != nil {
+				return nil // it waited for another store's end, and was ended itself
+			}
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,17 @@ import (
 	"github.com/middleway-net/middleway/test/kube/cluster"
 )
 
+// clientPod is a pod on the node CLIENT from which a scenario asks, behind other objects of a manifest.
+const clientPod = `---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  nodeName: CLIENT
+  terminationGracePeriodSeconds: 0
+  containers: [{name: client, image: "${IMAGE}", args: [pause]}]
+`
+
 // A Client is in the network of a pod, or outside of all nodes, and works while the API server is away.
 type Client struct {
 	cluster *cluster.Cluster

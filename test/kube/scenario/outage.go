@@ -51,15 +51,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  nodeName: CLIENT
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: "${IMAGE}", args: [pause]}]
-`
+` + clientPod
 
 // outageLength is how long the API server is away, unless somebody says otherwise.
 const outageLength = time.Minute

@@ -29,15 +29,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  nodeName: CLIENT
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: "${IMAGE}", args: [pause]}]
-`
+` + clientPod
 
 // reboot takes the power from the last node and gives it back, and looks that its pods are reached again from another node.
 func reboot(ctx context.Context, t *T) error {

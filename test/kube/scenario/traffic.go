@@ -32,15 +32,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  nodeName: CLIENT
-  terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: "${IMAGE}", args: [pause]}]
-`
+` + clientPod
 
 // The pace of each kind of traffic. A request may take as long as two attempts at resolving a name of which the first is lost, 5 s each.
 const (
